@@ -1,0 +1,43 @@
+# make demo     the main job: ce, focal and tce on text-wiki-micro, three seeds, about ten minutes on two cores
+# make test     the tests
+# make check    format, lint, types, tests
+#
+# Each target makes a virtual environment when there is none. VENV= says where, PYTHON= with which Python.
+VENV ?= .venv
+PYTHON ?= python3
+OUT ?= runs
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test test-slow check format environment
+
+demo: environment
+	$(BIN)/collapsebench compare text-wiki-micro --methods ce,focal,tce --out $(OUT)
+
+test: environment
+	$(BIN)/python -m pytest
+
+test-slow: environment
+	$(BIN)/python -m pytest -m slow
+
+check: environment
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+format: environment
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# The stamp holds the checkout that the environment serves: one environment may outlive a checkout.
+environment: $(STAMP)
+	@if [ "$$(cat $(STAMP))" != "$(CURDIR)" ]; then \
+		$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable . && echo "$(CURDIR)" > $(STAMP); \
+	fi
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --constraint constraints.txt --editable '.[micro,dev]'
+	@echo "$(CURDIR)" > $(STAMP)
