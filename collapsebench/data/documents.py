@@ -1,0 +1,106 @@
+"""From a task's data section to its documents, and from documents to disjoint, hashed splits."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from collapsebench.errors import DataError
+
+if TYPE_CHECKING:
+    from collapsebench.task import EmbeddedData, HubText, LocalText, Splits
+
+SPLITS = ("test", "selection", "train")
+
+
+@dataclass(frozen=True)
+class Document:
+    """One article, file or paragraph: the unit that is never cut between splits."""
+
+    title: str
+    text: str
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+
+def load_documents(data: EmbeddedData | LocalText | HubText, base: Path) -> list[Document]:
+    """Load the documents of a data section, exact duplicates dropped.
+
+    Args:
+        data: the section. base: folder that relative paths start from.
+
+    Raises:
+        DataError: a package, file or dataset is missing or not the expected one.
+    """
+    if data.source == "embedded":
+        from collapsebench.data.embedded import load_embedded
+
+        documents = load_embedded(data.corpus)
+    elif data.source == "local":
+        from collapsebench.data.local import load_local_text
+
+        documents = load_local_text(base / Path(data.path).expanduser(), data.documents)
+    else:
+        from collapsebench.data.hub import load_hub_text
+
+        documents = load_hub_text(data)
+    return list({document.sha256: document for document in documents}.values())
+
+
+def split_documents(documents: Iterable[Document], splits: Splits) -> dict[str, list[Document]]:
+    """Assign every document to ``test``, ``selection`` or ``train``.
+
+    The order is that of a salted hash of the text, so it depends on nothing but the documents themselves. Documents
+    go to test, then to selection, until each holds its share of all characters; then to train, up to its limit.
+
+    Raises:
+        DataError: a split would be empty.
+    """
+    order = sorted(documents, key=lambda d: hashlib.sha256(f"split|{d.text}".encode()).digest())
+    total = sum(len(d.text) for d in order)
+    limits = {
+        "test": splits.test * total,
+        "selection": splits.selection * total,
+        "train": splits.train_chars or total,
+    }
+    assigned: dict[str, list[Document]] = {name: [] for name in SPLITS}
+    remaining = iter(order)
+    for name in SPLITS:
+        chars = 0.0
+        while chars < limits[name] and (document := next(remaining, None)) is not None:
+            assigned[name].append(document)
+            chars += len(document.text)
+    for name, found in assigned.items():
+        if not found:
+            raise DataError(
+                f"the data has {len(order)} documents, too few for a {name} split; give more text, or smaller "
+                "documents (documents: paragraph)."
+            )
+    return assigned
+
+
+def listing_of(splits: Mapping[str, list[Document]]) -> dict[str, dict[str, str]]:
+    """What ``splits.json`` holds: {split: {sha256: title}}."""
+    return {name: {d.sha256: d.title for d in documents} for name, documents in splits.items()}
+
+
+def check_listing(splits: Mapping[str, list[Document]], listing: Mapping[str, Mapping[str, str]]) -> None:
+    """Compare the splits with the task's frozen listing.
+
+    Raises:
+        DataError: documents differ; some of them are named.
+    """
+    for name in SPLITS:
+        found, listed = listing_of(splits)[name], dict(listing.get(name, {}))
+        wrong = [title for sha, title in (found | listed).items() if (sha in found) != (sha in listed)]
+        if wrong:
+            raise DataError(
+                f"the {name} split is not the one this task lists: {len(wrong)} document(s) differ, among them "
+                f"{wrong[:3]}. The corpus or the library that cleans it has another version: install the tested "
+                "ones (constraints.txt, `collapsebench doctor`)."
+            )

@@ -1,0 +1,120 @@
+"""Data policies: how the training set of a generation is composed from real data and earlier samples.
+
+Pure functions on datasets that know where every item comes from. Replace-all, accumulation and fixed shares of real
+data lead to very different collapse (arXiv 2404.01413, 2410.16713), so the policy belongs to the task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Generator, Tensor
+
+if TYPE_CHECKING:
+    from collapsebench.task import Policy
+
+REAL = -1
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Items with provenance.
+
+    Attributes:
+        items: (n, …) one row per item: token windows, images, points.
+        made_by: (n,) int16, the generation whose model made the item; `REAL` for real data.
+    """
+
+    items: Tensor
+    made_by: Tensor
+
+    def __post_init__(self) -> None:
+        assert len(self.items) == len(self.made_by), "every item has a provenance"
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: Tensor | slice) -> TrainingSet:
+        return TrainingSet(self.items[index], self.made_by[index])
+
+    @staticmethod
+    def of(items: Tensor, made_by: int) -> TrainingSet:
+        """All items from one source: a generation, or `REAL`."""
+        return TrainingSet(items, torch.full((len(items),), made_by, dtype=torch.int16))
+
+
+def concatenate(parts: list[TrainingSet]) -> TrainingSet:
+    """Join training sets in order."""
+    return TrainingSet(torch.cat([p.items for p in parts]), torch.cat([p.made_by for p in parts]))
+
+
+def choose(data: TrainingSet, n: int, generator: Generator) -> TrainingSet:
+    """Draw n items: without replacement, and with as many full repetitions as n asks for."""
+    rounds = [torch.randperm(len(data), generator=generator) for _ in range(-(-n // len(data)))]
+    return data[torch.cat(rounds)[:n]]
+
+
+def fraction(real: TrainingSet, index: int, parts: int) -> TrainingSet:
+    """Part `index` of `parts` contiguous, disjoint, nearly equal parts of the real data."""
+    bounds = [len(real) * i // parts for i in (index, index + 1)]
+    return real[slice(*bounds)]
+
+
+def first_training_set(policy: Policy, real: TrainingSet, horizon: int) -> TrainingSet:
+    """The training set of generation 0: all real data, or its oldest fraction under ``regenerate-fresh``."""
+    return fraction(real, 0, horizon + 1) if policy.name == "regenerate-fresh" else real
+
+
+def control_training_set(policy: Policy, real: TrainingSet, generator: Generator) -> TrainingSet:
+    """The control: as many items as the policy would give under ``replace``, all of them real."""
+    return choose(real, policy.size, generator)
+
+
+def next_training_set(
+    policy: Policy,
+    generation: int,
+    horizon: int,
+    real: TrainingSet,
+    samples_of: Callable[[int], TrainingSet],
+    generator: Generator,
+) -> TrainingSet:
+    """Compose the training set of generation g ≥ 1.
+
+    Args:
+        policy: ``replace``: the last generation's samples. ``accumulate``: all real data and all samples so far.
+            ``accumulate-subsample``: `policy.size` of those. ``mix``: a fixed share of real items, the rest from
+            the last generation. ``regenerate-fresh``: everything the last generation was trained on, rewritten by
+            it, and a new fraction of real data (the protocol of ForTIFAI, arXiv 2509.08972).
+        generation: g. horizon: G, which decides the number of fractions of ``regenerate-fresh``.
+        real: the real training data.
+        samples_of: the samples of an earlier generation.
+        generator: for the policies that draw.
+    """
+    assert generation >= 1
+    last = generation - 1
+    if policy.name == "replace":
+        return samples_of(last)
+    if policy.name == "accumulate":
+        return concatenate([real, *(samples_of(g) for g in range(generation))])
+    if policy.name == "accumulate-subsample":
+        pool = concatenate([real, *(samples_of(g) for g in range(generation))])
+        return choose(pool, policy.size, generator)
+    if policy.name == "mix":
+        assert policy.real_share is not None
+        n_real = round(policy.real_share * policy.size)
+        return concatenate([choose(real, n_real, generator), choose(samples_of(last), policy.size - n_real, generator)])
+    assert policy.name == "regenerate-fresh"
+    return concatenate([samples_of(last), fraction(real, generation, horizon + 1)])
+
+
+def prompts(policy: Policy, data: TrainingSet, generator: Generator) -> TrainingSet:
+    """The items of a generation's own training set that its model is asked to continue, one per sample.
+
+    ``regenerate-fresh`` rewrites every item once, in order; the other policies draw `policy.size` items.
+    """
+    if policy.name == "regenerate-fresh":
+        return data
+    return choose(data, policy.size, generator)

@@ -1,0 +1,226 @@
+"""A task: everything that is fixed. Read from ``tasks/<name>/task.yaml``, validated, frozen, hashed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from collapsebench.errors import TaskError
+from collapsebench.metrics.catalogue import METRICS
+from collapsebench.paths import bundled
+from collapsebench.workloads.text_settings import TextSettings
+
+
+class Frozen(BaseModel):
+    """Validated once, immutable, unknown keys rejected."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class EmbeddedData(Frozen):
+    """A corpus that comes inside an installed package; no network."""
+
+    source: Literal["embedded"]
+    corpus: Literal["enwiki-2016"]
+
+
+class LocalText(Frozen):
+    """Text files of the user's own.
+
+    Attributes:
+        path: a text file or a folder of ``*.txt``, relative to the task file.
+        documents: what is one document, the unit of the splits: a paragraph (blank lines between) or a file.
+    """
+
+    source: Literal["local"]
+    path: str
+    documents: Literal["paragraph", "file"] = "paragraph"
+
+
+class HubText(Frozen):
+    """A text dataset of the Hugging Face hub, at a pinned revision."""
+
+    source: Literal["hub"]
+    dataset: str
+    revision: str
+    config: str | None = None
+    split: str = "train"
+    column: str = "text"
+
+
+class Splits(Frozen):
+    """Shares of the documents (by characters) that are held out; the rest is training data.
+
+    Attributes:
+        train_chars: no more documents are trained on once they hold this many characters; None: all.
+    """
+
+    test: float = Field(0.1, gt=0, lt=0.5)
+    selection: float = Field(0.05, gt=0, lt=0.5)
+    train_chars: int | None = Field(None, gt=0)
+
+
+class Policy(Frozen):
+    """How the training set of a generation g ≥ 1 is composed (see `collapsebench.policies`).
+
+    Attributes:
+        size: items per generation: samples drawn, and items trained on unless the policy accumulates.
+        real_share: share of real items, for ``mix`` only.
+    """
+
+    name: Literal["replace", "accumulate", "accumulate-subsample", "mix", "regenerate-fresh"]
+    size: int = Field(gt=0)
+    real_share: float | None = Field(None, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _real_share_belongs_to_mix(self) -> Policy:
+        if (self.name == "mix") != (self.real_share is not None):
+            raise ValueError("real_share is required for policy mix, and only there")
+        return self
+
+
+class Scored(Frozen):
+    """Frozen scale of a scored metric: fidelity is 1 at the reference and 0 at the floor. None: not yet measured."""
+
+    reference: float | None = None
+    floor: float | None = None
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> Scored:
+        if (self.reference is None) != (self.floor is None):
+            raise ValueError("reference and floor are measured together: give both or neither")
+        if self.reference is not None and self.reference == self.floor:
+            raise ValueError("reference and floor are equal, fidelity would be undefined")
+        return self
+
+
+class TaskSpec(Frozen):
+    """A task, as its YAML file says it.
+
+    Attributes:
+        version: raised whenever anything that can change a result changes; results of versions are never compared.
+        seeds: the official seeds.
+        horizon: last generation G; generations 0..G are run.
+        init: where a generation's weights start: from the ``previous`` generation or from ``scratch``.
+        threads: CPU threads of a cell. Fixed, because results depend on it in the last bits.
+        scored: the metrics that make the fidelity, with their frozen scale.
+        workload: model, training, sampling and evaluation, in the terms of the modality.
+    """
+
+    schema_version: Literal[1]
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$", max_length=60)
+    version: int = Field(ge=1)
+    title: str = Field(max_length=120)
+    tier: Literal["micro", "standard"]
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
+    horizon: int = Field(ge=1, le=1000)
+    threads: int = Field(1, ge=1)
+    init: Literal["previous", "scratch"]
+    data: Annotated[EmbeddedData | LocalText | HubText, Field(discriminator="source")]
+    splits: Splits = Splits()
+    policy: Policy
+    workload: TextSettings
+    scored: dict[str, Scored] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _scored_metrics_exist(self) -> TaskSpec:
+        possible = [name for name in self.workload.METRICS if METRICS[name].direction]
+        unknown = [name for name in self.scored if name not in possible]
+        if unknown:
+            raise ValueError(f"scored: unknown metrics {unknown}; a {self.workload.kind} task can score {possible}")
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds: {list(self.seeds)} has a seed twice")
+        return self
+
+
+class Task:
+    """A loaded task: the specification and the folder it came from.
+
+    Attributes:
+        spec: the validated content of the file.
+        path: the YAML file; the paths in it are relative to its folder.
+    """
+
+    def __init__(self, spec: TaskSpec, path: Path):
+        self.spec = spec
+        self.path = path
+
+    @property
+    def id(self) -> str:
+        """``name@version``."""
+        return f"{self.spec.name}@{self.spec.version}"
+
+    @cached_property
+    def sha256(self) -> str:
+        """Digest of everything that can change a raw metric: not the title, not the fidelity scale."""
+        content = self.spec.model_dump(mode="json", exclude={"title", "seeds", "scored"})
+        listing = self.split_listing
+        return hashlib.sha256(json.dumps([content, listing], sort_keys=True).encode()).hexdigest()
+
+    @property
+    def split_listing(self) -> dict[str, dict[str, str]] | None:
+        """Frozen splits, {split: {sha256 of the document: title}}, from ``splits.json`` beside the task file."""
+        file = self.path.parent / "splits.json"
+        return json.loads(file.read_text("utf-8")) if file.is_file() else None
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether every scored metric has its reference and floor."""
+        return all(scale.reference is not None for scale in self.spec.scored.values())
+
+    def __repr__(self) -> str:
+        return f"Task({self.id})"
+
+
+def registered_tasks() -> dict[str, Path]:
+    """Registered tasks by name: every folder of ``tasks/`` with a ``task.yaml``."""
+    return {path.parent.name: path for path in sorted(bundled("tasks").glob("*/task.yaml"))}
+
+
+def load_task(name: str | Path | Task) -> Task:
+    """Load a registered task, or a task from a path to a YAML file.
+
+    Raises:
+        TaskError: it does not exist, or it has errors; all of them are listed.
+    """
+    if isinstance(name, Task):
+        return name
+    registered = registered_tasks()
+    text = str(name)
+    path = registered.get(text)
+    if path is None:
+        path = Path(text).expanduser()
+        if path.suffix not in {".yaml", ".yml"}:
+            raise TaskError(
+                f"unknown task {text!r}. Registered: {', '.join(registered)}; or give the path of a task.yaml."
+            )
+        if not path.is_file():
+            raise TaskError(f"{path}: no such task file.")
+    return Task(_validated(path), path.resolve())
+
+
+def _validated(path: Path) -> TaskSpec:
+    try:
+        content: Any = yaml.safe_load(path.read_text("utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise TaskError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise TaskError(f"{path}: expected a mapping with name, version, data, …; got {type(content).__name__}.")
+    try:
+        return TaskSpec.model_validate(content)
+    except ValidationError as error:
+        lines = [f"  {'.'.join(str(part) for part in e['loc']) or '(task)'}: {_told(e)}" for e in error.errors()]
+        raise TaskError(f"{path} has {len(lines)} error(s):\n" + "\n".join(lines)) from error
+
+
+def _told(error: Any) -> str:
+    given = "" if isinstance(error["input"], dict) else f" (given: {error['input']!r})"
+    if error["type"] == "extra_forbidden":
+        return f"unknown key{given}"
+    return error["msg"].removeprefix("Value error, ") + ("" if error["type"] == "missing" else given)

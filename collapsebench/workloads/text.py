@@ -1,0 +1,237 @@
+"""Text: a causal language model, trained on token windows, continued from its own training data."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_model, save_model
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+
+from collapsebench.errors import Diverged, LossError, UserError
+from collapsebench.losses import Elements, Loss, loss_of_elements
+from collapsebench.metrics.diversity import distinct, repetition, unigram_kl
+from collapsebench.metrics.language_model import continuation_log_probs, predict
+from collapsebench.policies import REAL, TrainingSet
+from collapsebench.seeding import Randomness
+from collapsebench.task import Task
+from collapsebench.token_log_probs import token_log_probs
+from collapsebench.workloads import Measurement, OnElements
+from collapsebench.workloads.text_data import prepared_text
+from collapsebench.workloads.text_sampling import sample_continuations
+from collapsebench.workloads.text_settings import Stage
+
+_HEALTH_CHECK = 25  # updates between looks at whether training is still finite
+_EXCERPTS = 8
+
+
+class TextWorkload:
+    """See `collapsebench.workloads.Workload`."""
+
+    def __init__(self, task: Task, device: str):
+        self.settings = task.spec.workload
+        self.policy = task.spec.policy
+        self.device = torch.device(device)
+        self.text = prepared_text(task)
+        self.real = TrainingSet.of(self.text.train.int(), REAL)
+        self.data_sha256 = self.text.sha256
+
+    def new_model(self, randomness: Randomness) -> PreTrainedModel:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(randomness.number(0, "init"))
+            return self._bare_model().to(self.device)
+
+    def _bare_model(self) -> PreTrainedModel:
+        size = self.settings.model
+        config = LlamaConfig(
+            vocab_size=self.settings.vocab_size,
+            hidden_size=size.hidden_size,
+            intermediate_size=size.intermediate_size,
+            num_hidden_layers=size.layers,
+            num_attention_heads=size.heads,
+            num_key_value_heads=size.heads,
+            max_position_embeddings=self.settings.block + self.settings.sampler.prompt_tokens,
+            tie_word_embeddings=True,
+            bos_token_id=None,
+            eos_token_id=0,
+        )
+        return LlamaForCausalLM(config)
+
+    def save_model(self, model: PreTrainedModel, path: Path) -> None:
+        save_model(model, str(path))
+
+    def load_model(self, path: Path) -> PreTrainedModel:
+        model = self._bare_model()
+        load_model(model, str(path))
+        return model.to(self.device)
+
+    def train(
+        self,
+        model: PreTrainedModel,
+        data: TrainingSet,
+        loss: Loss,
+        generation: int,
+        randomness: Randomness,
+        on_elements: OnElements,
+    ) -> int:
+        training = self.settings.training
+        stage = training.first if generation == 0 else training.later
+        updates = stage.updates
+        if self.policy.name == "accumulate" and generation > 0:
+            updates = round(updates * len(data) / self.policy.size)  # as many epochs of a growing set
+        optimiser = torch.optim.AdamW(
+            model.parameters(), lr=0.0, betas=training.betas, weight_decay=training.weight_decay, fused=True
+        )
+        order = _epochs(len(data), updates * training.batch_size, randomness.generator(generation, "order"))
+        healthy = torch.ones((), dtype=torch.bool, device=self.device)
+        model.train()
+        for step, batch in enumerate(order.split(training.batch_size)):
+            for group in optimiser.param_groups:
+                group["lr"] = stage.learning_rate * _rate(stage, step, updates)
+            value = self._loss(model, data[batch], loss, Elements(torch.empty(0), generation, step, updates))
+            value.backward()
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), training.clip_norm)
+            optimiser.step()
+            optimiser.zero_grad()
+            healthy &= torch.isfinite(value) & torch.isfinite(norm)
+            if (step + 1) % _HEALTH_CHECK == 0 or step + 1 == updates:
+                if not healthy:
+                    raise Diverged(f"loss or gradient of generation {generation} not finite by update {step + 1}")
+            on_elements(batch.numel() * self.settings.block)
+        return updates * training.batch_size * self.settings.block
+
+    def _loss(self, model: PreTrainedModel, batch: TrainingSet, loss: Loss, clock: Elements) -> Tensor:
+        """The method's loss on one batch of windows; `clock` carries generation and step."""
+        tokens = batch.items.long().to(self.device)
+        target = tokens[:, 1:]
+        hidden = model.base_model(tokens, use_cache=False).last_hidden_state[:, :-1]
+        head = model.get_output_embeddings().weight
+        restricted: dict[str, Tensor] = {}
+        if loss.needs_logits:
+            logits = (hidden @ head.T).float()
+            log_p = logits.log_softmax(-1).gather(-1, target.unsqueeze(-1)).squeeze(-1)
+            restricted |= {"logits": logits, "prediction": logits, "target": target}
+        else:
+            log_p = token_log_probs(hidden, head, target)
+        if loss.track == "provenance":
+            made = (batch.made_by != REAL).to(self.device)
+            restricted["synthetic"] = made[:, None].expand_as(target)
+        elements = Elements(log_p, clock.generation, clock.step, clock.total_steps, restricted)
+        try:
+            return loss_of_elements(loss, elements)
+        except UserError:
+            raise
+        except Exception as error:
+            raise LossError(
+                f"{type(loss).__name__}.elementwise failed in generation {clock.generation}, update {clock.step}: "
+                f"{type(error).__name__}: {error}."
+            ) from error
+
+    def sample(
+        self,
+        model: PreTrainedModel,
+        prompts: TrainingSet,
+        generation: int,
+        randomness: Randomness,
+        on_elements: OnElements,
+    ) -> Tensor:
+        sampler = self.settings.sampler
+        generator = randomness.generator(generation, "sampling")
+        noise = torch.rand(len(prompts), self.settings.block, generator=generator, dtype=torch.float64)
+        starts = prompts.items[:, : sampler.prompt_tokens].long()
+        model.eval()
+        written = []
+        for p, u in zip(starts.split(sampler.batch_size), noise.split(sampler.batch_size), strict=True):
+            batch = sample_continuations(
+                model, p.to(self.device), u.to(self.device), sampler.temperature, sampler.top_k, sampler.top_p
+            )
+            written.append(batch.int().cpu())
+            on_elements(batch.numel())
+        return torch.cat(written)
+
+    def evaluate(self, model: PreTrainedModel, samples: Tensor, on_elements: OnElements) -> dict[str, Measurement]:
+        size = self.settings.evaluation.batch_size
+        model.eval()
+        test = predict(model, self.text.test, size, on_elements)
+        selection = predict(model, self.text.selection, size, on_elements)
+        loss = test.loss.double().numpy()
+        n = len(loss)
+        p50, p90, p99 = np.percentile(loss, [50, 90, 99])
+        measured = {
+            "token_loss": Measurement(float(loss.mean()), n),
+            "perplexity": Measurement(_perplexity(loss.mean()), n),
+            "token_loss_p50": Measurement(float(p50), n),
+            "token_loss_p90": Measurement(float(p90), n),
+            "token_loss_p99": Measurement(float(p99), n),
+            "next_token_accuracy": Measurement(int(test.hit.sum()) / n, n),
+            "prediction_entropy": Measurement(float(test.entropy.double().mean()), n),
+            "confident_share": Measurement(float((loss < -math.log(0.9)).mean()), n),
+            "selection_perplexity": Measurement(_perplexity(selection.loss.double().mean()), len(selection.loss)),
+            **self._pair_accuracy(model, size, on_elements),
+            **self._profile(samples.numpy()),
+        }
+        wrong = [name for name, m in measured.items() if not math.isfinite(m.value)]
+        if wrong:
+            raise Diverged(f"{', '.join(wrong)} not finite")
+        return measured
+
+    def _pair_accuracy(self, model: PreTrainedModel, size: int, on_elements: OnElements) -> dict[str, Measurement]:
+        if not len(self.text.pair_tokens):
+            return {}
+        log_p = continuation_log_probs(model, self.text.pair_tokens, self.text.pair_spans, size, on_elements)
+        first_true, first_false, second_true, second_false = log_p.view(-1, 4).T
+        right = first_true + second_true > first_false + second_false
+        return {"pair_accuracy": Measurement(int(right.sum()) / len(right), len(right))}
+
+    def _profile(self, samples: np.ndarray) -> dict[str, Measurement]:
+        n = samples.size
+        return {
+            **{f"distinct_{k}": Measurement(distinct(samples, k), n) for k in (1, 2, 4)},
+            "repetition": Measurement(repetition(samples), n),
+            "unigram_kl": Measurement(unigram_kl(samples, self.text.train_counts.numpy()), n),
+        }
+
+    def floors(self) -> dict[str, float]:
+        """Unigram model of the real training text; one half for pairs."""
+        counts = self.text.train_counts.double() + 1
+        log_p = (counts / counts.sum()).log()
+        test, selection = (log_p[windows[:, 1:].flatten()] for windows in (self.text.test, self.text.selection))
+        most_frequent = self.text.train_counts.argmax()
+        return {
+            "perplexity": _perplexity(-test.mean()),
+            "selection_perplexity": _perplexity(-selection.mean()),
+            "next_token_accuracy": float((self.text.test[:, 1:] == most_frequent).double().mean()),
+            "pair_accuracy": 0.5,
+        }
+
+    def excerpts(self, samples: Tensor, prompts: TrainingSet) -> list[dict[str, str]]:
+        decode = self.text.tokenizer.decode
+        starts = prompts.items[:_EXCERPTS, : self.settings.sampler.prompt_tokens].tolist()
+        return [
+            {"prompt": decode(start, skip_special_tokens=False), "text": decode(sample, skip_special_tokens=False)}
+            for start, sample in zip(starts, samples[:_EXCERPTS].tolist(), strict=True)
+        ]
+
+
+def _perplexity(mean_loss: float | Tensor) -> float:
+    return math.exp(min(float(mean_loss), 700.0)) if math.isfinite(float(mean_loss)) else math.nan
+
+
+def _epochs(n: int, total: int, generator: torch.Generator) -> Tensor:
+    """Indices of `total` items: shuffled epochs, one after the other."""
+    epochs = [torch.randperm(n, generator=generator) for _ in range(-(-total // n))]
+    return torch.cat(epochs)[:total]
+
+
+def _rate(stage: Stage, step: int, updates: int) -> float:
+    """Learning-rate factor of an update: linear warm-up, then the stage's decay to 0."""
+    warmup = max(1, min(50, updates // 10))
+    rising = min(1.0, (step + 1) / warmup)
+    if stage.decay == "linear":
+        return rising * (1 - step / updates)
+    if stage.decay == "cosine":
+        return rising * 0.5 * (1 + math.cos(math.pi * step / updates))
+    return rising
