@@ -1,0 +1,120 @@
+"""The public functions: run one cell, compare methods, score what is on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from collapsebench.engines import Cell, Engine, run_cell, run_cells
+from collapsebench.environment import resolve_device
+from collapsebench.errors import UserError
+from collapsebench.losses import Loss
+from collapsebench.methods import Method, load_method
+from collapsebench.progress import Listener, silent
+from collapsebench.scoring.comparison import Comparison, read_all, read_comparison
+from collapsebench.task import Task, load_task
+
+BASELINES = ("ce", "focal", "tce")
+
+
+def run(
+    task: str | Path | Task,
+    method: str | Method | Loss | type[Loss],
+    seed: int = 0,
+    out: str | Path = "runs",
+    generations: int | None = None,
+    device: str = "auto",
+    listener: Listener = silent,
+) -> Path:
+    """Run one cell, or what is missing of it, and return its directory.
+
+    Args:
+        task: a registered name, the path of a task.yaml, or a loaded task.
+        method: a method name (``tce:gamma=0.8``, ``my_loss.py:MyLoss``), a `Loss` object or class.
+        seed: any integer ≥ 0; the official ones are the task's.
+        out: directory of all runs.
+        generations: the last generation; None: the task's horizon.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        listener: called with `collapsebench.progress.Event`.
+
+    Raises:
+        UserError: something given cannot be used. RunError: the run directory is locked, the disk is full.
+    """
+    (cell,) = plan(load_task(task), [method], [seed], out, generations, device)
+    run_cell(cell, listener)
+    return cell.directory.path
+
+
+def compare(
+    task: str | Path | Task,
+    methods: Iterable[str | Method | Loss | type[Loss]] = BASELINES,
+    seeds: Iterable[int] | None = None,
+    out: str | Path = "runs",
+    generations: int | None = None,
+    device: str = "auto",
+    engine: Engine = "auto",
+    listener: Listener = silent,
+) -> Comparison:
+    """Run the missing cells of methods × seeds and compare the methods.
+
+    Args:
+        seeds: None: the task's official seeds. Other arguments as in `run`.
+        engine: ``inline``, ``local`` (worker processes) or ``auto``.
+
+    Returns:
+        The comparison; `collapsebench.report.write_report` writes its files.
+    """
+    loaded = load_task(task)
+    require_calibrated(loaded)
+    cells = plan(loaded, methods, loaded.spec.seeds if seeds is None else seeds, out, generations, device)
+    run_cells(cells, engine, None, listener)
+    return comparison_of(cells)
+
+
+def score(directory: str | Path) -> list[Comparison]:
+    """Recompute the comparison of every task found below a directory of runs, from the raw metrics alone."""
+    return read_all(Path(directory))
+
+
+def plan(
+    task: Task,
+    methods: Iterable[str | Method | Loss | type[Loss]],
+    seeds: Iterable[int],
+    out: str | Path,
+    generations: int | None,
+    device: str,
+) -> list[Cell]:
+    """Resolve everything before the first step; return the cells, seed by seed.
+
+    Raises:
+        UserError: anything given cannot be used.
+    """
+    last = task.spec.horizon if generations is None else generations
+    if not 0 <= last <= task.spec.horizon:
+        raise UserError(f"--generations {last} is not allowed; {task.id} has generations 0 to {task.spec.horizon}.")
+    seeds = list(seeds)
+    if not seeds or min(seeds) < 0 or len(set(seeds)) != len(seeds):
+        raise UserError(f"seeds {seeds} are not allowed; give different integers ≥ 0, such as 0,1,2.")
+    resolved = [load_method(method) for method in methods]
+    doubled = {m.name for m in resolved if [n.id for n in resolved].count(m.id) > 1}
+    if not resolved or doubled:
+        raise UserError(f"methods given twice: {', '.join(sorted(doubled))}." if doubled else "no methods given.")
+    chosen = resolve_device(device)
+    return [Cell(task, method, seed, Path(out), last, chosen) for seed in seeds for method in resolved]
+
+
+def require_calibrated(task: Task) -> None:
+    """Raise `UserError` unless the task's scored metrics have their references and floors."""
+    if not task.calibrated:
+        raise UserError(
+            f"{task.id} has no references yet, so fidelity is undefined. Measure them with "
+            f"`collapsebench calibrate {task.path} --write`, or use `collapsebench run` for raw metrics."
+        )
+
+
+def comparison_of(cells: list[Cell]) -> Comparison:
+    """Compare cells that have been run."""
+    first = cells[0]
+    methods = list(dict.fromkeys(cell.method.id for cell in cells))
+    seeds = list(dict.fromkeys(cell.seed for cell in cells))
+    return read_comparison(first.out / first.task.id, first.task, methods, seeds, first.generations)

@@ -1,0 +1,221 @@
+"""Where cells run: in this process, or in worker processes of this machine."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, Literal
+
+from collapsebench.artifacts import RunDirectory
+from collapsebench.environment import circumstances, cpu_count
+from collapsebench.errors import CollapsebenchError, RunError, UserError
+from collapsebench.methods import Method, load_method
+from collapsebench.progress import Event, Listener, silent
+from collapsebench.task import Task, load_task
+
+Engine = Literal["auto", "inline", "local"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One chain to run.
+
+    Attributes:
+        task, method, seed: what. out: directory of all runs. generations: the last generation. device: resolved.
+    """
+
+    task: Task
+    method: Method
+    seed: int
+    out: Path
+    generations: int
+    device: str
+
+    @property
+    def directory(self) -> RunDirectory:
+        return RunDirectory.of(self.out, self.task.id, self.method.id, self.seed)
+
+    def __str__(self) -> str:
+        return f"{self.method.name} seed {self.seed}"
+
+
+def run_cell(cell: Cell, listener: Listener = silent) -> None:
+    """Run one chain in this process; finished generations are reused.
+
+    Sets the task's number of CPU threads and deterministic algorithms for the whole process.
+    """
+    import torch
+
+    from collapsebench.loop import Chain
+    from collapsebench.workloads import load_workload
+
+    torch.set_num_threads(cell.task.spec.threads)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    workload = load_workload(cell.task, cell.device)
+    identity = {
+        "task": {"id": cell.task.id, "sha256": cell.task.sha256, "data_sha256": workload.data_sha256},
+        "method": {
+            "name": cell.method.name,
+            "id": cell.method.id,
+            "parameters": cell.method.parameters,
+            "source_sha256": cell.method.source_sha256,
+            "track": cell.method.track,
+            "real_data": cell.method.real_data,
+        },
+        "seed": cell.seed,
+        "device": cell.device.split(":")[0],
+    }
+    store = cell.directory
+    about = circumstances(cell.device, cell.task.spec.threads)
+    with store.opened(identity, cell.task.path, about):
+        Chain(cell.task, cell.method, cell.seed, workload, store, listener).run(cell.generations)
+
+
+def run_cells(cells: Sequence[Cell], engine: Engine, workers: int | None, listener: Listener) -> None:
+    """Run all cells; what is finished is reused.
+
+    Args:
+        engine: ``inline``: one after the other here. ``local``: in worker processes. ``auto``: ``local`` where it can
+            help.
+        workers: processes of ``local``; None: as many as the CPUs allow at the task's thread count, one on a GPU.
+
+    Raises:
+        UserError: of the first cell that raised one; the others are stopped. RunError: after all cells, naming those
+            that failed.
+    """
+    if not cells:
+        return
+    possible = cpu_count() // cells[0].task.spec.threads if cells[0].device == "cpu" else 1
+    workers = min(len(cells), max(1, possible if workers is None else workers))
+    anonymous = [str(c.method.name) for c in cells if c.method.spec is None]
+    if engine == "auto":
+        engine = "inline" if workers == 1 or anonymous else "local"
+    if engine == "local" and anonymous:
+        raise UserError(
+            f"{anonymous[0]} is a class of this process; worker processes cannot load it. Use engine='inline', or put "
+            "the loss into a file and name it as path/to/file.py:ClassName."
+        )
+    if engine == "inline":
+        _run_inline(cells, listener)
+    else:
+        _Pool(cells, workers, listener).run()
+
+
+def _run_inline(cells: Sequence[Cell], listener: Listener) -> None:
+    failures = []
+    for cell in cells:
+        try:
+            run_cell(cell, listener)
+        except RunError as error:
+            failures.append(f"{cell}: {error}")
+    _raise_failures(failures)
+
+
+def _raise_failures(failures: list[str]) -> None:
+    if failures:
+        raise RunError(
+            "\n".join(failures)
+            + f"\n{len(failures)} cell(s) failed; what finished is kept. Run the same command again."
+        )
+
+
+class _Pool:
+    """Worker processes that take one cell after the other; a worker that dies is replaced, its cell has failed."""
+
+    def __init__(self, cells: Sequence[Cell], workers: int, listener: Listener):
+        self.waiting = deque(cells)
+        self.workers = workers
+        self.listener = listener
+        self.failures: list[str] = []
+        self.busy: dict[Connection, tuple[BaseProcess, Cell]] = {}
+        self.context = multiprocessing.get_context("spawn")
+
+    def run(self) -> None:
+        """Run everything; on an error or Ctrl-C no worker is left behind."""
+        try:
+            for _ in range(self.workers):
+                self._start()
+            while self.busy:
+                for connection in wait(list(self.busy)):
+                    assert isinstance(connection, Connection)
+                    self._receive(connection)
+        finally:
+            for process, _ in self.busy.values():
+                process.terminate()
+            for process, _ in self.busy.values():
+                process.join()
+        _raise_failures(self.failures)
+
+    def _start(self) -> None:
+        if not self.waiting:
+            return
+        here, there = self.context.Pipe()
+        process = self.context.Process(target=_work, args=(there,), daemon=True)
+        process.start()
+        there.close()
+        self._give(here, process)
+
+    def _give(self, connection: Connection, process: BaseProcess) -> None:
+        """Hand the next cell to a worker, or let it go."""
+        if not self.waiting:
+            connection.close()
+            process.join()
+            return
+        cell = self.waiting.popleft()
+        self.busy[connection] = (process, cell)
+        connection.send((str(cell.task.path), cell.method.spec, cell.seed, cell.out, cell.generations, cell.device))
+
+    def _receive(self, connection: Connection) -> None:
+        process, cell = self.busy[connection]
+        try:
+            message = connection.recv()
+        except (EOFError, ConnectionResetError):
+            del self.busy[connection]
+            process.join()
+            self.failures.append(f"{cell}: the worker process died (exit code {process.exitcode}; out of memory?)")
+            self._start()
+            return
+        if isinstance(message, Event):
+            self.listener(message)
+            return
+        del self.busy[connection]
+        if isinstance(message, UserError):
+            process.terminate()
+            process.join()
+            raise message
+        if message is not None:
+            self.failures.append(f"{cell}: {message}")
+        self._give(connection, process)
+
+
+def _work(connection: Connection) -> None:
+    """A worker process: receive cells, send events, then None or the error."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    while True:
+        try:
+            task, method, seed, out, generations, device = connection.recv()
+        except (EOFError, OSError):
+            return
+        outcome: Any = None
+        try:
+            cell = Cell(load_task(Path(task)), load_method(method), seed, out, generations, device)
+            run_cell(cell, connection.send)
+        except BrokenPipeError:  # the parent is gone
+            sys.exit(1)
+        except CollapsebenchError as error:
+            outcome = type(error)(*error.args)
+        except Exception as error:
+            import traceback
+
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            outcome = RunError(f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})")
+        connection.send(outcome)

@@ -1,0 +1,54 @@
+"""Progress of cells as events, and their picture in a terminal. The loop sends events and knows no terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+Phase = Literal["train", "sample", "evaluate", "complete", "reused", "diverged"]
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something happened in a cell.
+
+    Attributes:
+        method, seed: the cell. generation: where it is.
+        phase: what it does; ``complete``, ``reused`` and ``diverged`` end a generation.
+        elements: tokens or images processed since the last event.
+    """
+
+    method: str
+    seed: int
+    generation: int
+    phase: Phase
+    elements: int = 0
+
+
+Listener = Callable[[Event], None]
+
+
+def silent(_: Event) -> None:
+    """A listener that ignores everything."""
+
+
+class Throttle:
+    """Add up the elements of one phase and pass them on a few times a second."""
+
+    def __init__(self, listener: Listener, method: str, seed: int, generation: int, phase: Phase):
+        self._listener = listener
+        self._cell = (method, seed, generation, phase)
+        self._elements = 0
+        self._sent = 0.0
+
+    def __call__(self, elements: int) -> None:
+        self._elements += elements
+        if time.monotonic() - self._sent > 0.25:
+            self.flush()
+
+    def flush(self) -> None:
+        """Pass on what has not been passed on yet."""
+        self._listener(Event(*self._cell, elements=self._elements))
+        self._elements, self._sent = 0, time.monotonic()
