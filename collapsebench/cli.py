@@ -1,0 +1,269 @@
+"""The command line. Thin: every command resolves its arguments and calls one function; torch is imported late."""
+
+from __future__ import annotations
+
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from collapsebench import __version__
+from collapsebench.errors import CollapsebenchError, UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from collapsebench.engines import Cell
+
+app = typer.Typer(
+    name="collapsebench",
+    help="How long does a generative model trained on its own samples stay faithful to the real data?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+TaskArgument = Annotated[str, typer.Argument(metavar="TASK", help="A registered task, or the path of a task.yaml.")]
+OutOption = Annotated[Path, typer.Option("--out", help="Directory of all runs; finished generations are reused.")]
+GenerationsOption = Annotated[int | None, typer.Option(help="Last generation; the task's horizon when absent.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+DirectoryArgument = Annotated[
+    Path, typer.Argument(metavar="DIR", help="A directory of runs (--out of run or compare).")
+]
+
+
+class EngineName(StrEnum):
+    """Where cells run."""
+
+    AUTO = "auto"
+    INLINE = "inline"
+    LOCAL = "local"
+
+
+class What(StrEnum):
+    """What can be listed."""
+
+    TASKS = "tasks"
+    METHODS = "methods"
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    if version:
+        typer.echo(f"collapsebench {__version__}")
+        raise typer.Exit
+
+
+@app.command("list")
+def list_(what: Annotated[What | None, typer.Argument(help="tasks or methods; both when absent.")] = None) -> None:
+    """List the registered tasks and methods."""
+    from collapsebench.methods import CONTROL, registered_methods
+    from collapsebench.task import load_task, registered_tasks
+
+    if what in (None, What.TASKS):
+        typer.echo("tasks")
+        for name in registered_tasks():
+            task = load_task(name)
+            typer.echo(f"  {task.id:<24} {task.spec.tier:<9} {task.spec.title}")
+    if what in (None, What.METHODS):
+        typer.echo("methods")
+        for name, path in registered_methods().items():
+            title = (path.parent / "card.md").read_text("utf-8").splitlines()[0].lstrip("# ")
+            typer.echo(f"  {name:<24} {title}")
+        typer.echo(f"  {CONTROL:<24} ce on real data in every generation: what is not collapse")
+
+
+@app.command()
+def show(task: TaskArgument) -> None:
+    """Print a task: its card and everything it fixes."""
+    from collapsebench.task import load_task
+
+    loaded = load_task(task)
+    card = loaded.path.parent / "card.md"
+    if card.is_file():
+        typer.echo(card.read_text("utf-8"))
+    typer.echo(f"--- {loaded.path.name} (digest {loaded.sha256[:16]}) ---")
+    typer.echo(loaded.path.read_text("utf-8"))
+
+
+@app.command()
+def run(
+    task: TaskArgument,
+    method: Annotated[str, typer.Option(help="tce, tce:gamma=0.8, my_loss.py:MyLoss, package.module:MyLoss")],
+    seed: Annotated[int, typer.Option(help="Any integer ≥ 0.")] = 0,
+    out: OutOption = Path("runs"),
+    generations: GenerationsOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Run one chain of generations: one task, one method, one seed."""
+    from collapsebench.api import plan
+    from collapsebench.task import load_task
+
+    cells = plan(load_task(task), [method], [seed], out, generations, device)
+    _run(cells, "inline")
+    _print_last_metrics(cells[0])
+    typer.echo(f"Artefacts: {cells[0].directory.path}")
+
+
+@app.command()
+def compare(
+    task: TaskArgument,
+    methods: Annotated[str, typer.Option(help="Comma-separated; a parameter's comma joins the method before it.")] = (
+        "ce,focal,tce"
+    ),
+    seeds: Annotated[str | None, typer.Option(help="Comma-separated; the official seeds when absent.")] = None,
+    out: OutOption = Path("runs"),
+    generations: GenerationsOption = None,
+    device: DeviceOption = "auto",
+    engine: Annotated[EngineName, typer.Option(help="Where cells run: in this process or in local workers.")] = (
+        EngineName.AUTO
+    ),
+) -> None:
+    """Run the missing cells of methods × seeds, then compare the methods."""
+    from collapsebench.api import comparison_of, plan, require_calibrated
+    from collapsebench.task import load_task
+
+    loaded = load_task(task)
+    require_calibrated(loaded)
+    chosen = list(loaded.spec.seeds) if seeds is None else _integers(seeds)
+    cells = plan(loaded, split_methods(methods), chosen, out, generations, device)
+    _run(cells, engine.value)
+    _report(comparison_of(cells))
+
+
+@app.command()
+def score(directory: DirectoryArgument) -> None:
+    """Recompute all scores below DIR from the raw metrics on disk."""
+    from collapsebench.scoring.comparison import read_all
+    from collapsebench.terminal import print_comparison
+
+    for comparison in read_all(directory):
+        print_comparison(comparison, _console())
+
+
+@app.command()
+def report(directory: DirectoryArgument) -> None:
+    """Recompute all scores below DIR and write csv, json, plot and HTML report."""
+    from collapsebench.scoring.comparison import read_all
+
+    for comparison in read_all(directory):
+        _report(comparison)
+
+
+@app.command()
+def calibrate(
+    task: TaskArgument,
+    out: OutOption = Path("runs"),
+    write: Annotated[bool, typer.Option("--write", help="Freeze references, floors and splits in the task.")] = False,
+    device: DeviceOption = "auto",
+) -> None:
+    """Measure a task's references and floors on ce and control, and check the calibration rule."""
+    from collapsebench.api import plan
+    from collapsebench.calibration import calibration_cells, measure_calibration
+    from collapsebench.task import load_task
+
+    cells = calibration_cells(load_task(task), plan, out, device)
+    _run(cells, "auto")
+    outcome = measure_calibration(cells)
+    console = _console()
+    for line in outcome.lines():
+        console.print(line, markup=False, highlight=False)
+    if write:
+        for path in outcome.write():
+            console.print(f"wrote {path}", markup=False, highlight=False)
+    elif not outcome.frozen:
+        console.print("Nothing was written; --write freezes these numbers in the task.", style="yellow")
+
+
+@app.command()
+def doctor(
+    task: Annotated[str | None, typer.Argument(metavar="[TASK]", help="Also check that this task can run.")] = None,
+) -> None:
+    """Check the installation: versions, device, data."""
+    from collapsebench.doctor import diagnose
+
+    problems = 0
+    for finding in diagnose(task):
+        typer.echo(f"{'ok  ' if finding.fine else 'WARN' if finding.usable else 'FAIL'}  {finding.text}")
+        problems += not finding.usable
+    if problems:
+        raise typer.Exit(1)
+
+
+def split_methods(text: str) -> list[str]:
+    """Split ``tce:gamma=0.8,reduction=kept,ce`` into methods: a piece ``key=value`` belongs to the one before."""
+    methods: list[str] = []
+    for piece in text.split(","):
+        is_parameter = "=" in piece and ":" not in piece
+        if is_parameter and methods and "=" in methods[-1]:
+            methods[-1] += f",{piece}"
+        elif piece.strip():
+            methods.append(piece.strip())
+    return methods
+
+
+def _integers(text: str) -> list[int]:
+    try:
+        return [int(piece) for piece in text.split(",")]
+    except ValueError:
+        raise UserError(f"--seeds {text!r} is not allowed; give integers separated by commas, such as 0,1,2.") from None
+
+
+def _run(cells: list[Cell], engine: Any) -> None:
+    from collapsebench.engines import run_cells
+    from collapsebench.terminal import cell_progress
+    from collapsebench.workloads import load_workload
+
+    console = _console(stderr=True)
+    console.print("preparing data and models …", style="dim")
+    load_workload(cells[0].task, "cpu")  # prepared once, before workers start
+    with cell_progress(cells, console) as listener:
+        run_cells(cells, engine, None, listener)
+
+
+def _report(comparison: Any) -> None:
+    from collapsebench.report import write_report
+    from collapsebench.terminal import print_comparison
+
+    paths = write_report(comparison)
+    print_comparison(comparison, _console())
+    typer.echo("Wrote " + ", ".join(str(path) for path in paths))
+
+
+def _print_last_metrics(cell: Cell) -> None:
+    store = cell.directory
+    reached = [g for g in range(cell.generations + 1) if store.state(g) == "ok"]
+    for g in sorted({reached[0], reached[-1]} if reached else set()):
+        metrics = store.read(g, "metrics.json")["metrics"]
+        shown = "  ".join(f"{name} {metrics[name]['value']:.4g}" for name in cell.task.spec.scored if name in metrics)
+        typer.echo(f"generation {g}: {shown}")
+    if len(reached) <= cell.generations:
+        typer.echo(f"diverged in generation {len(reached)}")
+
+
+def _console(stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=160, color_system=None)
+
+
+def main() -> None:
+    """Entry point: errors of ours become one line and an exit code, Ctrl-C says how to go on."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        app()
+    except CollapsebenchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        print(
+            "\nstopped. Finished generations are kept; run the same command again to go on where it stopped.",
+            file=sys.stderr,
+        )
+        raise SystemExit(130) from None

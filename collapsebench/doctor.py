@@ -1,0 +1,77 @@
+"""What is installed, what differs from the tested environment, and whether a task can run here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from collapsebench.environment import PACKAGES, cpu_count, package_versions, resolve_device
+from collapsebench.errors import UserError
+from collapsebench.paths import bundled, cache_dir
+from collapsebench.task import load_task
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the diagnosis.
+
+    Attributes:
+        text: what was found, and what to do about it.
+        fine: nothing to do. usable: it works, though results may differ from published ones.
+    """
+
+    text: str
+    fine: bool = True
+    usable: bool = True
+
+
+def diagnose(task: str | None = None) -> Iterator[Finding]:
+    """Look at the installation, and at one task's data when named."""
+    yield from _versions()
+    import torch
+
+    device = resolve_device("auto")
+    name = f" ({torch.cuda.get_device_name(0)})" if device == "cuda" else ""
+    yield Finding(f"device {device}{name}, {cpu_count()} CPUs, torch {torch.__version__}")
+    yield Finding(f"prepared data is kept in {cache_dir()} (COLLAPSEBENCH_CACHE changes it)")
+    if task is not None:
+        yield from _task(task)
+
+
+def tested_versions() -> dict[str, str]:
+    """The versions of ``constraints.txt``."""
+    file = bundled("constraints.txt")
+    pinned = re.findall(r"^([A-Za-z0-9_.-]+)==([^\s;#]+)", file.read_text("utf-8"), flags=re.MULTILINE)
+    return dict(pinned)
+
+
+def _versions() -> Iterator[Finding]:
+    tested = tested_versions()
+    installed = package_versions(tuple(name for name in PACKAGES if name != "collapsebench"))
+    for name, version in installed.items():
+        wanted = tested.get(name)
+        if version is None:
+            yield Finding(f"{name} is not installed; the micro tasks need pip install 'collapsebench[micro]'", False)
+        elif wanted is not None and version.split("+")[0] != wanted:
+            yield Finding(f"{name} {version}; tested with {wanted}: results may differ in the last digits", False)
+        else:
+            yield Finding(f"{name} {version}")
+
+
+def _task(name: str) -> Iterator[Finding]:
+    from collapsebench.workloads import load_workload
+
+    try:
+        task = load_task(name)
+        yield Finding(f"task {task.id}, digest {task.sha256[:16]}")
+        workload = load_workload(task, "cpu")
+    except UserError as error:
+        yield Finding(str(error), fine=False, usable=False)
+        return
+    yield Finding(f"data prepared: {len(workload.real):,} training items, digest {workload.data_sha256[:16]}")
+    if task.split_listing is None:
+        yield Finding("no splits.json: the splits are not frozen; `collapsebench calibrate --write` does it", False)
+    if not task.calibrated:
+        yield Finding(f"no references: run `collapsebench calibrate {Path(name)} --write` before comparing", False)

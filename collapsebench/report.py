@@ -1,0 +1,161 @@
+"""The files of a comparison: ``comparison.csv``, ``comparison.json``, ``curves.png``, ``report.html``."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from collapsebench import __version__
+from collapsebench.artifacts import RunDirectory, write_atomically
+from collapsebench.metrics.catalogue import METRICS
+from collapsebench.scoring.comparison import HEADLINE, Comparison
+
+_SHOWN_SAMPLES = 3
+FILES = ("comparison.csv", "comparison.json", "curves.png", "report.html")
+
+
+def write_report(comparison: Comparison, folder: Path | None = None) -> list[Path]:
+    """Write the four files of a comparison and return their paths.
+
+    Args:
+        folder: where to; None: the task's directory of runs.
+    """
+    from collapsebench.plots import fidelity_figure, save_figure
+
+    folder = folder or comparison.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / name for name in FILES]
+    csv, as_json, plot, html = paths
+    write_atomically(csv, comparison.table.to_csv(index=False))
+    write_atomically(
+        as_json, json.dumps(comparison_as_json(comparison), indent=1, sort_keys=True, allow_nan=False) + "\n"
+    )
+    save_figure(fidelity_figure(comparison), plot)
+    write_atomically(html, _html(comparison, plot))
+    return paths
+
+
+def comparison_as_json(comparison: Comparison) -> dict[str, Any]:
+    """Everything a program may want to know: scales, table, curves, scores per seed, raw metrics, provenance."""
+    return {
+        "schema_version": 1,
+        "collapsebench": __version__,
+        "task": comparison.task.id,
+        "task_sha256": comparison.task.sha256,
+        "scored": {name: scale.model_dump() for name, scale in comparison.task.spec.scored.items()},
+        "generations": comparison.generations,
+        "headline_threshold": HEADLINE,
+        "table": records(comparison.table),
+        "curves": records(comparison.curves),
+        "scores": records(comparison.scores),
+        "scores_own_reference": records(comparison.own_scores),
+        "raw": records(comparison.raw),
+        "cells": [{"run": cell["about"], "seconds": cell["seconds"]} for cell in comparison.cells],
+        "notes": comparison.notes,
+    }
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as plain JSON values, missing ones as null."""
+    return [{str(k): _plain(v) for k, v in row.items()} for row in frame.to_dict("records")]
+
+
+def _plain(value: Any) -> Any:
+    if value is None or value is pd.NA or (isinstance(value, float) and not math.isfinite(value)):
+        return None
+    return value.item() if hasattr(value, "item") else value
+
+
+def interval_text(row: dict[str, Any], name: str, tied_mark: bool = False) -> str:
+    """``3.21 [3.05, 3.40]`` with bounds as ≥ and ≤, and n/a where there is no interval.
+
+    Args:
+        row: a row of `Comparison.table` as plain values. name: column prefix, ``fi`` or ``ratio_ce``.
+        tied_mark: append ``≈`` when the interval of a ratio holds 1.
+    """
+    value = row[name]
+    if value is None:
+        return "n/a"
+    bound = row.get(f"{name}_bound") or ("lower" if row.get(f"{name}_censored") else "exact")
+    sign = {"lower": "≥ ", "upper": "≤ "}.get(bound, "")
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    if low is None and high is None:
+        return f"{sign}{value:.2f} [n/a]"
+    ends = f"[{'…' if low is None else f'{low:.2f}'}, {'…' if high is None else f'{high:.2f}'}]"
+    tie = " ≈" if tied_mark and row.get(f"{name}_tied") else ""
+    return f"{sign}{value:.2f} {ends}{tie}"
+
+
+def censored_text(row: dict[str, Any], name: str) -> str:
+    """An FI without interval: ``≥ 10.00`` when censored."""
+    value = row[name]
+    return "n/a" if value is None else f"{'≥ ' if row.get(f'{name}_censored') else ''}{value:.2f}"
+
+
+def _html(comparison: Comparison, plot: Path) -> str:
+    loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    environment.globals.update(interval_text=interval_text, censored_text=censored_text)
+    return environment.get_template("report.html").render(
+        comparison=comparison,
+        task=comparison.task,
+        rows=records(comparison.table),
+        metrics=METRICS,
+        scored=comparison.task.spec.scored,
+        headline=HEADLINE,
+        plot=base64.b64encode(plot.read_bytes()).decode(),
+        samples=_samples(comparison),
+        profile=_profile(comparison),
+        seconds=_seconds(comparison),
+        circumstances=comparison.cells[0]["about"]["circumstances"],
+        device=comparison.cells[0]["about"]["device"],
+        version=__version__,
+    )
+
+
+def _samples(comparison: Comparison) -> list[dict[str, Any]]:
+    """The first samples of every generation of every method, lowest seed."""
+    shown = []
+    seed = min(cell["about"]["seed"] for cell in comparison.cells)
+    chosen = {c["label"]: c["path"] for c in comparison.cells if c["about"]["seed"] == seed}
+    for method in comparison.methods:
+        if method not in chosen:
+            continue
+        store = RunDirectory(chosen[method])
+        generations = []
+        for g in range(comparison.generations + 1):
+            if store.state(g) != "ok":
+                generations.append({"generation": g, "texts": None})
+                break
+            generations.append({"generation": g, "texts": store.read(g, "samples.json")[:_SHOWN_SAMPLES]})
+        shown.append({"method": method, "seed": seed, "generations": generations})
+    return shown
+
+
+def _profile(comparison: Comparison) -> list[dict[str, Any]]:
+    """Mean over seeds of every metric, per method and generation."""
+    raw = comparison.raw.dropna(subset=["metric"])
+    means = raw.astype({"value": float}).groupby(["metric", "method", "generation"])["value"].mean()
+    tables = []
+    for metric in METRICS:
+        if metric in means.index.get_level_values("metric"):
+            values = {m: means[metric].get(m) for m in comparison.methods}
+            rows = [
+                (m, [v.get(g) for g in range(comparison.generations + 1)]) for m, v in values.items() if v is not None
+            ]
+            tables.append({"metric": METRICS[metric], "rows": rows})
+    return tables
+
+
+def _seconds(comparison: Comparison) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for cell in comparison.cells:
+        for phase, seconds in cell["seconds"].items():
+            total[phase] = total.get(phase, 0.0) + seconds
+    return total
