@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from collapsebench.engines import Cell
 
+_INTERRUPTED = 130
+_HOW_TO_GO_ON = "\nstopped. Finished generations are kept; run the same command again to go on where it stopped."
+
 app = typer.Typer(
     name="collapsebench",
     help="How long does a generative model trained on its own samples stay faithful to the real data?",
@@ -42,6 +45,7 @@ class EngineName(StrEnum):
     AUTO = "auto"
     INLINE = "inline"
     LOCAL = "local"
+    RAY = "ray"
 
 
 class What(StrEnum):
@@ -119,9 +123,9 @@ def compare(
     out: OutOption = Path("runs"),
     generations: GenerationsOption = None,
     device: DeviceOption = "auto",
-    engine: Annotated[EngineName, typer.Option(help="Where cells run: in this process or in local workers.")] = (
-        EngineName.AUTO
-    ),
+    engine: Annotated[
+        EngineName, typer.Option(help="Where cells run: this process, local workers, or Ray ($RAY_ADDRESS).")
+    ] = (EngineName.AUTO),
 ) -> None:
     """Run the missing cells of methods × seeds, then compare the methods."""
     from collapsebench.api import comparison_of, plan, require_calibrated
@@ -261,9 +265,10 @@ def main() -> None:
     except CollapsebenchError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
-    except KeyboardInterrupt:
-        print(
-            "\nstopped. Finished generations are kept; run the same command again to go on where it stopped.",
-            file=sys.stderr,
-        )
-        raise SystemExit(130) from None
+    except SystemExit as stop:
+        if stop.code == _INTERRUPTED:  # typer has caught Ctrl-C
+            print(_HOW_TO_GO_ON, file=sys.stderr)
+        raise
+    except KeyboardInterrupt:  # Ctrl-C while typer was not yet, or no longer, at work
+        print(_HOW_TO_GO_ON, file=sys.stderr)
+        raise SystemExit(_INTERRUPTED) from None

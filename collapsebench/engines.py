@@ -1,4 +1,4 @@
-"""Where cells run: in this process, or in worker processes of this machine."""
+"""Where cells run: in this process, in worker processes of this machine, or on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -6,22 +6,28 @@ import multiprocessing
 import os
 import signal
 import sys
+import traceback
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from collapsebench.artifacts import RunDirectory
 from collapsebench.environment import circumstances, cpu_count
 from collapsebench.errors import CollapsebenchError, RunError, UserError
 from collapsebench.methods import Method, load_method
 from collapsebench.progress import Event, Listener, silent
-from collapsebench.task import Task, load_task
+from collapsebench.task import Task, load_task, registered_tasks
 
-Engine = Literal["auto", "inline", "local"]
+Engine = Literal["auto", "inline", "local", "ray"]
+
+
+# task, method, seed, out, generations, device: as text and numbers
+Order = tuple[str, str, int, str, int, str]
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,15 @@ class Cell:
     @property
     def directory(self) -> RunDirectory:
         return RunDirectory.of(self.out, self.task.id, self.method.id, self.seed)
+
+    @property
+    def order(self) -> Order:
+        """What another process needs to run this cell; a registered task goes by its name, others by their path."""
+        registered = registered_tasks().get(self.task.spec.name)
+        known = registered is not None and registered.resolve() == self.task.path
+        task = self.task.spec.name if known else str(self.task.path)
+        assert self.method.spec is not None, "a class of this process cannot be sent to another one"
+        return task, self.method.spec, self.seed, str(self.out.absolute()), self.generations, self.device
 
     def __str__(self) -> str:
         return f"{self.method.name} seed {self.seed}"
@@ -85,7 +100,7 @@ def run_cells(cells: Sequence[Cell], engine: Engine, workers: int | None, listen
 
     Args:
         engine: ``inline``: one after the other here. ``local``: in worker processes. ``auto``: ``local`` where it can
-            help.
+            help. ``ray``: on a Ray cluster (`collapsebench.ray_engine`).
         workers: processes of ``local``; None: as many as the CPUs allow at the task's thread count, one on a GPU.
 
     Raises:
@@ -99,13 +114,17 @@ def run_cells(cells: Sequence[Cell], engine: Engine, workers: int | None, listen
     anonymous = [str(c.method.name) for c in cells if c.method.spec is None]
     if engine == "auto":
         engine = "inline" if workers == 1 or anonymous else "local"
-    if engine == "local" and anonymous:
+    if engine in ("local", "ray") and anonymous:
         raise UserError(
             f"{anonymous[0]} is a class of this process; worker processes cannot load it. Use engine='inline', or put "
             "the loss into a file and name it as path/to/file.py:ClassName."
         )
     if engine == "inline":
         _run_inline(cells, listener)
+    elif engine == "ray":
+        from collapsebench.ray_engine import run_on_ray
+
+        raise_failures(run_on_ray(cells, listener))
     else:
         _Pool(cells, workers, listener).run()
 
@@ -117,10 +136,11 @@ def _run_inline(cells: Sequence[Cell], listener: Listener) -> None:
             run_cell(cell, listener)
         except RunError as error:
             failures.append(f"{cell}: {error}")
-    _raise_failures(failures)
+    raise_failures(failures)
 
 
-def _raise_failures(failures: list[str]) -> None:
+def raise_failures(failures: list[str]) -> None:
+    """Raise one `RunError` that names every cell that failed, if any did."""
     if failures:
         raise RunError(
             "\n".join(failures)
@@ -153,7 +173,7 @@ class _Pool:
                 process.terminate()
             for process, _ in self.busy.values():
                 process.join()
-        _raise_failures(self.failures)
+        raise_failures(self.failures)
 
     def _start(self) -> None:
         if not self.waiting:
@@ -172,7 +192,8 @@ class _Pool:
             return
         cell = self.waiting.popleft()
         self.busy[connection] = (process, cell)
-        connection.send((str(cell.task.path), cell.method.spec, cell.seed, cell.out, cell.generations, cell.device))
+        with suppress(BrokenPipeError):  # a worker that has just died is noticed when its answer is awaited
+            connection.send(cell.order)
 
     def _receive(self, connection: Connection) -> None:
         process, cell = self.busy[connection]
@@ -198,24 +219,29 @@ class _Pool:
 
 
 def _work(connection: Connection) -> None:
-    """A worker process: receive cells, send events, then None or the error."""
+    """A worker process: receive orders, send events, then None or the error."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     while True:
         try:
-            task, method, seed, out, generations, device = connection.recv()
+            order = connection.recv()
         except (EOFError, OSError):
             return
-        outcome: Any = None
         try:
-            cell = Cell(load_task(Path(task)), load_method(method), seed, out, generations, device)
-            run_cell(cell, connection.send)
+            connection.send(carry_out(order, connection.send))
         except BrokenPipeError:  # the parent is gone
             sys.exit(1)
-        except CollapsebenchError as error:
-            outcome = type(error)(*error.args)
-        except Exception as error:
-            import traceback
 
-            where = traceback.extract_tb(error.__traceback__)[-1]
-            outcome = RunError(f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})")
-        connection.send(outcome)
+
+def carry_out(order: Order, listener: Listener) -> CollapsebenchError | None:
+    """Run a cell in a worker and return its error instead of raising it: errors travel better than tracebacks."""
+    task, method, seed, out, generations, device = order
+    try:
+        run_cell(Cell(load_task(task), load_method(method), seed, Path(out), generations, device), listener)
+    except BrokenPipeError:
+        raise
+    except CollapsebenchError as error:
+        return type(error)(*error.args)
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        return RunError(f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})")
+    return None
