@@ -80,6 +80,8 @@ def interval_text(row: dict[str, Any], name: str, tied_mark: bool = False) -> st
         tied_mark: append ``≈`` when the interval of a ratio holds 1.
     """
     value = row[name]
+    if name == f"ratio_{row['method']}":
+        return "–"
     if value is None:
         return "n/a"
     bound = row.get(f"{name}_bound") or ("lower" if row.get(f"{name}_censored") else "exact")

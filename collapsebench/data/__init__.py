@@ -1,0 +1,1 @@
+"""From a data section of a task to its documents and splits."""

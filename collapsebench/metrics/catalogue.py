@@ -20,7 +20,7 @@ class Metric:
         direction: ``lower`` or ``higher`` is better; None for a profile without a better end.
         unit: of the raw value; empty for shares.
         bounds: smallest and largest possible value.
-        scale: ``log`` or ``linear`` distance to the reference (docs/protocol: DESIGN of fidelity).
+        scale: ``log`` or ``linear`` distance to the reference (`collapsebench.scoring.fidelity`).
         description: one sentence.
     """
 

@@ -213,6 +213,7 @@ def _notes(task: Task, raw: pd.DataFrame, last: int, cells: list[dict[str, Any]]
 
 
 def _table(scores: pd.DataFrame, own_scores: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
+    last = curves["generation"].max()
     headline = scores[(scores["metric"] == ALL) & (scores["threshold"] == HEADLINE)]
     ranked = rank_methods(headline[headline["method"] != CONTROL])
     order = [*ranked, *(m for m in headline["method"].unique() if m == CONTROL)]
@@ -227,8 +228,8 @@ def _table(scores: pd.DataFrame, own_scores: pd.DataFrame, curves: pd.DataFrame)
             "method": method,
             "seeds": fi.n,
             "fi": fi.estimate,
-            "fi_low": fi.low,
-            "fi_high": fi.high,
+            "fi_low": None if fi.low is None else max(fi.low, 0.0),  # no interval is shorter than nothing,
+            "fi_high": None if fi.high is None else min(fi.high, float(last)),  # or longer than the horizon
             "fi_censored": fi.censored,
         }
         for baseline in _BASELINES:

@@ -1,4 +1,4 @@
-"""Raw metrics to fidelity curves, and curves to fidelity intervals (docs/protocol).
+"""Raw metrics to fidelity curves, and curves to fidelity intervals.
 
 A fidelity is 1 at the reference (what the cross-entropy model reaches at generation 0) and 0 at the floor (what a model
 that knows nothing reaches). The fidelity interval FI(λ) is the first generation at which a curve falls below λ.
