@@ -43,9 +43,7 @@ def main() -> None:
         rows["sample"].append(
             (sample_here(workload, arguments.samples), sample_with_generate(workload, arguments.samples))
         )
-    print(
-        f"{'phase':<8} {'collapsebench':>14} {'transformers':>14} {'ratio':>7}   tokens/s, median of {arguments.repeats}"
-    )
+    print(f"{'phase':<8} {'collapsebench':>14} {'transformers':>14} {'ratio':>7}  tokens/s (median)")
     for phase, pairs in rows.items():
         here, there = (sorted(column)[len(column) // 2] for column in zip(*pairs, strict=True))
         print(f"{phase:<8} {here:>14,.0f} {there:>14,.0f} {here / there:>6.2f}x")

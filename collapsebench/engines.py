@@ -8,9 +8,10 @@ import signal
 import sys
 import traceback
 from collections import deque
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -180,7 +181,8 @@ class _Pool:
             return
         here, there = self.context.Pipe()
         process = self.context.Process(target=_work, args=(there,), daemon=True)
-        process.start()
+        with _interrupts_held_back():
+            process.start()
         there.close()
         self._give(here, process)
 
@@ -216,6 +218,17 @@ class _Pool:
         if message is not None:
             self.failures.append(f"{cell}: {message}")
         self._give(connection, process)
+
+
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Processes started in this block never see Ctrl-C, not even while they import: it is the parent's to handle."""
+    resource_tracker.ensure_running()  # started within the block, it would lift the mask when it is up
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _work(connection: Connection) -> None:

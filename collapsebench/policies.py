@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Generator, Tensor
 
+from collapsebench.errors import DataError
+
 if TYPE_CHECKING:
     from collapsebench.task import Policy
 
@@ -53,6 +55,8 @@ def concatenate(parts: list[TrainingSet]) -> TrainingSet:
 
 def choose(data: TrainingSet, n: int, generator: Generator) -> TrainingSet:
     """Draw n items: without replacement, and with as many full repetitions as n asks for."""
+    if n == 0:
+        return data[:0]
     rounds = [torch.randperm(len(data), generator=generator) for _ in range(-(-n // len(data)))]
     return data[torch.cat(rounds)[:n]]
 
@@ -64,8 +68,19 @@ def fraction(real: TrainingSet, index: int, parts: int) -> TrainingSet:
 
 
 def first_training_set(policy: Policy, real: TrainingSet, horizon: int) -> TrainingSet:
-    """The training set of generation 0: all real data, or its oldest fraction under ``regenerate-fresh``."""
-    return fraction(real, 0, horizon + 1) if policy.name == "regenerate-fresh" else real
+    """The training set of generation 0: all real data, or its oldest fraction under ``regenerate-fresh``.
+
+    Raises:
+        DataError: there is not one real item for every generation of ``regenerate-fresh``.
+    """
+    if policy.name != "regenerate-fresh":
+        return real
+    if len(real) <= horizon:
+        raise DataError(
+            f"policy regenerate-fresh divides the training split into {horizon + 1} fractions, but it has only "
+            f"{len(real)} items; give more text or a smaller horizon."
+        )
+    return fraction(real, 0, horizon + 1)
 
 
 def control_training_set(policy: Policy, real: TrainingSet, generator: Generator) -> TrainingSet:

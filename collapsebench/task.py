@@ -9,18 +9,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from collapsebench.errors import TaskError
+from collapsebench.frozen import Frozen
 from collapsebench.metrics.catalogue import METRICS
 from collapsebench.paths import bundled
 from collapsebench.workloads.text_settings import TextSettings
-
-
-class Frozen(BaseModel):
-    """Validated once, immutable, unknown keys rejected."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class EmbeddedData(Frozen):
@@ -158,10 +153,12 @@ class Task:
 
     @cached_property
     def sha256(self) -> str:
-        """Digest of everything that can change a raw metric: not the title, not the fidelity scale."""
+        """Digest of everything in the file that can change a raw metric: not the title, not the fidelity scale.
+
+        The data itself has a digest of its own, ``data_sha256`` in ``run.json``.
+        """
         content = self.spec.model_dump(mode="json", exclude={"title", "seeds", "scored"})
-        listing = self.split_listing
-        return hashlib.sha256(json.dumps([content, listing], sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @property
     def split_listing(self) -> dict[str, dict[str, str]] | None:

@@ -1,8 +1,8 @@
 """Plain prose from a MediaWiki export: pages in, articles without markup out.
 
-Only running text survives: templates, tables, references, formulas, galleries, lists, headings and the
-closing reference sections go, because a language model of under a million parameters spends its few bits
-better on sentences.
+Only running text survives: templates, tables, references, formulas, galleries, headings and the closing reference
+sections go, and so does every line that is not made of whole sentences, because a language model of under a million
+parameters spends its few bits better on prose.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from collapsebench.scoring.fidelity import (
     incomplete_cells,
     own_scales,
     seed_scores,
+    unclipped_fidelity,
 )
 from collapsebench.scoring.statistics import Ratio, mean_interval, paired_ratio, rank_methods
 from collapsebench.task import Task, load_task, registered_tasks
@@ -101,7 +102,7 @@ def read_comparison(
     own_curves = [fidelity_curves(raw[raw["method"] == m], own[m], last) for m in raw["method"].unique()]
     own_scores = seed_scores(pd.concat(own_curves), THRESHOLDS)
     notes += _notes(task, raw, last, cells)
-    table = _table(scores, own_scores, curves)
+    table = _table(scores, own_scores, _first_generation_costs(raw, scales), last)
     return Comparison(task, folder, last, raw, curves, scores, own_scores, table, cells, notes)
 
 
@@ -212,8 +213,23 @@ def _notes(task: Task, raw: pd.DataFrame, last: int, cells: list[dict[str, Any]]
     return notes
 
 
-def _table(scores: pd.DataFrame, own_scores: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
-    last = curves["generation"].max()
+def _first_generation_costs(raw: pd.DataFrame, scales: dict[str, Scale]) -> dict[str, float]:
+    """Fidelity that each method gives up at generation 0: on its worst metric, mean over seeds, not clipped.
+
+    CE's is 0 on the official seeds by definition of the reference; a method that diverges there gives up all.
+    """
+    first = raw[raw["generation"] == 0]
+    costs = {}
+    for method, mine in first.groupby("method"):
+        fidelities = [
+            unclipped_fidelity(mine.loc[mine["metric"] == name, "value"].to_numpy(float), scale).sum()
+            for name, scale in scales.items()
+        ]
+        costs[str(method)] = 1.0 - float(min(fidelities)) / mine["seed"].nunique()
+    return costs
+
+
+def _table(scores: pd.DataFrame, own_scores: pd.DataFrame, costs: dict[str, float], last: int) -> pd.DataFrame:
     headline = scores[(scores["metric"] == ALL) & (scores["threshold"] == HEADLINE)]
     ranked = rank_methods(headline[headline["method"] != CONTROL])
     order = [*ranked, *(m for m in headline["method"].unique() if m == CONTROL)]
@@ -242,12 +258,11 @@ def _table(scores: pd.DataFrame, own_scores: pd.DataFrame, curves: pd.DataFrame)
                 f"ratio_{baseline}_bound": ratio.bound,
                 f"ratio_{baseline}_tied": ratio.tied,
             }
-        first = curves[(curves["method"] == method) & (curves["generation"] == 0)]
         row |= {
             "auf": auf.estimate,
             "auf_low": auf.low,
             "auf_high": auf.high,
-            "generation_0_cost": 1.0 - float(first.groupby("seed")["fidelity"].min().mean()),
+            "generation_0_cost": costs[method],
             **_other_intervals(scores, own_scores, method),
         }
         rows.append(row)

@@ -93,7 +93,7 @@ def fidelity(value: npt.ArrayLike, scale: Scale) -> npt.NDArray[np.float64]:
     Returns:
         Array of the shape of ``value`` (0-d for a number). NaN and ±inf give 0, as does m ≤ 0 on a log scale.
     """
-    return np.clip(unclipped_fidelity(value, scale), 0.0, 1.0)
+    return np.asarray(np.clip(unclipped_fidelity(value, scale), 0.0, 1.0))
 
 
 def unclipped_fidelity(value: npt.ArrayLike, scale: Scale) -> npt.NDArray[np.float64]:

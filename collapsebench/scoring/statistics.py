@@ -150,8 +150,8 @@ def rank_methods(scores: pd.DataFrame) -> dict[str, int]:
 
     Methods are ordered by mean restricted FI, then mean AUF (both falling), then name. Down that order, a method
     joins the group of the current leader when the interval of its ratio to the leader holds 1, or when there is no
-    verdict (one seed, FI of 0, censored) and both have the same FI in the same seeds; otherwise it leads the next group
-    and its rank is its position.
+    verdict (one seed, FI of 0, censored) and it is not below the leader in every seed; otherwise it leads the next
+    group and its rank is its position.
 
     Args:
         scores: columns method, seed, fi, censored, auf, for one task, metric and threshold.
@@ -180,7 +180,8 @@ def _shares_rank(method: pd.DataFrame, leader: pd.DataFrame) -> bool:
     tied = paired_ratio(method, leader).tied
     if tied is not None:
         return tied
-    return bool(np.array_equal(method[["seed", "fi"]].to_numpy(), leader[["seed", "fi"]].to_numpy()))
+    pairs = method.merge(leader, on="seed", suffixes=("", "_leader"))
+    return not bool((pairs["fi"] < pairs["fi_leader"]).all())
 
 
 def _bound(method_censored: bool, baseline_censored: bool) -> Bound:

@@ -24,7 +24,7 @@ from collapsebench.paths import cache_dir
 from collapsebench.task import Task
 
 END_OF_TEXT = "<|endoftext|>"
-_FORMAT = 1  # raised when the preparation below changes
+_FORMAT = 2  # raised when the preparation below changes
 _PAIR_CONTEXT = 24  # tokens before the scored part of a pair
 
 
@@ -62,7 +62,7 @@ def prepared_text(task: Task) -> TextData:
         _prepare(task, folder)
     try:
         return _load(folder)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError) as error:
         raise DataError(
             f"the prepared data at {folder} is damaged ({error}); delete that folder and try again."
         ) from error
@@ -127,6 +127,7 @@ def _prepare(task: Task, folder: Path) -> None:
     try:
         save_file({name: tensor.to(torch.int32) for name, tensor in tensors.items()}, partial / "tensors.safetensors")
         tokenizer.save(str(partial / "tokenizer.json"))
+        (partial / "sha256").write_text(_digest(partial))
         os.replace(partial, folder)  # the folder appears whole or not at all
     except OSError:
         if not folder.is_dir():  # else another process was faster, with the same content
@@ -135,13 +136,20 @@ def _prepare(task: Task, folder: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _load(folder: Path) -> TextData:
+def _digest(folder: Path) -> str:
     digest = hashlib.sha256()
     for name in ("tensors.safetensors", "tokenizer.json"):
         digest.update((folder / name).read_bytes())
+    return digest.hexdigest()
+
+
+def _load(folder: Path) -> TextData:
+    digest = _digest(folder)
+    if digest != (folder / "sha256").read_text():
+        raise ValueError("its checksum does not fit")
     tensors = {name: tensor.long() for name, tensor in load_file(folder / "tensors.safetensors").items()}
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    return TextData(tokenizer=tokenizer, sha256=digest.hexdigest(), **tensors)
+    return TextData(tokenizer=tokenizer, sha256=digest, **tensors)
 
 
 def _train_tokenizer(texts: list[str], vocab_size: int) -> Tokenizer:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from collapsebench.frozen import Frozen
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class LlamaModel(_Frozen):
+class LlamaModel(Frozen):
     """A Llama-architecture model, made from scratch with `transformers`. Input and output embeddings are tied."""
 
     hidden_size: int = Field(gt=0)
@@ -26,7 +24,7 @@ class LlamaModel(_Frozen):
         return self
 
 
-class Stage(_Frozen):
+class Stage(Frozen):
     """Training of one generation.
 
     Attributes:
@@ -40,7 +38,7 @@ class Stage(_Frozen):
     decay: Literal["none", "linear", "cosine"]
 
 
-class Training(_Frozen):
+class Training(Frozen):
     """AdamW with gradient clipping; the optimiser starts afresh in every generation.
 
     Attributes:
@@ -56,7 +54,7 @@ class Training(_Frozen):
     later: Stage
 
 
-class Sampler(_Frozen):
+class Sampler(Frozen):
     """How a generation writes the training data of the next one.
 
     Attributes:
@@ -72,7 +70,7 @@ class Sampler(_Frozen):
     batch_size: int = Field(512, ge=1)
 
 
-class Evaluation(_Frozen):
+class Evaluation(Frozen):
     """Size of the evaluation.
 
     Attributes:
@@ -87,7 +85,7 @@ class Evaluation(_Frozen):
     batch_size: int = Field(128, ge=1)
 
 
-class TextSettings(_Frozen):
+class TextSettings(Frozen):
     """The workload section of a text task.
 
     Attributes:

@@ -244,3 +244,13 @@ def test_ranks_start_at_one_never_fall_and_are_never_beyond_the_position(methods
 def test_rank_refuses_a_frame_with_several_thresholds():
     with pytest.raises(ValueError, match="more than one row"):
         rank_methods(pd.concat([board(a=[1, 2]), board(a=[1, 2])]))
+
+
+def test_undecided_methods_are_ranked_apart_only_when_below_in_every_seed() -> None:
+    def cell(method: str, fis: list[float]) -> pd.DataFrame:
+        return pd.DataFrame(
+            {"method": method, "seed": range(len(fis)), "fi": fis, "censored": [fi == 10.0 for fi in fis], "auf": 0.5}
+        )
+
+    frame = pd.concat([cell("a", [10.0, 10.0, 9.0]), cell("b", [10.0, 9.5, 8.0]), cell("c", [0.0, 0.0, 0.0])])
+    assert rank_methods(frame) == {"a": 1, "b": 1, "c": 3}
