@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -222,13 +223,21 @@ class _Pool:
 
 @contextmanager
 def _interrupts_held_back() -> Iterator[None]:
-    """Processes started in this block never see Ctrl-C, not even while they import: it is the parent's to handle."""
+    """Processes started in this block never see Ctrl-C, not even while they import; this one sees it afterwards."""
     resource_tracker.ensure_running()  # started within the block, it would lift the mask when it is up
+    arrived: list[int] = []
+    main = threading.current_thread() is threading.main_thread()
+    # The mask is what the new process inherits; it is this thread's alone, and another one may take the signal.
+    handler = signal.signal(signal.SIGINT, lambda number, _: arrived.append(number)) if main else None
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        if main:
+            signal.signal(signal.SIGINT, handler or signal.SIG_DFL)
+    if arrived:
+        signal.raise_signal(signal.SIGINT)
 
 
 def _work(connection: Connection) -> None:
