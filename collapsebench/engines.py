@@ -138,6 +138,10 @@ def _run_inline(cells: Sequence[Cell], listener: Listener) -> None:
             run_cell(cell, listener)
         except RunError as error:
             failures.append(f"{cell}: {error}")
+        except CollapsebenchError:
+            raise
+        except Exception as error:
+            failures.append(f"{cell}: {_in_one_line(error)}")
     raise_failures(failures)
 
 
@@ -264,6 +268,11 @@ def carry_out(order: Order, listener: Listener) -> CollapsebenchError | None:
     except CollapsebenchError as error:
         return type(error)(*error.args)
     except Exception as error:
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        return RunError(f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})")
+        return RunError(_in_one_line(error))
     return None
+
+
+def _in_one_line(error: Exception) -> str:
+    """What an unexpected error is and where it came from."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {' '.join(str(error).split())} ({Path(where.filename).name}:{where.lineno})"

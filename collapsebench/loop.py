@@ -105,13 +105,13 @@ class Chain:
 
     def training_set(self, g: int) -> TrainingSet:
         """What generation g is trained on, from the task's data and the samples on disk."""
-        policy, real = self.task.spec.policy, self.workload.real
+        policy, horizon, real = self.task.spec.policy, self.task.spec.horizon, self.workload.real
         if g == 0:
-            return first_training_set(policy, real, self.task.spec.horizon)
+            return first_training_set(policy, real, horizon)
         generator = self.randomness.generator(g, "composition")
         if self.method.real_data:
-            return control_training_set(policy, real, generator)
-        return next_training_set(policy, g, self.task.spec.horizon, real, self._samples, generator)
+            return control_training_set(policy, g, horizon, real, generator)
+        return next_training_set(policy, g, horizon, real, self._samples, generator)
 
     def _samples(self, g: int) -> TrainingSet:
         return TrainingSet.of(load_file(self.store.generation(g) / "samples.safetensors")["items"], g)

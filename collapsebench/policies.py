@@ -83,8 +83,14 @@ def first_training_set(policy: Policy, real: TrainingSet, horizon: int) -> Train
     return fraction(real, 0, horizon + 1)
 
 
-def control_training_set(policy: Policy, real: TrainingSet, generator: Generator) -> TrainingSet:
-    """The control: as many items as the policy would give under ``replace``, all of them real."""
+def control_training_set(
+    policy: Policy, generation: int, horizon: int, real: TrainingSet, generator: Generator
+) -> TrainingSet:
+    """The control's training set of generation g ≥ 1: as many items as the policy gives, all of them real."""
+    if policy.name == "accumulate":
+        return choose(real, len(real) + generation * policy.size, generator)
+    if policy.name == "regenerate-fresh":
+        return concatenate([fraction(real, i, horizon + 1) for i in range(generation + 1)])
     return choose(real, policy.size, generator)
 
 

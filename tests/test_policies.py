@@ -147,10 +147,12 @@ def test_less_real_data_than_fractions_is_refused() -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_control_is_the_same_number_of_items_all_real(name: str) -> None:
-    data = control_training_set(policy(name), REAL_DATA, generator())
-    assert counts(data) == {REAL: 20}
-    assert len(set(ids(data))) == 20
+@pytest.mark.parametrize("generation", [1, 2, HORIZON])
+def test_control_has_as_many_items_as_the_policy_all_real(name: str, generation: int) -> None:
+    data = control_training_set(policy(name), generation, HORIZON, REAL_DATA, generator())
+    assert set(counts(data)) == {REAL}
+    rewritten = len(REAL_DATA) // (HORIZON + 1) * generation  # regenerate-fresh rewrites all fractions so far
+    assert len(data) == len(compose(name, generation, rewritten if name == "regenerate-fresh" else 20))
 
 
 @pytest.mark.parametrize("name", ALL)
