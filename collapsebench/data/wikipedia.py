@@ -15,6 +15,7 @@ from pathlib import Path
 
 import mwparserfromhell
 from mwparserfromhell.nodes import ExternalLink, Tag, Wikilink
+from mwparserfromhell.wikicode import Wikicode
 
 # A section with one of these titles ends the prose of an article.
 _CLOSING_SECTIONS = {
@@ -57,11 +58,7 @@ def plain_text(markup: str) -> str:
     markup = _without_closing_sections(markup)
     markup = _TABLE.sub("", markup)
     code = mwparserfromhell.parse(markup, skip_style_tags=True)
-    for node in list(code.ifilter(recursive=True, matches=_is_not_prose)):
-        try:
-            code.remove(node)
-        except ValueError:  # its parent was removed before it
-            continue
+    _prune(code)
     text = code.strip_code(normalize=True, collapse=True)
     text = re.sub(r"'{2,}", "", text)
     paragraphs = (_tidy(line) for line in text.split("\n"))
@@ -73,6 +70,14 @@ def _without_closing_sections(markup: str) -> str:
         if heading[2].strip().lower() in _CLOSING_SECTIONS:
             return _HEADING.sub("", markup[: heading.start()])
     return _HEADING.sub("", markup)
+
+
+def _prune(code: Wikicode) -> None:
+    """Drop what is no prose, at every depth. (`Wikicode.remove` searches the whole page for every node.)"""
+    code.nodes = [node for node in code.nodes if not _is_not_prose(node)]
+    for node in code.nodes:
+        for child in node.__children__():
+            _prune(child)
 
 
 def _is_not_prose(node: object) -> bool:

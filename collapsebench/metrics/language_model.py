@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from collapsebench.token_log_probs import token_log_probs
 
-_CHUNK = 4096  # tokens whose logits exist at one time
+_CHUNK = 1024  # tokens whose logits exist at one time
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ class Evaluation(Frozen):
     test_windows: int = Field(ge=1)
     selection_windows: int = Field(ge=1)
     pairs: int = Field(ge=0)
-    batch_size: int = Field(128, ge=1)
+    batch_size: int = Field(32, ge=1)
 
 
 class TextSettings(Frozen):
