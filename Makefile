@@ -1,4 +1,4 @@
-# make demo     the main job: ce, focal and tce on text-wiki-micro, three seeds, about eleven minutes on two cores
+# make demo     the main job: ce, focal and tce on text-wiki-micro, three seeds, eleven to twelve minutes on two cores
 # make test     the tests
 # make check    format, lint, types, tests
 #

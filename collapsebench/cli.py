@@ -220,11 +220,9 @@ def _integers(text: str) -> list[int]:
 def _run(cells: list[Cell], engine: Any) -> None:
     from collapsebench.engines import run_cells
     from collapsebench.terminal import cell_progress
-    from collapsebench.workloads import load_workload
 
     console = _console(stderr=True)
     console.print("preparing data and models …", style="dim")
-    load_workload(cells[0].task, "cpu")  # prepared once, before workers start
     with cell_progress(cells, console) as listener:
         run_cells(cells, engine, None, listener)
 
