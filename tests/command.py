@@ -92,3 +92,7 @@ def _command(arguments: list[str], cwd: str, folder: str, before: Callable[[], N
 
     sys.argv = ["collapsebench", *arguments]
     main()
+
+
+def with_methods(task: Path, methods: str, out: str = "runs", *more: object) -> list[object]:
+    return ["compare", task, "--methods", methods, "--out", out, "--device", "cpu", *more]
