@@ -9,12 +9,10 @@ from collapsebench.engines import Cell, Engine, run_cell, run_cells
 from collapsebench.environment import resolve_device
 from collapsebench.errors import UserError
 from collapsebench.losses import Loss
-from collapsebench.methods import Method, load_method
+from collapsebench.methods import BASELINES, Method, load_method
 from collapsebench.progress import Listener, silent
 from collapsebench.scoring.comparison import Comparison, read_all, read_comparison
 from collapsebench.task import Task, load_task
-
-BASELINES = ("ce", "focal", "tce")
 
 
 def run(

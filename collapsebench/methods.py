@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collapsebench.losses import Loss
 
 CONTROL = "control"
+BASELINES = ("ce", "focal", "tce")  # what a comparison runs unless told otherwise
 ENTRY_POINT_GROUP = "collapsebench.losses"
 FORMS = (
     "a registered name (see `collapsebench list methods`), path/to/file.py:ClassName or package.module:ClassName, "

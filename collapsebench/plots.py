@@ -13,10 +13,9 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from collapsebench.methods import CONTROL
+from collapsebench.methods import BASELINES, CONTROL
 from collapsebench.metrics.catalogue import METRICS
 from collapsebench.scoring.comparison import HEADLINE, Comparison
-from collapsebench.scoring.fidelity import ALL
 
 if TYPE_CHECKING:
     from collapsebench.calibration import Calibration
@@ -87,26 +86,19 @@ def calibration_figure(calibration: Calibration) -> Figure:
 
 
 def _styles(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """A colour and marker per method; the baselines have theirs in every plot, whatever their rank."""
     styles: dict[str, dict[str, Any]] = {}
-    for method in methods:
+    for method in [*BASELINES, *(m for m in methods if m not in BASELINES)]:
         n = len(styles)
         styles[method] = (
             _CONTROL_STYLE
             if method == CONTROL
             else {"color": _COLOURS[n % len(_COLOURS)], "marker": _MARKERS[n % len(_MARKERS)]}
         )
-    return styles
+    return {method: styles[method] for method in methods}
 
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a PNG without a date in it, and free the figure."""
     figure.savefig(path, dpi=130, metadata={"Software": None})
     plt.close(figure)
-
-
-def overall_curves(comparison: Comparison) -> dict[str, list[float]]:
-    """Mean over seeds of the smallest fidelity per generation, for every method (sparklines)."""
-    smallest = comparison.curves.groupby(["method", "seed", "generation"])["fidelity"].min()
-    assert ALL not in comparison.task.spec.scored
-    mean = smallest.groupby(["method", "generation"]).mean()
-    return {method: mean[method].tolist() for method in comparison.methods}
