@@ -1,6 +1,7 @@
-# make demo     the main job: ce, focal and tce on text-wiki-micro, three seeds, eleven to twelve minutes on two cores
-# make test     the tests
-# make check    format, lint, types, tests
+# make demo         the main job: ce, focal and tce on text-wiki-micro, three seeds, eleven to twelve minutes on two cores
+# make leaderboard  the ranking of everything that has been run so far below OUT=runs
+# make test         the tests
+# make check        format, lint, types, tests
 #
 # Each target makes a virtual environment when there is none. VENV= says where, PYTHON= with which Python.
 VENV ?= .venv
@@ -9,10 +10,13 @@ OUT ?= runs
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow check format environment
+.PHONY: demo leaderboard test test-slow check format environment
 
 demo: environment
 	$(BIN)/collapsebench compare text-wiki-micro --methods ce,focal,tce --out $(OUT)
+
+leaderboard: environment
+	$(BIN)/collapsebench score $(OUT)
 
 test: environment
 	$(BIN)/python -m pytest
