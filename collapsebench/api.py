@@ -57,7 +57,7 @@ def compare(
 
     Args:
         seeds: None: the task's official seeds. Other arguments as in `run`.
-        engine: ``inline``, ``local`` (worker processes) or ``auto``.
+        engine: ``inline``, ``local`` (worker processes), ``ray``, or ``auto``: ``local`` where it can help.
 
     Returns:
         The comparison; `collapsebench.report.write_report` writes its files.
