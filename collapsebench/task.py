@@ -11,54 +11,17 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from collapsebench.data.sources import AnySplits, EmbeddedData, ImageSplits, Source, Splits
 from collapsebench.errors import TaskError
 from collapsebench.frozen import Frozen
 from collapsebench.metrics.catalogue import METRICS
 from collapsebench.paths import bundled
+from collapsebench.resources import NOTHING_GIVEN, Resources
+from collapsebench.workloads.gmm_settings import GmmSettings
+from collapsebench.workloads.image_settings import DiffusionSettings, VaeSettings
 from collapsebench.workloads.text_settings import TextSettings
 
-
-class EmbeddedData(Frozen):
-    """A corpus that comes inside an installed package; no network."""
-
-    source: Literal["embedded"]
-    corpus: Literal["enwiki-2016"]
-
-
-class LocalText(Frozen):
-    """Text files of the user's own.
-
-    Attributes:
-        path: a text file or a folder of ``*.txt``, relative to the task file.
-        documents: what is one document, the unit of the splits: a paragraph (blank lines between) or a file.
-    """
-
-    source: Literal["local"]
-    path: str
-    documents: Literal["paragraph", "file"] = "paragraph"
-
-
-class HubText(Frozen):
-    """A text dataset of the Hugging Face hub, at a pinned revision."""
-
-    source: Literal["hub"]
-    dataset: str
-    revision: str
-    config: str | None = None
-    split: str = "train"
-    column: str = "text"
-
-
-class Splits(Frozen):
-    """Shares of the documents (by characters) that are held out; the rest is training data.
-
-    Attributes:
-        train_chars: no more documents are trained on once they hold this many characters; None: all.
-    """
-
-    test: float = Field(0.1, gt=0, lt=0.5)
-    selection: float = Field(0.05, gt=0, lt=0.5)
-    train_chars: int | None = Field(None, gt=0)
+WorkloadSettings = Annotated[TextSettings | VaeSettings | DiffusionSettings | GmmSettings, Field(discriminator="kind")]
 
 
 class Policy(Frozen):
@@ -117,11 +80,23 @@ class TaskSpec(Frozen):
     horizon: int = Field(ge=1, le=1000)
     threads: int = Field(1, ge=1)
     init: Literal["previous", "scratch"]
-    data: Annotated[EmbeddedData | LocalText | HubText, Field(discriminator="source")]
-    splits: Splits = Splits()
+    data: Source
+    splits: AnySplits = Splits()
     policy: Policy
-    workload: TextSettings
+    workload: WorkloadSettings
     scored: dict[str, Scored] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _data_fits_the_workload(self) -> TaskSpec:
+        kind, allowed = self.workload.kind, self.workload.SOURCES
+        given = self.data.corpus if isinstance(self.data, EmbeddedData) else self.data.source
+        if given not in allowed:
+            raise ValueError(f"data: {given} cannot feed a {kind} task; allowed are {', '.join(allowed)}")
+        wanted = ImageSplits if kind in ("vae", "diffusion") else Splits
+        if not isinstance(self.splits, wanted):
+            keys = ", ".join(wanted.model_fields)
+            raise ValueError(f"splits: a {kind} task divides its data by {keys}")
+        return self
 
     @model_validator(mode="after")
     def _scored_metrics_exist(self) -> TaskSpec:
@@ -129,6 +104,8 @@ class TaskSpec(Frozen):
         unknown = [name for name in self.scored if name not in possible]
         if unknown:
             raise ValueError(f"scored: unknown metrics {unknown}; a {self.workload.kind} task can score {possible}")
+        if self.workload.kind in ("vae", "diffusion") and self.workload.evaluation.samples > self.policy.size:
+            raise ValueError("evaluation.samples must not exceed policy.size: measured are a generation's own samples")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds: {list(self.seeds)} has a seed twice")
         return self
@@ -138,18 +115,23 @@ class Task:
     """A loaded task: the specification and the folder it came from.
 
     Attributes:
-        spec: the validated content of the file.
+        spec: the validated content of the file, reduced to the budget.
         path: the YAML file; the paths in it are relative to its folder.
+        budget: share of the task's updates, training samples and measured samples; 1 is the task itself.
+        resources: data and weights that the user has already.
     """
 
-    def __init__(self, spec: TaskSpec, path: Path):
-        self.spec = spec
+    def __init__(self, spec: TaskSpec, path: Path, budget: float = 1.0, resources: Resources = NOTHING_GIVEN):
+        self.spec = spec if budget == 1.0 else _reduced(spec, budget)
         self.path = path
+        self.budget = budget
+        self.resources = resources
 
     @property
     def id(self) -> str:
-        """``name@version``."""
-        return f"{self.spec.name}@{self.spec.version}"
+        """``name@version``, with the budget when it is not the whole one: such results are never mixed."""
+        reduced = "" if self.budget == 1.0 else f"+budget-{self.budget:g}"
+        return f"{self.spec.name}@{self.spec.version}{reduced}"
 
     @cached_property
     def sha256(self) -> str:
@@ -180,14 +162,21 @@ def registered_tasks() -> dict[str, Path]:
     return {path.parent.name: path for path in sorted(bundled("tasks").glob("*/task.yaml"))}
 
 
-def load_task(name: str | Path | Task) -> Task:
+def load_task(name: str | Path | Task, budget: float = 1.0, resources: Resources = NOTHING_GIVEN) -> Task:
     """Load a registered task, or a task from a path to a YAML file.
+
+    Args:
+        budget: share of the task's updates and samples to run it with, for trying out what would take too long;
+            the results have an id of their own and no meaning beside those of the whole task.
+        resources: data and weights that need not be downloaded.
 
     Raises:
         TaskError: it does not exist, or it has errors; all of them are listed.
     """
     if isinstance(name, Task):
         return name
+    if not 0 < budget <= 1:
+        raise TaskError(f"--budget {budget:g} is not allowed; give a share of the task's budget in (0, 1].")
     registered = registered_tasks()
     text = str(name)
     path = registered.get(text)
@@ -199,7 +188,25 @@ def load_task(name: str | Path | Task) -> Task:
             )
         if not path.is_file():
             raise TaskError(f"{path}: no such task file.")
-    return Task(_validated(path), path.resolve())
+    return Task(_validated(path), path.resolve(), budget, resources)
+
+
+def _reduced(spec: TaskSpec, budget: float) -> TaskSpec:
+    def share(n: int, least: int) -> int:
+        return max(min(n, least), round(n * budget))
+
+    settings = spec.workload
+    training = settings.training
+    stages = {
+        name: stage.model_copy(update={"updates": share(stage.updates, 1)})
+        for name, stage in (("first", training.first), ("later", training.later))
+    }
+    changes: dict[str, Any] = {"training": training.model_copy(update=stages)}
+    if settings.kind in ("vae", "diffusion"):
+        evaluation = settings.evaluation
+        changes["evaluation"] = evaluation.model_copy(update={"samples": share(evaluation.samples, 16)})
+    policy = spec.policy.model_copy(update={"size": share(spec.policy.size, 16)})
+    return spec.model_copy(update={"policy": policy, "workload": settings.model_copy(update=changes)})
 
 
 def _validated(path: Path) -> TaskSpec:
@@ -212,8 +219,14 @@ def _validated(path: Path) -> TaskSpec:
     try:
         return TaskSpec.model_validate(content)
     except ValidationError as error:
-        lines = [f"  {'.'.join(str(part) for part in e['loc']) or '(task)'}: {_told(e)}" for e in error.errors()]
+        lines = [f"  {_place(e['loc'])}: {_told(e)}" for e in error.errors()]
         raise TaskError(f"{path} has {len(lines)} error(s):\n" + "\n".join(lines)) from error
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    """The dotted path of an error in the file; pydantic also names the member of a union, which is not in the file."""
+    parts = location[:1] + location[2:] if location[:1] in (("data",), ("splits",), ("workload",)) else location
+    return ".".join(str(part) for part in parts) or "(task)"
 
 
 def _told(error: Any) -> str:

@@ -30,8 +30,9 @@ from collapsebench.data.documents import (
 )
 from collapsebench.data.hub import load_hub_text
 from collapsebench.data.local import load_local_text
+from collapsebench.data.sources import EmbeddedData, HubText, LocalText, Splits
 from collapsebench.errors import DataError
-from collapsebench.task import EmbeddedData, HubText, LocalText, Splits, load_task
+from collapsebench.task import load_task
 from collapsebench.workloads import text_data
 from collapsebench.workloads.text_data import END_OF_TEXT, prepared_text
 

@@ -68,7 +68,7 @@ def test_every_error_is_reported_at_once_with_its_path(tmp_path: Path) -> None:
     lines = message.splitlines()
     assert lines[0] == f"{tmp_path / 'task.yaml'} has {len(lines) - 1} error(s):"
     for place in (
-        "horizon", "seeds.1", "tier", "data.local.documents", "splits.test", "workload.block", "workload.model",
+        "horizon", "seeds.1", "tier", "data.documents", "splits.test", "workload.block", "workload.model",
         "workload.training.first.decay", "scored.perplexity", "workload.vocab_size",
     ):  # fmt: skip
         assert any(line.startswith(f"  {place}: ") for line in lines), place

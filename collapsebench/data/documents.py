@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from collapsebench.errors import DataError
 
 if TYPE_CHECKING:
-    from collapsebench.task import EmbeddedData, HubText, LocalText, Splits
+    from collapsebench.data.sources import Splits, TextSource
 
 SPLITS = ("test", "selection", "train")
 
@@ -28,7 +28,7 @@ class Document:
         return hashlib.sha256(self.text.encode()).hexdigest()
 
 
-def load_documents(data: EmbeddedData | LocalText | HubText, base: Path) -> list[Document]:
+def load_documents(data: TextSource, base: Path) -> list[Document]:
     """Load the documents of a data section, exact duplicates dropped.
 
     Args:
@@ -95,12 +95,19 @@ def check_listing(splits: Mapping[str, list[Document]], listing: Mapping[str, Ma
     Raises:
         DataError: documents differ; some of them are named.
     """
+    compare_listings(listing_of(splits), listing, "document(s)")
+
+
+def compare_listings(
+    found: Mapping[str, Mapping[str, str]], listing: Mapping[str, Mapping[str, str]], items: str
+) -> None:
+    """Raise `DataError` when what was found differs from what a task lists: {split: {sha256: title}} each."""
     for name in SPLITS:
-        found, listed = listing_of(splits)[name], dict(listing.get(name, {}))
-        wrong = [title for sha, title in (found | listed).items() if (sha in found) != (sha in listed)]
+        here, listed = dict(found[name]), dict(listing.get(name, {}))
+        wrong = [title for sha, title in (here | listed).items() if (sha in here) != (sha in listed)]
         if wrong:
             raise DataError(
-                f"the {name} split is not the one this task lists: {len(wrong)} document(s) differ, among them "
-                f"{wrong[:3]}. The corpus or the library that cleans it has another version: install the tested "
-                "ones (constraints.txt, `collapsebench doctor`)."
+                f"the {name} split is not the one this task lists: {len(wrong)} {items} differ, among them "
+                f"{wrong[:3]}. The data or a library that reads it has another version: install the tested ones "
+                "(constraints.txt, `collapsebench doctor`)."
             )

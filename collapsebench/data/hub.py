@@ -8,7 +8,7 @@ from collapsebench.data.documents import Document
 from collapsebench.errors import DataError
 
 if TYPE_CHECKING:
-    from collapsebench.task import HubText
+    from collapsebench.data.sources import HubText
 
 
 def load_hub_text(data: HubText) -> list[Document]:

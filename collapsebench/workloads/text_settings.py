@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from collapsebench.frozen import Frozen
+from collapsebench.workloads.training_settings import Training
 
 
 class LlamaModel(Frozen):
@@ -22,36 +23,6 @@ class LlamaModel(Frozen):
         if self.hidden_size % (2 * self.heads):
             raise ValueError("hidden_size must be a multiple of 2 · heads")
         return self
-
-
-class Stage(Frozen):
-    """Training of one generation.
-
-    Attributes:
-        updates: optimiser steps. Under policy ``accumulate`` they grow with the training set.
-        learning_rate: peak, after a linear warm-up over a tenth of the updates (at most 50).
-        decay: how the rate falls to 0 over the updates.
-    """
-
-    updates: int = Field(gt=0)
-    learning_rate: float = Field(gt=0)
-    decay: Literal["none", "linear", "cosine"]
-
-
-class Training(Frozen):
-    """AdamW with gradient clipping; the optimiser starts afresh in every generation.
-
-    Attributes:
-        batch_size: windows per update.
-        first: generation 0. later: every other one.
-    """
-
-    batch_size: int = Field(gt=0)
-    weight_decay: float = Field(0.1, ge=0)
-    betas: tuple[float, float] = (0.9, 0.95)
-    clip_norm: float = Field(1.0, gt=0)
-    first: Stage
-    later: Stage
 
 
 class Sampler(Frozen):
@@ -98,6 +69,9 @@ class TextSettings(Frozen):
         "token_loss_p90", "token_loss_p99", "prediction_entropy", "confident_share", "distinct_1", "distinct_2",
         "distinct_4", "repetition", "unigram_kl",
     )  # fmt: skip
+
+    SOURCES: ClassVar[tuple[str, ...]] = ("enwiki-2016", "local", "hub")
+    UNIT: ClassVar[str] = "tokens"
 
     kind: Literal["text"]
     vocab_size: int = Field(ge=257)

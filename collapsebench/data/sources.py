@@ -1,0 +1,127 @@
+"""Where a task's data comes from and how it is split: the ``data`` and ``splits`` sections of a task file."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from collapsebench.frozen import Frozen
+
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
+class EmbeddedData(Frozen):
+    """A corpus that comes inside an installed package; no network."""
+
+    source: Literal["embedded"]
+    corpus: Literal["enwiki-2016", "mnist-5k"]
+
+
+class LocalText(Frozen):
+    """Text files of the user's own.
+
+    Attributes:
+        path: a text file or a folder of ``*.txt``, relative to the task file.
+        documents: what is one document, the unit of the splits: a paragraph (blank lines between) or a file.
+    """
+
+    source: Literal["local"]
+    path: str
+    documents: Literal["paragraph", "file"] = "paragraph"
+
+
+class HubText(Frozen):
+    """A text dataset of the Hugging Face hub, at a pinned revision."""
+
+    source: Literal["hub"]
+    dataset: str
+    revision: str
+    config: str | None = None
+    split: str = "train"
+    column: str = "text"
+
+
+class LocalImages(Frozen):
+    """Images of the user's own: a folder with one sub-folder of PNG or JPEG files per class, all of one size.
+
+    Attributes:
+        path: the folder, relative to the task file.
+    """
+
+    source: Literal["local-images"]
+    path: str
+
+
+class TorchvisionData(Frozen):
+    """A dataset that torchvision downloads and checks by md5; ``--data`` names a folder that holds it already."""
+
+    source: Literal["torchvision"]
+    dataset: Literal["mnist", "cifar10"]
+
+
+class MixtureData(Frozen):
+    """Points drawn from a known one-dimensional Gaussian mixture: the truth.
+
+    Attributes:
+        weights: of the components; they add up to 1. means, scales: of the components, the scale being the standard
+            deviation.
+        points: number of real training points.
+    """
+
+    source: Literal["mixture"]
+    weights: tuple[Share, ...] = Field(min_length=1)
+    means: tuple[float, ...]
+    scales: tuple[Annotated[float, Field(gt=0)], ...]
+    points: int = Field(ge=2)
+
+    @model_validator(mode="after")
+    def _components_agree(self) -> MixtureData:
+        if not len(self.weights) == len(self.means) == len(self.scales):
+            raise ValueError("weights, means and scales need one number per component")
+        if abs(sum(self.weights) - 1) > 1e-9:
+            raise ValueError(f"weights add up to {sum(self.weights):g}, not to 1")
+        return self
+
+
+TextSource = EmbeddedData | LocalText | HubText
+ImageSource = EmbeddedData | LocalImages | TorchvisionData
+Source = Annotated[
+    EmbeddedData | LocalText | HubText | LocalImages | TorchvisionData | MixtureData, Field(discriminator="source")
+]
+
+
+class Splits(Frozen):
+    """Shares of the documents (by characters) that are held out; the rest is training data.
+
+    Attributes:
+        train_chars: no more documents are trained on once they hold this many characters; None: all.
+    """
+
+    test: float = Field(0.1, gt=0, lt=0.5)
+    selection: float = Field(0.05, gt=0, lt=0.5)
+    train_chars: int | None = Field(None, gt=0)
+
+
+class ImageSplits(Frozen):
+    """Numbers of images that are held out; the rest is training data.
+
+    Attributes:
+        test_images: for the scored metrics; None: the test set that the dataset's authors fixed, whole.
+        selection_images: to tune on.
+        train_images: at most as many to train on; None: all that is left.
+    """
+
+    test_images: int | None = Field(None, gt=0)
+    selection_images: int = Field(gt=0)
+    train_images: int | None = Field(None, gt=0)
+
+
+def _splits_kind(value: Any) -> str:
+    names = value if isinstance(value, dict) else type(value).model_fields if isinstance(value, Frozen) else {}
+    return "images" if any(str(name).endswith("_images") for name in names) else "text"
+
+
+AnySplits = Annotated[
+    Annotated[Splits, Tag("text")] | Annotated[ImageSplits, Tag("images")], Discriminator(_splits_kind)
+]

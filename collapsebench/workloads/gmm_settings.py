@@ -1,0 +1,63 @@
+"""What a Gaussian-mixture task fixes about its model, training and sampling. No torch here."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from collapsebench.frozen import Frozen
+from collapsebench.workloads.training_settings import Training
+
+
+class MixtureModel(Frozen):
+    """A one-dimensional Gaussian mixture, and where its parameters start in generation 0.
+
+    Attributes:
+        weights, means, scales: one number per component.
+        learned: the parameters that training may change; the others keep their start.
+    """
+
+    weights: tuple[float, ...] = Field(min_length=1)
+    means: tuple[float, ...]
+    scales: tuple[float, ...]
+    learned: tuple[Literal["weights", "means", "scales"], ...] = ("weights", "means", "scales")
+
+    @model_validator(mode="after")
+    def _components_agree(self) -> MixtureModel:
+        if not len(self.weights) == len(self.means) == len(self.scales):
+            raise ValueError("weights, means and scales need one number per component")
+        if min(*self.weights, *self.scales, 1.0) <= 0 or not self.learned:
+            raise ValueError("weights and scales must be positive, and something must be learned")
+        return self
+
+
+class MixtureSampler(Frozen):
+    """How points are drawn.
+
+    Attributes:
+        temperature: components are drawn in proportion to weight^(1/T), with variances multiplied by T: T < 1
+            favours what is likely, as it does for language models. 1 is the model itself.
+    """
+
+    temperature: float = Field(1.0, gt=0, le=2)
+
+
+class GmmSettings(Frozen):
+    """The workload section of a Gaussian-mixture task."""
+
+    METRICS: ClassVar[tuple[str, ...]] = (
+        "kl_to_truth", "minority_mass", "sample_mean", "sample_variance", "model_variance",
+    )  # fmt: skip
+    SOURCES: ClassVar[tuple[str, ...]] = ("mixture",)
+    UNIT: ClassVar[str] = "points"
+
+    kind: Literal["gmm"]
+    model: MixtureModel
+    training: Training
+    sampler: MixtureSampler = MixtureSampler()
+
+    def planned_elements(self, generation: int, size: int) -> int:
+        """Points processed by a generation that draws `size` of them."""
+        stage = self.training.first if generation == 0 else self.training.later
+        return stage.updates * self.training.batch_size + size
