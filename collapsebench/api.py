@@ -9,7 +9,7 @@ from collapsebench.engines import Cell, Engine, run_cell, run_cells
 from collapsebench.environment import resolve_device
 from collapsebench.errors import UserError
 from collapsebench.losses import Loss
-from collapsebench.methods import BASELINES, Method, load_method
+from collapsebench.methods import BASELINES, CONTROL, Method, load_method
 from collapsebench.progress import Listener, silent
 from collapsebench.scoring.comparison import Comparison, read_all, read_comparison
 from collapsebench.task import Task, load_task
@@ -97,6 +97,14 @@ def plan(
     doubled = {m.name for m in resolved if [n.id for n in resolved].count(m.id) > 1}
     if not resolved or doubled:
         raise UserError(f"methods given twice: {', '.join(sorted(doubled))}." if doubled else "no methods given.")
+    settings = task.spec.workload
+    if settings.kind == "diffusion" and settings.sigma is None:
+        others = [m.name for m in resolved if m.name not in ("ce", CONTROL)]
+        if others:
+            raise UserError(
+                f"{task.id} has no sigma yet, so log p is undefined for {', '.join(others)}. Measure it with "
+                f"`collapsebench calibrate {task.path} --write`."
+            )
     chosen = resolve_device(device)
     return [Cell(task, method, seed, Path(out), last, chosen) for seed in seeds for method in resolved]
 

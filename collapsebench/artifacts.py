@@ -88,7 +88,7 @@ class RunDirectory:
             }
         else:
             expected = json.loads(json.dumps(identity))
-            different = [key for key, value in expected.items() if found.get(key) != value]
+            different = [key for key, value in expected.items() if found.get(key, []) != value]
             if different:
                 raise UserError(
                     f"{self.path} holds another run: {', '.join(different)} differ(s) from what was asked for. "

@@ -78,9 +78,8 @@ class Calibration:
 
     def write(self) -> list[Path]:
         """Freeze references and floors in the task file; write splits.json and calibration.{json,png} beside it."""
-        from collapsebench.data.documents import listing_of
         from collapsebench.plots import calibration_figure, save_figure
-        from collapsebench.workloads.text_data import task_splits
+        from collapsebench.workloads import load_workload
 
         folder = self.task.path.parent
         files = [self.task.path, *(folder / name for name in ("splits.json", "calibration.json", "calibration.png"))]
@@ -90,7 +89,7 @@ class Calibration:
         )
         text = files[0].read_text("utf-8")
         write_atomically(files[0], re.sub(r"^scored:\n(?:[ \t#].*\n?|\n)*", lambda _: block, text, flags=re.MULTILINE))
-        listing = listing_of(task_splits(self.task))
+        listing = load_workload(self.task, "cpu").listing()
         write_atomically(files[1], json.dumps(listing, indent=1, ensure_ascii=False) + "\n")
         curves = self.curves.assign(fidelity=self.curves["fidelity"].round(6))
         content = {"task": self.task.id, "curves": curves.to_dict("records"), "ce_interval": self.interval}

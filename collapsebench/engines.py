@@ -16,20 +16,21 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from collapsebench.artifacts import RunDirectory
 from collapsebench.environment import circumstances, cpu_count
 from collapsebench.errors import CollapsebenchError, RunError, UserError
 from collapsebench.methods import Method, load_method
 from collapsebench.progress import Event, Listener, silent
+from collapsebench.resources import Resources
 from collapsebench.task import Task, load_task, registered_tasks
 
 Engine = Literal["auto", "inline", "local", "ray"]
 
 
-# task, method, seed, out, generations, device: as text and numbers
-Order = tuple[str, str, int, str, int, str]
+# task, budget, method, seed, out, generations, device, resources: as text and numbers
+Order = tuple[str, float, str, int, str, int, str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,9 @@ class Cell:
         known = registered is not None and registered.resolve() == self.task.path
         task = self.task.spec.name if known else str(self.task.path)
         assert self.method.spec is not None, "a class of this process cannot be sent to another one"
-        return task, self.method.spec, self.seed, str(self.out.absolute()), self.generations, self.device
+        given = self.task.resources.model_dump(mode="json")
+        out = str(self.out.absolute())
+        return task, self.task.budget, self.method.spec, self.seed, out, self.generations, self.device, given
 
     def __str__(self) -> str:
         return f"{self.method.name} seed {self.seed}"
@@ -90,6 +93,7 @@ def run_cell(cell: Cell, listener: Listener = silent) -> None:
         },
         "seed": cell.seed,
         "device": cell.device.split(":")[0],
+        "without": cell.task.resources.without,
     }
     store = cell.directory
     about = circumstances(cell.device, cell.task.spec.threads)
@@ -260,9 +264,10 @@ def _work(connection: Connection) -> None:
 
 def carry_out(order: Order, listener: Listener) -> CollapsebenchError | None:
     """Run a cell in a worker and return its error instead of raising it: errors travel better than tracebacks."""
-    task, method, seed, out, generations, device = order
+    name, budget, method, seed, out, generations, device, given = order
     try:
-        run_cell(Cell(load_task(task), load_method(method), seed, Path(out), generations, device), listener)
+        task = load_task(name, budget, Resources.model_validate(given))
+        run_cell(Cell(task, load_method(method), seed, Path(out), generations, device), listener)
     except BrokenPipeError:
         raise
     except CollapsebenchError as error:

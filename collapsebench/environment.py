@@ -14,7 +14,7 @@ from collapsebench.errors import UserError
 # Packages whose version can change a result.
 PACKAGES = (
     "collapsebench", "torch", "transformers", "tokenizers", "safetensors", "numpy", "scipy", "pandas",
-    "mwparserfromhell", "gensim",
+    "mwparserfromhell", "gensim", "torchvision", "diffusers", "clean-fid", "mlxtend", "pillow",
 )  # fmt: skip
 
 

@@ -83,7 +83,7 @@ class Chain:
         with clock.measuring("other"):
             self.workload.save_model(model, folder / "model.safetensors")
             save_file({"items": samples.contiguous()}, folder / "samples.safetensors")
-            write_json(folder / "samples.json", self.workload.excerpts(samples, starts))
+            self.workload.show(folder, model, samples, starts, self.randomness)
             write_json(
                 folder / "metrics.json",
                 {

@@ -23,8 +23,12 @@ ENDS = ("complete", "reused", "diverged")
 
 
 class _Rate(ProgressColumn):
+    def __init__(self, unit: str):
+        super().__init__()
+        self.unit = unit
+
     def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:,.0f} tokens/s" if task.speed else "", style="dim")
+        return Text(f"{task.speed:,.0f} {self.unit}/s" if task.speed else "", style="dim")
 
 
 class _Eta(ProgressColumn):
@@ -43,7 +47,8 @@ def cell_progress(cells: Sequence[Cell], console: Console) -> Iterator[Listener]
     if not console.is_terminal:
         yield _line_per_generation(cells, console)
         return
-    columns = [TextColumn("{task.description}"), BarColumn(bar_width=24), _Rate(), TimeElapsedColumn(), _Eta()]
+    unit = cells[0].task.spec.workload.UNIT if cells else ""
+    columns = [TextColumn("{task.description}"), BarColumn(bar_width=24), _Rate(unit), TimeElapsedColumn(), _Eta()]
     with Progress(*columns, console=console, speed_estimate_period=120, transient=True) as progress:
         board = _Board(cells, progress)
         yield board.update

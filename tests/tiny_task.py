@@ -1,16 +1,27 @@
-"""The smallest task that is still a real one: English-looking text from a grammar, a model of a few thousand weights.
+"""The smallest tasks that are still real ones: one of every kind of workload, a model of a few thousand weights.
 
-No network, no packages with data. One generation takes a fraction of a second on one core.
+English-looking text from a grammar, images of bars and crosses, a mixture of two Gaussians. No network, no packages
+with data. One generation takes a fraction of a second on one core.
 """
 
 from __future__ import annotations
 
 import copy
+import hashlib
 import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 import yaml
+from PIL import Image
+from safetensors.torch import save_file
+
+from collapsebench.metrics.extractors import SmallClassifier
+
+KINDS = ("text", "vae", "diffusion", "gmm")
+SIDE = 12
 
 _FIRST = ["Mary", "John", "Alice", "Peter", "Clara", "Hugo", "Irene", "Oscar", "Nadia", "Victor", "Rosa", "Edwin"]
 _LAST = ["Stone", "Harlow", "Winter", "Mercer", "Lang", "Foster", "Abbott", "Keller", "Norris", "Quill", "Vance"]
@@ -45,16 +56,33 @@ def _sentence(draw: random.Random) -> str:
     )
 
 
-_SPEC: dict[str, Any] = {
+def bars(n: int, seed: int = 7) -> tuple[np.ndarray, np.ndarray]:
+    """`n` different (12, 12) uint8 images of a horizontal bar, a vertical bar or both, and their classes 0, 1, 2."""
+    draw = np.random.default_rng(seed)
+    labels = draw.integers(0, 3, n)
+    images = draw.integers(0, 30, (n, SIDE, SIDE)).astype(np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        row, column = draw.integers(2, SIDE - 3, 2)
+        if label != 1:
+            image[row : row + 2, 1:-1] += np.uint8(draw.integers(120, 220))
+        if label != 0:
+            image[1:-1, column : column + 2] //= 2
+            image[1:-1, column : column + 2] += np.uint8(100)
+    return images, labels
+
+
+_COMMON: dict[str, Any] = {
     "schema_version": 1,
-    "name": "tiny",
     "version": 1,
-    "title": "A tiny Llama on sentences from a grammar",
     "tier": "micro",
     "seeds": [0, 1],
     "horizon": 3,
     "threads": 1,
     "init": "previous",
+}
+_TEXT: dict[str, Any] = {
+    "name": "tiny",
+    "title": "A tiny Llama on sentences from a grammar",
     "data": {"source": "local", "path": "text.txt", "documents": "paragraph"},
     "splits": {"test": 0.1, "selection": 0.05},
     "policy": {"name": "replace", "size": 32},
@@ -78,10 +106,82 @@ _SPEC: dict[str, Any] = {
     },
 }
 
+_IMAGES: dict[str, Any] = {
+    "data": {"source": "local-images", "path": "images"},
+    "splits": {"test_images": 40, "selection_images": 20},
+    "policy": {"name": "replace", "size": 48},
+}
+_IMAGE_TRAINING: dict[str, Any] = {
+    "batch_size": 16,
+    "weight_decay": 0.0,
+    "first": {"updates": 30, "learning_rate": 5.0e-3, "decay": "cosine"},
+    "later": {"updates": 12, "learning_rate": 2.0e-3, "decay": "linear"},
+}
+_IMAGE_EVALUATION: dict[str, Any] = {"samples": 40, "extractors": ["classifier"], "classifier": None}
 
-def tiny_spec(**changes: Any) -> dict[str, Any]:
-    """The content of the tiny task's file, with changes by dotted path: ``tiny_spec(**{"policy.name": "mix"})``."""
-    spec = copy.deepcopy(_SPEC)
+_VAE: dict[str, Any] = _IMAGES | {
+    "name": "tiny-vae",
+    "title": "A tiny VAE on bars and crosses",
+    "workload": {
+        "kind": "vae",
+        "image_size": SIDE,
+        "model": {"channels": [4, 8], "latent": 3},
+        "training": _IMAGE_TRAINING,
+        "sampler": {"pixels": "means"},
+        "evaluation": _IMAGE_EVALUATION,
+    },
+    "scored": {
+        "negative_elbo": {"reference": 50.0, "floor": 90.0},
+        "fd_classifier": {"reference": 0.05, "floor": 5.0},
+    },
+}
+
+_DIFFUSION: dict[str, Any] = _IMAGES | {
+    "name": "tiny-diffusion",
+    "title": "A tiny diffusion model on bars and crosses",
+    "workload": {
+        "kind": "diffusion",
+        "image_size": SIDE,
+        "model": {"channels": [4, 8], "groups": 2},
+        "schedule": {"train_steps": 100, "sample_steps": 4},
+        "training": _IMAGE_TRAINING,
+        "sigma": 0.5,
+        "evaluation": _IMAGE_EVALUATION,
+    },
+    "scored": {
+        "fd_classifier": {"reference": 0.05, "floor": 5.0},
+        "coverage": {"reference": 0.4, "floor": 0.0},
+    },
+}
+
+_GMM: dict[str, Any] = {
+    "name": "tiny-gmm",
+    "title": "Two Gaussians",
+    "data": {"source": "mixture", "weights": [0.8, 0.2], "means": [-2.0, 2.0], "scales": [1.0, 0.5], "points": 200},
+    "policy": {"name": "replace", "size": 100},
+    "workload": {
+        "kind": "gmm",
+        "model": {"weights": [0.5, 0.5], "means": [-1.0, 1.0], "scales": [1.0, 1.0]},
+        "training": {
+            "batch_size": 100,
+            "weight_decay": 0.0,
+            "clip_norm": None,
+            "first": {"updates": 60, "learning_rate": 5.0e-2, "decay": "cosine"},
+            "later": {"updates": 20, "learning_rate": 2.0e-2, "decay": "cosine"},
+        },
+    },
+    "scored": {
+        "kl_to_truth": {"reference": 0.01, "floor": 0.25},
+        "minority_mass": {"reference": 0.2, "floor": 0.0},
+    },
+}
+
+_SPECS = {"text": _TEXT, "vae": _VAE, "diffusion": _DIFFUSION, "gmm": _GMM}
+
+
+def tiny_spec(kind: str = "text", **changes: Any) -> dict[str, Any]:
+    """The content of a tiny task's file, with changes by dotted path: ``tiny_spec(**{"policy.name": "mix"})``."""
+    spec = copy.deepcopy(_COMMON | _SPECS[kind])
     for path, value in changes.items():
         *parents, key = path.split(".")
         section = spec
@@ -91,13 +191,34 @@ def tiny_spec(**changes: Any) -> dict[str, Any]:
     return spec
 
 
-def write_tiny_task(folder: Path, **changes: Any) -> Path:
-    """Write a task file and its text into a folder; return the path of the file."""
+def write_tiny_task(folder: Path, kind: str = "text", **changes: Any) -> Path:
+    """Write a task file and its data into a folder; return the path of the file."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "text.txt").write_text("\n\n".join(paragraphs(200)), "utf-8")
+    spec = tiny_spec(kind, **changes)
+    if kind == "text":
+        (folder / "text.txt").write_text("\n\n".join(paragraphs(200)), "utf-8")
+    elif kind in ("vae", "diffusion"):
+        write_bars(folder / "images")
+        spec["workload"]["evaluation"]["classifier"] = write_classifier(folder)
     file = folder / "task.yaml"
-    file.write_text(yaml.safe_dump(tiny_spec(**changes), sort_keys=False), "utf-8")
+    file.write_text(yaml.safe_dump(spec, sort_keys=False), "utf-8")
     return file
+
+
+def write_bars(folder: Path, n: int = 200, seed: int = 7) -> None:
+    """A folder of PNG files, one sub-folder per class."""
+    for i, (image, label) in enumerate(zip(*bars(n, seed), strict=True)):
+        (folder / str(label)).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / str(label) / f"{i}.png")
+
+
+def write_classifier(folder: Path) -> dict[str, Any]:
+    """A classifier that has learned nothing, whose features still tell images apart; its section of the task file."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        save_file(SmallClassifier(1, 3).state_dict(), folder / "classifier.safetensors")
+    sha256 = hashlib.sha256((folder / "classifier.safetensors").read_bytes()).hexdigest()
+    return {"file": "classifier.safetensors", "sha256": sha256, "accuracy": 0.3333}
 
 
 def results(run: Path) -> dict[str, bytes]:

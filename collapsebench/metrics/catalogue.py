@@ -37,6 +37,16 @@ def _profile(name: str, title: str, unit: str, description: str, upper: float = 
     return Metric(name, title, None, unit, (0.0, upper), "linear", description)
 
 
+def _distances(features: str, fd: str, fd_title: str, kd: str, kd_title: str) -> tuple[Metric, Metric]:
+    """Fréchet and kernel distance of the samples to the real test images in one extractor's features."""
+    frechet = f"Fréchet distance between samples and real test images, features of {features}; comparable at equal n."
+    kernel = f"Kernel distance (KID's) between samples and real test images, features of {features}; can be negative."
+    return (
+        Metric(fd, fd_title, "lower", "", (0.0, math.inf), "log", frechet),
+        Metric(kd, kd_title, None, "", (-math.inf, math.inf), "linear", kernel),
+    )
+
+
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
@@ -67,6 +77,59 @@ METRICS: dict[str, Metric] = {
         _profile("distinct_2", "Distinct-2", "", "Distinct token bigrams / bigrams in the samples.", 1.0),
         _profile("distinct_4", "Distinct-4", "", "Distinct token 4-grams / 4-grams in the samples.", 1.0),
         _profile("repetition", "Repetition", "", "Share of 4-grams that occurred before in the same sample.", 1.0),
+        *_distances("classifier", "fd_classifier", "FD (task's classifier)", "kd_classifier", "KD (task's classifier)"),
+        *_distances("Inception", "fid", "FID", "kid", "KID"),
+        *_distances(
+            "EfficientNet-lite0", "fd_efficientnet_lite0", "FD-efficientnet-lite0", "kd_efficientnet_lite0",
+            "KD-efficientnet-lite0",
+        ),
+        Metric(
+            "coverage", "Coverage", "higher", "", (0.0, 1.0), "linear",
+            "Share of real test images with a sample inside the ball of their 5 nearest real images (Naeem 2020).",
+        ),
+        Metric(
+            "precision", "Precision", "higher", "", (0.0, 1.0), "linear",
+            "Share of samples inside the manifold of the real test images, k = 3 (Kynkäänniemi 2019).",
+        ),
+        Metric(
+            "recall", "Recall", "higher", "", (0.0, 1.0), "linear",
+            "Share of real test images inside the manifold of the samples, k = 3 (Kynkäänniemi 2019).",
+        ),
+        Metric(
+            "class_coverage", "Class coverage", "higher", "", (0.0, 1.0), "linear",
+            "How much of its real share each class still has among the samples, at most 1, mean over classes.",
+        ),
+        Metric(
+            "negative_elbo", "Negative ELBO (real test images)", "lower", "nats/image", (0.0, math.inf), "linear",
+            "Reconstruction plus KL of held-out real images: an upper bound of their negative log-likelihood.",
+        ),
+        Metric(
+            "selection_negative_elbo", "Negative ELBO (selection images)", "lower", "nats/image", (0.0, math.inf),
+            "linear", "The same on the selection split: tune on this one, never on the test.",
+        ),
+        Metric(
+            "kl_to_truth", "KL(truth ‖ model)", "lower", "nats", (0.0, math.inf), "linear",
+            "Kullback–Leibler divergence from the known truth, by quadrature.",
+        ),
+        Metric(
+            "minority_mass", "Mass of the minority mode", "higher", "", (0.0, 1.0), "linear",
+            "Probability that the model gives to the region where the truth's smallest component is the likeliest.",
+        ),
+        _profile("density", "Density", "", "Real balls around a sample, relative to k (Naeem 2020); can exceed 1."),
+        _profile("class_entropy", "Entropy of classes", "nats", "Entropy of the samples' classes, by the classifier."),
+        _profile(
+            "classifier_confidence", "Classifier's confidence", "", "Mean probability of the likeliest class.", 1.0
+        ),
+        _profile(
+            "nearest_training_distance", "Distance to the training set", "",
+            "Median over samples of the RMS pixel difference to the closest real training image; 0 is a copy.", 1.0,
+        ),
+        _profile("reconstruction", "Reconstruction", "nats/image", "Reconstruction part of the negative ELBO."),
+        _profile("kl", "KL of the code", "nats/image", "KL part of the negative ELBO."),
+        _profile("noise_rms", "RMS error of the noise", "", "RMS error of the noise prediction on selection images."),
+        Metric("sample_mean", "Mean of the samples", None, "", (-math.inf, math.inf), "linear", "Mean of the samples."),
+        _profile("sample_variance", "Variance of the samples", "", "Maximum-likelihood variance of the samples."),
+        _profile("model_variance", "Variance of the model", "", "Variance of the fitted mixture."),
         _profile("unigram_kl", "Unigram KL to real text", "nats", "KL(samples ‖ real training text) of token counts."),
     )
 }  # fmt: skip

@@ -164,9 +164,10 @@ def _task_of(folder: Path, cells: list[dict[str, Any]]) -> Task:
     """The task of these cells: registered under the same name and version, or at the path they were run from."""
     task_id = cells[0]["about"]["task"]["id"]
     name = task_id.split("@")[0]
+    _, reduced, budget = task_id.partition("+budget-")
     for candidate in (registered_tasks().get(name), Path(cells[0]["about"]["task_file"])):
         if candidate is not None and candidate.is_file():
-            task = load_task(candidate)
+            task = load_task(candidate, float(budget) if reduced else 1.0)
             if task.id == task_id:
                 return task
     raise UserError(
@@ -195,6 +196,8 @@ def _raw_metrics(cells: list[dict[str, Any]], generations: int | None) -> pd.Dat
 
 def _notes(task: Task, raw: pd.DataFrame, last: int, cells: list[dict[str, Any]]) -> list[str]:
     notes = []
+    if task.budget != 1.0:
+        notes.append(f"Only {task.budget:.3g} of the task's budget: a try-out, not to be compared with other results.")
     if last < task.spec.horizon:
         notes.append(f"Only generations 0 to {last} of {task.spec.horizon}: intervals are censored early.")
     unofficial = sorted(set(raw["seed"]) - set(task.spec.seeds))

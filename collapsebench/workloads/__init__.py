@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+
+from collapsebench.errors import DataError, Diverged, UserError
 
 if TYPE_CHECKING:
     import torch
@@ -75,9 +79,24 @@ class Workload(Protocol):
         """Read back what `save_model` wrote."""
         ...
 
-    def excerpts(self, samples: torch.Tensor, prompts: TrainingSet) -> list[dict[str, str]]:
-        """A few samples for people to look at."""
+    def show(
+        self, folder: Path, model: Any, samples: torch.Tensor, prompts: TrainingSet, randomness: Randomness
+    ) -> None:
+        """Write what people look at: text excerpts, a grid of images, a curve."""
         ...
+
+    def listing(self) -> dict[str, dict[str, str]]:
+        """What ``splits.json`` holds: every document or image of every split by hash."""
+        ...
+
+
+# kind of workload: module and class; imported only when a task of that kind is run
+_CLASSES = {
+    "text": ("text", "TextWorkload"),
+    "vae": ("vae", "VaeWorkload"),
+    "diffusion": ("diffusion", "DiffusionWorkload"),
+    "gmm": ("gmm", "GmmWorkload"),
+}
 
 
 def load_workload(task: Task, device: str) -> Workload:
@@ -85,7 +104,35 @@ def load_workload(task: Task, device: str) -> Workload:
 
     Args:
         task: the task. device: ``cpu``, ``cuda``, ``cuda:0``, ``mps``.
-    """
-    from collapsebench.workloads.text import TextWorkload
 
-    return TextWorkload(task, device)
+    Raises:
+        DataError: data, weights or a package are missing, or not what the task lists.
+        UserError: the user names data or weights that the task does not use.
+    """
+    settings, resources = task.spec.workload, task.resources
+    if resources.data is not None and task.spec.data.source != "torchvision":
+        raise UserError(f"--data cannot be given for {task.id}: its data is {task.spec.data.source}.")
+    if resources.inception is not None and "inception" not in extractors_of(task):
+        raise UserError(f"--inception cannot be given for {task.id}: it does not measure FID.")
+    module, name = _CLASSES[settings.kind]
+    try:
+        workload = getattr(importlib.import_module(f"collapsebench.workloads.{module}"), name)
+    except ModuleNotFoundError as error:
+        raise DataError(
+            f"{task.id} needs the package {error.name}, which is not installed: pip install 'collapsebench[micro]'."
+        ) from error
+    return workload(task, device)
+
+
+def extractors_of(task: Task) -> tuple[str, ...]:
+    """Names of the feature extractors that a task measures images with; none for other modalities."""
+    settings = task.spec.workload
+    return settings.evaluation.extractors if settings.kind in ("vae", "diffusion") else ()
+
+
+def finite(measured: dict[str, Measurement]) -> dict[str, Measurement]:
+    """Measurements, unless one of them is NaN or infinite: then the generation has diverged."""
+    wrong = [name for name, m in measured.items() if not math.isfinite(m.value)]
+    if wrong:
+        raise Diverged(f"{', '.join(wrong)} not finite")
+    return measured

@@ -11,20 +11,21 @@ from safetensors.torch import load_model, save_model
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from collapsebench.errors import Diverged, LossError, UserError
-from collapsebench.losses import Elements, Loss, loss_of_elements
+from collapsebench.artifacts import write_json
+from collapsebench.data.documents import listing_of
+from collapsebench.losses import Elements, Loss
 from collapsebench.metrics.diversity import distinct, repetition, unigram_kl
 from collapsebench.metrics.language_model import continuation_log_probs, predict
 from collapsebench.policies import REAL, TrainingSet
 from collapsebench.seeding import Randomness
 from collapsebench.task import Task
 from collapsebench.token_log_probs import token_log_probs
-from collapsebench.workloads import Measurement, OnElements
-from collapsebench.workloads.text_data import prepared_text
+from collapsebench.workloads import Measurement, OnElements, finite
+from collapsebench.workloads.text_data import prepared_text, task_splits
 from collapsebench.workloads.text_sampling import sample_continuations
-from collapsebench.workloads.text_settings import Stage
+from collapsebench.workloads.text_settings import TextSettings
+from collapsebench.workloads.training import Schedule, method_loss, synthetic, train_model
 
-_HEALTH_CHECK = 25  # updates between looks at whether training is still finite
 _EXCERPTS = 8
 
 
@@ -32,6 +33,8 @@ class TextWorkload:
     """See `collapsebench.workloads.Workload`."""
 
     def __init__(self, task: Task, device: str):
+        assert isinstance(task.spec.workload, TextSettings)
+        self.task = task
         self.settings = task.spec.workload
         self.policy = task.spec.policy
         self.device = torch.device(device)
@@ -77,31 +80,12 @@ class TextWorkload:
         randomness: Randomness,
         on_elements: OnElements,
     ) -> int:
-        training = self.settings.training
-        stage = training.first if generation == 0 else training.later
-        updates = stage.updates
-        if self.policy.name == "accumulate" and generation > 0:
-            updates = round(updates * len(data) / self.policy.size)  # as many epochs of a growing set
-        optimiser = torch.optim.AdamW(
-            model.parameters(), lr=0.0, betas=training.betas, weight_decay=training.weight_decay, fused=True
-        )
-        order = _epochs(len(data), updates * training.batch_size, randomness.generator(generation, "order"))
-        healthy = torch.ones((), dtype=torch.bool, device=self.device)
-        model.train()
-        for step, batch in enumerate(order.split(training.batch_size)):
-            for group in optimiser.param_groups:
-                group["lr"] = stage.learning_rate * _rate(stage, step, updates)
-            value = self._loss(model, data[batch], loss, Elements(torch.empty(0), generation, step, updates))
-            value.backward()
-            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), training.clip_norm)
-            optimiser.step()
-            optimiser.zero_grad()
-            healthy &= torch.isfinite(value) & torch.isfinite(norm)
-            if (step + 1) % _HEALTH_CHECK == 0 or step + 1 == updates:
-                if not healthy:
-                    raise Diverged(f"loss or gradient of generation {generation} not finite by update {step + 1}")
-            on_elements(batch.numel() * self.settings.block)
-        return updates * training.batch_size * self.settings.block
+        def batch_loss(batch: TrainingSet, clock: Elements) -> Tensor:
+            return self._loss(model, batch, loss, clock)
+
+        block = self.settings.block
+        schedule = Schedule(self.settings.training, self.policy, generation)
+        return block * train_model(model, data, schedule, batch_loss, randomness, lambda n: on_elements(n * block))
 
     def _loss(self, model: PreTrainedModel, batch: TrainingSet, loss: Loss, clock: Elements) -> Tensor:
         """The method's loss on one batch of windows; `clock` carries generation and step."""
@@ -116,19 +100,8 @@ class TextWorkload:
             restricted |= {"logits": logits, "prediction": logits, "target": target}
         else:
             log_p = token_log_probs(hidden, head, target)
-        if loss.track == "provenance":
-            made = (batch.made_by != REAL).to(self.device)
-            restricted["synthetic"] = made[:, None].expand_as(target)
-        elements = Elements(log_p, clock.generation, clock.step, clock.total_steps, restricted)
-        try:
-            return loss_of_elements(loss, elements)
-        except UserError:
-            raise
-        except Exception as error:
-            raise LossError(
-                f"{type(loss).__name__}.elementwise failed in generation {clock.generation}, update {clock.step}: "
-                f"{type(error).__name__}: {error}."
-            ) from error
+        restricted |= synthetic(loss, batch, log_p)
+        return method_loss(loss, Elements(log_p, clock.generation, clock.step, clock.total_steps, restricted))
 
     def sample(
         self,
@@ -173,10 +146,7 @@ class TextWorkload:
             **self._pair_accuracy(model, size, on_elements),
             **self._profile(samples.numpy()),
         }
-        wrong = [name for name, m in measured.items() if not math.isfinite(m.value)]
-        if wrong:
-            raise Diverged(f"{', '.join(wrong)} not finite")
-        return measured
+        return finite(measured)
 
     def _pair_accuracy(self, model: PreTrainedModel, size: int, on_elements: OnElements) -> dict[str, Measurement]:
         if not len(self.text.pair_tokens):
@@ -207,31 +177,18 @@ class TextWorkload:
             "pair_accuracy": 0.5,
         }
 
-    def excerpts(self, samples: Tensor, prompts: TrainingSet) -> list[dict[str, str]]:
+    def listing(self) -> dict[str, dict[str, str]]:
+        return listing_of(task_splits(self.task))
+
+    def show(self, folder: Path, model: PreTrainedModel, samples: Tensor, prompts: TrainingSet, _: Randomness) -> None:
         decode = self.text.tokenizer.decode
         starts = prompts.items[:_EXCERPTS, : self.settings.sampler.prompt_tokens].tolist()
-        return [
+        excerpts = [
             {"prompt": decode(start, skip_special_tokens=False), "text": decode(sample, skip_special_tokens=False)}
             for start, sample in zip(starts, samples[:_EXCERPTS].tolist(), strict=True)
         ]
+        write_json(folder / "samples.json", excerpts)
 
 
 def _perplexity(mean_loss: float | Tensor) -> float:
     return math.exp(min(float(mean_loss), 700.0)) if math.isfinite(float(mean_loss)) else math.nan
-
-
-def _epochs(n: int, total: int, generator: torch.Generator) -> Tensor:
-    """Indices of `total` items: shuffled epochs, one after the other."""
-    epochs = [torch.randperm(n, generator=generator) for _ in range(-(-total // n))]
-    return torch.cat(epochs)[:total]
-
-
-def _rate(stage: Stage, step: int, updates: int) -> float:
-    """Learning-rate factor of an update: linear warm-up, then the stage's decay to 0."""
-    warmup = max(1, min(50, updates // 10))
-    rising = min(1.0, (step + 1) / warmup)
-    if stage.decay == "linear":
-        return rising * (1 - step / updates)
-    if stage.decay == "cosine":
-        return rising * 0.5 * (1 + math.cos(math.pi * step / updates))
-    return rising

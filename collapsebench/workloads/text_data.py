@@ -18,10 +18,12 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 
 from collapsebench.data.documents import Document, check_listing, load_documents, split_documents
+from collapsebench.data.sources import EmbeddedData, HubText, LocalText, Splits
 from collapsebench.errors import DataError
 from collapsebench.metrics.knowledge_pairs import Pair, build_pairs
 from collapsebench.paths import cache_dir
 from collapsebench.task import Task
+from collapsebench.workloads.text_settings import TextSettings
 
 END_OF_TEXT = "<|endoftext|>"
 _FORMAT = 2  # raised when the preparation below changes
@@ -70,6 +72,7 @@ def prepared_text(task: Task) -> TextData:
 
 def _cache_key(task: Task) -> str:
     spec = task.spec
+    assert isinstance(spec.workload, TextSettings)
     content = {
         "format": _FORMAT,
         "data": spec.data.model_dump(mode="json"),
@@ -101,8 +104,10 @@ def _source_stamp(task: Task) -> object:
 
 def task_splits(task: Task) -> dict[str, list[Document]]:
     """Load the task's documents and split them, checked against the frozen listing where there is one."""
-    documents = load_documents(task.spec.data, task.path.parent)
-    splits = split_documents(documents, task.spec.splits)
+    data, shares = task.spec.data, task.spec.splits
+    assert isinstance(data, EmbeddedData | LocalText | HubText)
+    assert isinstance(shares, Splits)
+    splits = split_documents(load_documents(data, task.path.parent), shares)
     if task.split_listing is not None:
         check_listing(splits, task.split_listing)
     return splits
@@ -110,6 +115,7 @@ def task_splits(task: Task) -> dict[str, list[Document]]:
 
 def _prepare(task: Task, folder: Path) -> None:
     settings = task.spec.workload
+    assert isinstance(settings, TextSettings)
     texts = {name: [d.text for d in found] for name, found in task_splits(task).items()}
     tokenizer = _train_tokenizer(texts["train"], settings.vocab_size)
     streams = {name: _stream(tokenizer, split) for name, split in texts.items()}
