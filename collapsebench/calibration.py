@@ -1,5 +1,7 @@
 """Calibration: measure a task's references and floors on CE and the control alone, and check the rule.
 
+Diffusion tasks have a scale σ to be measured first, on CE's generation 0.
+
 The rule (fixed before any other method is run): CE falls through fidelity 0.75 between generations 2 and 5, and the
 control, trained on real data with the same budget, keeps every scored fidelity within 0.95 and 1.05.
 """
@@ -7,6 +9,7 @@ control, trained on real data with the same budget, keeps every scored fidelity 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -101,6 +104,36 @@ class Calibration:
 def calibration_cells(task: Task, plan: Callable[..., list[Cell]], out: Path, device: str) -> list[Cell]:
     """The cells that calibration needs: ce and control on the official seeds, full horizon."""
     return plan(task, ["ce", CONTROL], task.spec.seeds, out, None, device)
+
+
+def sigma_cells(task: Task, plan: Callable[..., list[Cell]], out: Path, device: str) -> list[Cell]:
+    """What has to run before a diffusion task without σ can be calibrated: CE's generation 0. Else nothing.
+
+    CE's own training does not depend on σ beyond rounding: these cells run without one, in a directory of their own,
+    and later again with it.
+    """
+    settings = task.spec.workload
+    if settings.kind != "diffusion" or settings.sigma is not None:
+        return []
+    return plan(task, ["ce"], task.spec.seeds, out / "sigma", 0, device)
+
+
+def write_sigma(cells: list[Cell]) -> float:
+    """Write σ into the task file: the mean over seeds of CE's ``noise_rms`` at generation 0, four digits.
+
+    Raises:
+        RunError: CE diverged, or the task file has no line ``sigma: null``.
+    """
+    task = cells[0].task
+    raw = raw_metrics_of(cells[0].out / task.id, ["ce"], task.spec.seeds)
+    sigma = float(f"{raw.loc[raw['metric'] == 'noise_rms', 'value'].astype(float).mean():.4g}")
+    text, n = re.subn(
+        r"(?m)^(\s+)sigma: null", lambda found: f"{found[1]}sigma: {sigma!r}", task.path.read_text("utf-8")
+    )
+    if n != 1 or not math.isfinite(sigma):
+        raise RunError(f"{task.path}: sigma was not measured, or there is no line `sigma: null` to write it to.")
+    write_atomically(task.path, text)
+    return sigma
 
 
 def measure_calibration(cells: list[Cell]) -> Calibration:

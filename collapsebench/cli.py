@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from collapsebench.engines import Cell
+    from collapsebench.resources import Resources
+    from collapsebench.task import Task
 
 _INTERRUPTED = 130
 _HOW_TO_GO_ON = "\nstopped. Finished generations are kept; run the same command again to go on where it stopped."
@@ -34,6 +36,18 @@ TaskArgument = Annotated[str, typer.Argument(metavar="TASK", help="A registered 
 OutOption = Annotated[Path, typer.Option("--out", help="Directory of all runs; finished generations are reused.")]
 GenerationsOption = Annotated[int | None, typer.Option(help="Last generation; the task's horizon when absent.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+BudgetOption = Annotated[
+    float, typer.Option(help="Share of the task's updates and samples, to try out what would take too long.")
+]
+DataOption = Annotated[
+    Path | None, typer.Option("--data", help="Folder that holds the task's data already; nothing is downloaded.")
+]
+InceptionOption = Annotated[
+    str | None, typer.Option(help="File or folder of the Inception network of FID; none: do not measure FID.")
+]
+FeaturesOption = Annotated[
+    str | None, typer.Option(help="efficientnet-lite0: measure images in its features, too; never scored.")
+]
 DirectoryArgument = Annotated[
     Path, typer.Argument(metavar="DIR", help="A directory of runs (--out of run or compare).")
 ]
@@ -102,12 +116,15 @@ def run(
     out: OutOption = Path("runs"),
     generations: GenerationsOption = None,
     device: DeviceOption = "auto",
+    budget: BudgetOption = 1.0,
+    data: DataOption = None,
+    inception: InceptionOption = None,
+    features: FeaturesOption = None,
 ) -> None:
     """Run one chain of generations: one task, one method, one seed."""
     from collapsebench.api import plan
-    from collapsebench.task import load_task
 
-    cells = plan(load_task(task), [method], [seed], out, generations, device)
+    cells = plan(_load(task, budget, _resources(data, inception, features)), [method], [seed], out, generations, device)
     _run(cells, "inline")
     _print_last_metrics(cells[0])
     typer.echo(f"Artefacts: {cells[0].directory.path}")
@@ -126,12 +143,15 @@ def compare(
     engine: Annotated[
         EngineName, typer.Option(help="Where cells run: this process, local workers, or Ray ($RAY_ADDRESS).")
     ] = (EngineName.AUTO),
+    budget: BudgetOption = 1.0,
+    data: DataOption = None,
+    inception: InceptionOption = None,
+    features: FeaturesOption = None,
 ) -> None:
     """Run the missing cells of methods × seeds, then compare the methods."""
     from collapsebench.api import comparison_of, plan, require_calibrated
-    from collapsebench.task import load_task
 
-    loaded = load_task(task)
+    loaded = _load(task, budget, _resources(data, inception, features))
     require_calibrated(loaded)
     chosen = list(loaded.spec.seeds) if seeds is None else _integers(seeds)
     cells = plan(loaded, split_methods(methods), chosen, out, generations, device)
@@ -164,13 +184,23 @@ def calibrate(
     out: OutOption = Path("runs"),
     write: Annotated[bool, typer.Option("--write", help="Freeze references, floors and splits in the task.")] = False,
     device: DeviceOption = "auto",
+    data: DataOption = None,
+    inception: InceptionOption = None,
 ) -> None:
     """Measure a task's references and floors on ce and control, and check the calibration rule."""
     from collapsebench.api import plan
-    from collapsebench.calibration import calibration_cells, measure_calibration
-    from collapsebench.task import load_task
+    from collapsebench.calibration import calibration_cells, measure_calibration, sigma_cells, write_sigma
 
-    cells = calibration_cells(load_task(task), plan, out, device)
+    loaded = _load(task, 1.0, _resources(data, inception))
+    if needed := sigma_cells(loaded, plan, out, device):
+        if not write:
+            raise UserError(
+                f"{loaded.id} has no sigma yet; --write measures it first and writes it into the task file."
+            )
+        _run(needed, "auto")
+        typer.echo(f"sigma = {write_sigma(needed)}, measured on ce at generation 0 and written into {loaded.path}")
+        loaded = _load(task, 1.0, _resources(data, inception))
+    cells = calibration_cells(loaded, plan, out, device)
     _run(cells, "auto")
     outcome = measure_calibration(cells)
     console = _console()
@@ -186,16 +216,35 @@ def calibrate(
 @app.command()
 def doctor(
     task: Annotated[str | None, typer.Argument(metavar="[TASK]", help="Also check that this task can run.")] = None,
+    data: DataOption = None,
+    inception: InceptionOption = None,
 ) -> None:
     """Check the installation: versions, device, data."""
     from collapsebench.doctor import diagnose
 
     problems = 0
-    for finding in diagnose(task):
+    for finding in diagnose(task, _resources(data, inception)):
         typer.echo(f"{'ok  ' if finding.fine else 'WARN' if finding.usable else 'FAIL'}  {finding.text}")
         problems += not finding.usable
     if problems:
         raise typer.Exit(1)
+
+
+def _resources(data: Path | None, inception: str | None, features: str | None = None) -> Resources:
+    from collapsebench.resources import Resources
+
+    if data is not None and not data.is_dir():
+        raise UserError(f"--data {data}: no such folder.")
+    if features not in (None, "efficientnet-lite0"):
+        raise UserError(f"--features {features!r} is not allowed; the only further network is efficientnet-lite0.")
+    wanted = () if features is None else (features,)
+    return Resources.model_validate({"data": data and data.absolute(), "inception": inception, "features": wanted})
+
+
+def _load(task: str, budget: float, resources: Resources) -> Task:
+    from collapsebench.task import load_task
+
+    return load_task(task, budget, resources)
 
 
 def split_methods(text: str) -> list[str]:

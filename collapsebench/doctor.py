@@ -10,6 +10,7 @@ from pathlib import Path
 from collapsebench.environment import PACKAGES, cpu_count, package_versions, resolve_device
 from collapsebench.errors import UserError
 from collapsebench.paths import bundled, cache_dir
+from collapsebench.resources import NOTHING_GIVEN, Resources
 from collapsebench.task import load_task
 
 
@@ -27,7 +28,7 @@ class Finding:
     usable: bool = True
 
 
-def diagnose(task: str | None = None) -> Iterator[Finding]:
+def diagnose(task: str | None = None, resources: Resources = NOTHING_GIVEN) -> Iterator[Finding]:
     """Look at the installation, and at one task's data when named."""
     yield from _versions()
     import torch
@@ -37,7 +38,7 @@ def diagnose(task: str | None = None) -> Iterator[Finding]:
     yield Finding(f"device {device}{name}, {cpu_count()} CPUs, torch {torch.__version__}")
     yield Finding(f"prepared data is kept in {cache_dir()} (COLLAPSEBENCH_CACHE changes it)")
     if task is not None:
-        yield from _task(task)
+        yield from _task(task, resources)
 
 
 def tested_versions() -> dict[str, str]:
@@ -60,11 +61,11 @@ def _versions() -> Iterator[Finding]:
             yield Finding(f"{name} {version}")
 
 
-def _task(name: str) -> Iterator[Finding]:
+def _task(name: str, resources: Resources) -> Iterator[Finding]:
     from collapsebench.workloads import load_workload
 
     try:
-        task = load_task(name)
+        task = load_task(name, resources=resources)
         yield Finding(f"task {task.id}, digest {task.sha256[:16]}")
         workload = load_workload(task, "cpu")
     except UserError as error:

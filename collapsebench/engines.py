@@ -93,7 +93,7 @@ def run_cell(cell: Cell, listener: Listener = silent) -> None:
         },
         "seed": cell.seed,
         "device": cell.device.split(":")[0],
-        "without": cell.task.resources.without,
+        "extractors": cell.task.resources.differences,
     }
     store = cell.directory
     about = circumstances(cell.device, cell.task.spec.threads)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,6 +86,29 @@ def calibration_figure(calibration: Calibration) -> Figure:
     return figure
 
 
+def density_figure(curves: dict[str, list[dict[str, list[float]]]]) -> Figure:
+    """One panel per method: the density of every generation, dark to light, and the truth.
+
+    Args:
+        curves: for each method its generations, each with the lists ``x``, ``density`` and ``truth``.
+    """
+    figure, axes = plt.subplots(
+        1, len(curves), figsize=(4.2 * len(curves), 3.4), sharey=True, sharex=True, squeeze=False, layout="constrained"
+    )
+    shades = matplotlib.colormaps["viridis"]
+    for panel, (method, generations) in zip(axes[0], curves.items(), strict=True):
+        for g, curve in enumerate(generations):
+            shade = shades(0.95 * g / max(1, len(generations) - 1))
+            panel.plot(curve["x"], curve["density"], color=shade, linewidth=1.2)
+        panel.plot(generations[0]["x"], generations[0]["truth"], "k--", linewidth=1)
+        panel.set_title(method, fontsize=10)
+        panel.spines[["top", "right"]].set_visible(False)
+    truth = next(iter(curves.values()))[0]["truth"]
+    axes[0][0].set_ylim(0, 2.5 * max(truth))
+    axes[0][0].set_ylabel("density")
+    return figure
+
+
 def _styles(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
     """A colour and marker per method; the baselines have theirs in every plot, whatever their rank."""
     styles: dict[str, dict[str, Any]] = {}
@@ -98,7 +122,14 @@ def _styles(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
     return {method: styles[method] for method in methods}
 
 
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a PNG without a date in it, and free the figure."""
-    figure.savefig(path, dpi=130, metadata={"Software": None})
+def figure_png(figure: Figure) -> bytes:
+    """The bytes of a PNG without a date in it; frees the figure."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
     plt.close(figure)
+    return buffer.getvalue()
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG and free it."""
+    path.write_bytes(figure_png(figure))

@@ -1,4 +1,4 @@
-"""The files of a comparison: ``comparison.csv``, ``comparison.json``, ``curves.png``, ``report.html``."""
+"""The files of a comparison: ``comparison.csv``, ``comparison.json``, ``curves.png``, ``report.html``, animations."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import jinja2
 import pandas as pd
 
 from collapsebench import __version__
-from collapsebench.artifacts import RunDirectory, write_atomically
+from collapsebench.artifacts import write_atomically
+from collapsebench.gallery import Chain, densities, image_rows, shown_chains, shown_seed, texts, write_animations
 from collapsebench.metrics.catalogue import METRICS
 from collapsebench.scoring.comparison import HEADLINE, Comparison
 
-_SHOWN_SAMPLES = 3
 FILES = ("comparison.csv", "comparison.json", "curves.png", "report.html")
 
 
 def write_report(comparison: Comparison, folder: Path | None = None) -> list[Path]:
-    """Write the four files of a comparison and return their paths.
+    """Write the four files of a comparison and, for images, an animation per method; return their paths.
 
     Args:
         folder: where to; None: the task's directory of runs.
@@ -37,8 +37,10 @@ def write_report(comparison: Comparison, folder: Path | None = None) -> list[Pat
         as_json, json.dumps(comparison_as_json(comparison), indent=1, sort_keys=True, allow_nan=False) + "\n"
     )
     save_figure(fidelity_figure(comparison), plot)
-    write_atomically(html, _html(comparison, plot))
-    return paths
+    chains = shown_chains(comparison)
+    animations = write_animations(chains, folder)
+    write_atomically(html, _html(comparison, plot, chains, animations))
+    return [*paths, *animations.values()]
 
 
 def comparison_as_json(comparison: Comparison) -> dict[str, Any]:
@@ -100,7 +102,7 @@ def censored_text(row: dict[str, Any], name: str) -> str:
     return "n/a" if value is None else f"{'≥ ' if row.get(f'{name}_censored') else ''}{value:.2f}"
 
 
-def _html(comparison: Comparison, plot: Path) -> str:
+def _html(comparison: Comparison, plot: Path, chains: list[Chain], animations: dict[str, Path]) -> str:
     loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
     environment.globals.update(interval_text=interval_text, censored_text=censored_text)
@@ -111,8 +113,12 @@ def _html(comparison: Comparison, plot: Path) -> str:
         metrics=METRICS,
         scored=comparison.task.spec.scored,
         headline=HEADLINE,
-        plot=base64.b64encode(plot.read_bytes()).decode(),
-        samples=_samples(comparison),
+        plot=_base64(plot.read_bytes()),
+        shown_seed=shown_seed(comparison),
+        texts=texts(chains),
+        images=image_rows(chains),
+        animations={method: _base64(path.read_bytes()) for method, path in animations.items()},
+        densities=_density_plot(chains),
         profile=_profile(comparison),
         seconds=_seconds(comparison),
         circumstances=comparison.cells[0]["about"]["circumstances"],
@@ -121,23 +127,17 @@ def _html(comparison: Comparison, plot: Path) -> str:
     )
 
 
-def _samples(comparison: Comparison) -> list[dict[str, Any]]:
-    """The first samples of every generation of every method, lowest seed."""
-    shown = []
-    seed = min(cell["about"]["seed"] for cell in comparison.cells)
-    chosen = {c["label"]: c["path"] for c in comparison.cells if c["about"]["seed"] == seed}
-    for method in comparison.methods:
-        if method not in chosen:
-            continue
-        store = RunDirectory(chosen[method])
-        generations = []
-        for g in range(comparison.generations + 1):
-            if store.state(g) != "ok":
-                generations.append({"generation": g, "texts": None})
-                break
-            generations.append({"generation": g, "texts": store.read(g, "samples.json")[:_SHOWN_SAMPLES]})
-        shown.append({"method": method, "seed": seed, "generations": generations})
-    return shown
+def _density_plot(chains: list[Chain]) -> str | None:
+    curves = densities(chains)
+    if not curves:
+        return None
+    from collapsebench.plots import density_figure, figure_png
+
+    return _base64(figure_png(density_figure(curves)))
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()
 
 
 def _profile(comparison: Comparison) -> list[dict[str, Any]]:

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from collapsebench.frozen import Frozen
 
 
 class Resources(Frozen):
-    """Where to find what a task would otherwise download.
+    """Where to find what a task would otherwise download, and what to measure besides or not at all.
 
     Attributes:
         data: folder of the data (``--data``).
         inception: the file of the Inception network or its folder (``--inception``); ``none``: measure no FID.
+        features: further networks to measure images with (``--features``); never scored.
     """
 
     data: Path | None = None
     inception: str | None = None
+    features: tuple[Literal["efficientnet-lite0"], ...] = ()
 
     @property
-    def without(self) -> list[str]:
-        """What is not measured on the user's wish; a run directory belongs to one such list."""
-        return ["inception"] if self.inception == "none" else []
+    def differences(self) -> list[str]:
+        """What is measured otherwise than the task says; all generations of a run agree on it."""
+        return [*(["-inception"] if self.inception == "none" else []), *(f"+{name}" for name in self.features)]
 
 
 NOTHING_GIVEN = Resources()

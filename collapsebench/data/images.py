@@ -66,6 +66,11 @@ def load_images(data: ImageSource, base: Path, root: Path | None = None) -> Imag
         images = load_embedded_images(data.corpus)
     elif data.source == "local-images":
         images = _image_folder(base / Path(data.path).expanduser())
+    elif root is not None and (root / "train").is_dir() and (root / "test").is_dir():
+        train, test = _image_folder(root / "train"), _image_folder(root / "test")
+        images = Images(
+            torch.cat([train.pixels, test.pixels]), torch.cat([train.labels, test.labels]), official_test=len(test)
+        )
     elif data.dataset == "mnist":
         images = _mnist(root)
     else:
@@ -217,7 +222,10 @@ def _downloaded(name: str, root: Path | None) -> Path:
     from torchvision import datasets
 
     if root is not None:
-        raise DataError(f"--data {root} does not hold {name} as torchvision stores it; point to its root folder.")
+        raise DataError(
+            f"--data {root} does not hold {name} as torchvision stores it; point to its root folder, or to "
+            "one with image files in train/<class>/ and test/<class>/."
+        )
     folder = cache_dir() / "torchvision"
     try:
         getattr(datasets, name)(str(folder), train=True, download=True)

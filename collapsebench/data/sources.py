@@ -54,7 +54,11 @@ class LocalImages(Frozen):
 
 
 class TorchvisionData(Frozen):
-    """A dataset that torchvision downloads and checks by md5; ``--data`` names a folder that holds it already."""
+    """A dataset that torchvision downloads and checks by md5.
+
+    ``--data`` names a folder that holds it already: as torchvision stores it, MNIST also as its four files, any of them
+    as image files in ``train/<class>/`` and ``test/<class>/``.
+    """
 
     source: Literal["torchvision"]
     dataset: Literal["mnist", "cifar10"]

@@ -114,6 +114,8 @@ def load_workload(task: Task, device: str) -> Workload:
         raise UserError(f"--data cannot be given for {task.id}: its data is {task.spec.data.source}.")
     if resources.inception is not None and "inception" not in extractors_of(task):
         raise UserError(f"--inception cannot be given for {task.id}: it does not measure FID.")
+    if resources.features and settings.kind not in ("vae", "diffusion"):
+        raise UserError(f"--features cannot be given for {task.id}: it has no images.")
     module, name = _CLASSES[settings.kind]
     try:
         workload = getattr(importlib.import_module(f"collapsebench.workloads.{module}"), name)

@@ -56,17 +56,31 @@ class Mixture(nn.Module):
         """log (weight · density) of every component at every point: (n,) to (n, K), in nats."""
         return self.weight_logits.log_softmax(0) - self.log_scales - 0.5 * (self._z(points).square() + _LOG_2PI)
 
-    def relative_log_p(self, points: Tensor) -> Tensor:
+    def log_density(self, points: Tensor) -> Tensor:
+        """log q of every point, (n,), in nats."""
+        return self.joint_log_density(points).logsumexp(1)
+
+    def relative_log_p(self, points: Tensor, log_peaks: Tensor) -> Tensor:
         """log p of every point, (n,), as the method's loss sees it.
 
-        Its gradient is that of the log-density. Its value is the density relative to the peak of the component that
-        made the point: exp(-z²/2), averaged over the components by their responsibility. So p is in (0, 1], equals 1
-        at the centre of every mode, and does not depend on the unit in which the points are measured.
+        Its gradient is that of the log-density. Its value is the density relative to a frozen peak, at most 1: the
+        model is sure of a point where its density there is that of the centre of a true component, or higher.
+
+        Args:
+            points: (n,). log_peaks: (n,) log-densities that count as certainty, see `log_peaks`.
+        """
+        log_density = self.log_density(points)
+        value = (log_density.detach() - log_peaks).clamp(max=0.0)
+        return log_density + (value - log_density.detach())
+
+    def log_peaks(self, points: Tensor) -> Tensor:
+        """Log-density at the centre of the component that each point belongs to, (n,): weight / (scale · √2π).
+
+        Where components overlap, the mean of their peaks by responsibility.
         """
         joint = self.joint_log_density(points)
-        log_density = joint.logsumexp(1)
-        relative = (joint.detach() - 0.5 * self._z(points).detach().square()).logsumexp(1) - log_density.detach()
-        return log_density + (relative.clamp(max=0.0) - log_density.detach())
+        peaks = self.weight_logits.log_softmax(0) - self.log_scales - 0.5 * _LOG_2PI
+        return (joint.log_softmax(1) + peaks).logsumexp(1)
 
     def _z(self, points: Tensor) -> Tensor:
         return (points[:, None] - self.means) / self.log_scales.exp()
@@ -81,7 +95,13 @@ _LOG_2PI = math.log(2 * math.pi)
 
 
 class GmmWorkload:
-    """See `collapsebench.workloads.Workload`."""
+    """See `collapsebench.workloads.Workload`.
+
+    The elements are the points. A density has no probability to be sure of, so p is relative to a frozen scale, as in
+    diffusion tasks: to the peak of the truth's component that the point belongs to. A peak of the model's own would
+    not do: p would not see how sharp the model is, and losses that weaken as p grows would have no optimum (any wider
+    model makes every p larger).
+    """
 
     def __init__(self, task: Task, device: str):
         spec = task.spec
@@ -97,7 +117,7 @@ class GmmWorkload:
         self.real = TrainingSet.of(points, REAL)
         self.data_sha256 = hashlib.sha256(points.numpy().tobytes()).hexdigest()
         self._grid, self._step = _support(truth)
-        self._true_log_density = self.truth.joint_log_density(self._grid).logsumexp(1)
+        self._true_log_density = self.truth.log_density(self._grid)
         joint = self.truth.joint_log_density(self._grid)
         self._minority = joint.argmax(1) == int(torch.tensor(truth.weights).argmin())
 
@@ -126,7 +146,7 @@ class GmmWorkload:
     ) -> int:
         def batch_loss(batch: TrainingSet, clock: Elements) -> Tensor:
             points = batch.items.to(self.device)
-            log_p = model.relative_log_p(points)
+            log_p = model.relative_log_p(points, self.truth.log_peaks(batch.items).to(self.device))
             restricted = {"target": points, "prediction": log_p} if loss.needs_logits else {}
             restricted |= synthetic(loss, batch, log_p)
             return method_loss(loss, Elements(log_p, clock.generation, clock.step, clock.total_steps, restricted))
@@ -148,7 +168,7 @@ class GmmWorkload:
     @torch.no_grad()
     def evaluate(self, model: Mixture, samples: Tensor, on_elements: OnElements) -> dict[str, Measurement]:
         """Integrals over the known truth, by quadrature on n nodes, and the moments of the n samples."""
-        log_density = model.joint_log_density(self._grid.to(self.device)).logsumexp(1).cpu()
+        log_density = model.log_density(self._grid.to(self.device)).cpu()
         nodes, n = len(self._grid), len(samples)
         kl = (self._true_log_density.exp() * (self._true_log_density - log_density)).sum() * self._step
         weights, means, variances = model.weights.cpu(), model.means.cpu(), (2 * model.log_scales).exp().cpu()
@@ -174,8 +194,8 @@ class GmmWorkload:
         """The densities of the model and of the truth, for reports to draw."""
         x = self._grid[:: len(self._grid) // (_CURVE - 1)]
         with torch.no_grad():
-            density = model.joint_log_density(x.to(self.device)).logsumexp(1).exp().cpu()
-            truth = self.truth.joint_log_density(x).logsumexp(1).exp()
+            density = model.log_density(x.to(self.device)).exp().cpu()
+            truth = self.truth.log_density(x).exp()
         curves = {"x": x, "density": density, "truth": truth}
         write_json(folder / "density.json", {name: np.round(c.numpy(), 6).tolist() for name, c in curves.items()})
 

@@ -102,7 +102,7 @@ def load_extractors(task: Task, settings: ImageEvaluation, device: torch.device)
         DataError: weights are missing.
     """
     found: dict[str, Extractor] = {}
-    for name in settings.extractors:
+    for name in dict.fromkeys([*settings.extractors, *task.resources.features]):
         if name == "classifier":
             if settings.classifier is None:
                 raise TaskError(
