@@ -110,11 +110,15 @@ def plan(
 
 
 def require_calibrated(task: Task) -> None:
-    """Raise `UserError` unless the task's scored metrics have their references and floors."""
+    """Raise `UserError` unless the scored metrics have their references and floors, and will be measured."""
     if not task.calibrated:
         raise UserError(
             f"{task.id} has no references yet, so fidelity is undefined. Measure them with "
             f"`collapsebench calibrate {task.path} --write`, or use `collapsebench run` for raw metrics."
+        )
+    if task.resources.inception == "none" and "fid" in task.spec.scored:
+        raise UserError(
+            f"{task.id} scores FID, so --inception none leaves nothing to compare; use `collapsebench run`."
         )
 
 

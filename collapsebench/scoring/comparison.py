@@ -96,7 +96,10 @@ def read_comparison(
         raw = raw[~((raw["method"] == method) & (raw["seed"] == seed))]
     if raw.empty:
         raise UserError(f"no cell in {folder} reaches generation {last}. " + " ".join(notes))
-    curves = fidelity_curves(raw, scales, last)
+    try:
+        curves = fidelity_curves(raw, scales, last)
+    except ValueError as error:
+        raise UserError(f"{folder} cannot be scored: {error}.") from error
     scores = seed_scores(curves, THRESHOLDS)
     own = own_scales(raw, scales)
     own_curves = [fidelity_curves(raw[raw["method"] == m], own[m], last) for m in raw["method"].unique()]

@@ -22,7 +22,7 @@ from collapsebench.workloads.image_metrics import ImageMetrics
 from collapsebench.workloads.image_settings import DiffusionSettings
 from collapsebench.workloads.training import Schedule, method_loss, synthetic, train_model
 
-_LOOKS = 4  # noise levels at which the error on each selection image is measured
+_LOOKS = 2  # noise levels at which the error on each selection image is measured
 
 
 class DiffusionWorkload:
