@@ -6,7 +6,6 @@ import hashlib
 import math
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -197,7 +196,8 @@ class GmmWorkload:
             density = model.log_density(x.to(self.device)).exp().cpu()
             truth = self.truth.log_density(x).exp()
         curves = {"x": x, "density": density, "truth": truth}
-        write_json(folder / "density.json", {name: np.round(c.numpy(), 6).tolist() for name, c in curves.items()})
+        rounded = {name: [float(f"{value:.6g}") for value in curve.tolist()] for name, curve in curves.items()}
+        write_json(folder / "density.json", rounded)
 
 
 def _draw(model: Mixture, n: int, temperature: float, generator: torch.Generator) -> Tensor:
