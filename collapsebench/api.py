@@ -93,7 +93,7 @@ def plan(
     seeds = list(seeds)
     if not seeds or min(seeds) < 0 or len(set(seeds)) != len(seeds):
         raise UserError(f"seeds {seeds} are not allowed; give different integers ≥ 0, such as 0,1,2.")
-    resolved = [load_method(method) for method in methods]
+    resolved = [load_method(method, task.spec.workload.kind) for method in methods]
     doubled = {m.name for m in resolved if [n.id for n in resolved].count(m.id) > 1}
     if not resolved or doubled:
         raise UserError(f"methods given twice: {', '.join(sorted(doubled))}." if doubled else "no methods given.")

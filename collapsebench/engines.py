@@ -267,7 +267,9 @@ def carry_out(order: Order, listener: Listener) -> CollapsebenchError | None:
     name, budget, method, seed, out, generations, device, given = order
     try:
         task = load_task(name, budget, Resources.model_validate(given))
-        run_cell(Cell(task, load_method(method), seed, Path(out), generations, device), listener)
+        run_cell(
+            Cell(task, load_method(method, task.spec.workload.kind), seed, Path(out), generations, device), listener
+        )
     except BrokenPipeError:
         raise
     except CollapsebenchError as error:

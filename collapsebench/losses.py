@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from collapsebench.errors import LossError, UserError
 
 Reduction = Literal["mean", "kept", "sum", "none"]
+Kind = Literal["text", "vae", "diffusion", "gmm"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,10 @@ class Elements:
 
     @property
     def prediction(self) -> Tensor:
-        """The model's output for each element. Only for losses with ``needs_logits``."""
+        """The model's output for each element: the logits of tokens or pixels, the noise. Only with ``needs_logits``.
+
+        Mixtures have none.
+        """
         return self._allowed("prediction", "needs_logits: ClassVar = True")
 
     @property
@@ -258,26 +262,23 @@ def loss_of_elements(loss: Loss, elements: Elements, mask: Tensor | None = None)
     return values.sum() / count.clamp(min=1)
 
 
-def check_loss(loss: Loss) -> None:
+def check_loss(loss: Loss, kind: Kind = "text") -> None:
     """Run a loss on known values before any training; raise `LossError` with what is wrong.
 
     Log-probabilities from -30 to 0 must give finite losses and a finite gradient, in one tensor of their shape.
+
+    Args:
+        kind: of the workload: what `Elements.prediction` and `.target` are, for losses that ask for them.
     """
     name = type(loss).__name__
     if loss.reduction not in ("mean", "kept"):
         raise LossError(f"{name}: reduction {loss.reduction!r} cannot train; the benchmark allows 'mean' and 'kept'.")
-    logits = torch.cat([torch.linspace(-20.0, 20.0, 63), torch.zeros(1)])[:, None] * torch.tensor([1.0, 0.0, -0.5])
-    logits.requires_grad_(True)
-    target = torch.zeros(64, dtype=torch.int64)
-    log_p = F.log_softmax(logits, dim=-1).gather(-1, target[:, None]).squeeze(-1)
-    restricted = {"logits": logits, "prediction": logits, "target": target} if loss.needs_logits else {}
-    if loss.track == "provenance":
-        restricted["synthetic"] = torch.arange(64) % 2 == 0
+    prediction, elements = _known_elements(loss, kind)
     try:
-        value = loss_of_elements(loss, Elements(log_p, _restricted=restricted))
+        value = loss_of_elements(loss, elements)
         if not value.requires_grad:
             raise LossError(f"{name}.elementwise has no gradient: its result does not depend on e.log_p.")
-        (gradient,) = torch.autograd.grad(value, logits)
+        (gradient,) = torch.autograd.grad(value, prediction)
     except UserError:
         raise
     except Exception as error:
@@ -291,3 +292,28 @@ def check_loss(loss: Loss) -> None:
             f"{name}.elementwise gives NaN or infinity (loss or gradient) for log-probabilities from -30 to 0; "
             "clamp before taking powers or logarithms, e.g. e.log_p.clamp(max=-1e-6)."
         )
+
+
+def _known_elements(loss: Loss, kind: Kind) -> tuple[Tensor, Elements]:
+    """What a model of this kind could have predicted, and the 64 elements that it gives."""
+    if kind == "text":
+        logits = torch.cat([torch.linspace(-20.0, 20.0, 63), torch.zeros(1)])[:, None] * torch.tensor([1.0, 0.0, -0.5])
+        prediction = logits.requires_grad_(True)
+        target = torch.zeros(64, dtype=torch.int64)
+        log_p = F.log_softmax(prediction, dim=-1).gather(-1, target[:, None]).squeeze(-1)
+    elif kind == "vae":
+        prediction = torch.linspace(-30.0, 10.0, 64).requires_grad_(True)
+        target = torch.ones(64)
+        log_p = -F.binary_cross_entropy_with_logits(prediction, target, reduction="none")
+    else:
+        prediction = torch.linspace(0.0, 7.7, 64).requires_grad_(True)
+        target = torch.zeros(64)
+        log_p = -0.5 * (prediction - target).square()
+    restricted = {"prediction": prediction, "target": target} if loss.needs_logits else {}
+    if loss.needs_logits and kind == "text":
+        restricted["logits"] = prediction
+    if loss.needs_logits and kind == "gmm":
+        del restricted["prediction"]
+    if loss.track == "provenance":
+        restricted["synthetic"] = torch.arange(64) % 2 == 0
+    return prediction, Elements(log_p, _restricted=restricted)

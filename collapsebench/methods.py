@@ -19,7 +19,7 @@ from collapsebench.errors import MethodError, UserError
 from collapsebench.paths import bundled
 
 if TYPE_CHECKING:
-    from collapsebench.losses import Loss
+    from collapsebench.losses import Kind, Loss
 
 CONTROL = "control"
 BASELINES = ("ce", "focal", "tce")  # what a comparison runs unless told otherwise
@@ -60,11 +60,12 @@ def registered_methods() -> dict[str, Path]:
     return {path.parent.name: path for path in sorted(bundled("baselines").glob("*/loss.py"))}
 
 
-def load_method(spec: str | Method | Loss | type[Loss]) -> Method:
+def load_method(spec: str | Method | Loss | type[Loss], kind: Kind = "text") -> Method:
     """Resolve what a user may write for a method, and check its loss on known values.
 
     Args:
         spec: a name, path or import path with parameters; or a `Loss` object or class.
+        kind: of the workload that it will train; matters for losses that look at predictions and targets.
 
     Raises:
         MethodError: it cannot be found or loaded. LossError, UserError: it loads but cannot be used.
@@ -79,7 +80,7 @@ def load_method(spec: str | Method | Loss | type[Loss]) -> Method:
         method = _from_text(spec.strip())
     else:
         raise MethodError(f"a method is text, a Loss or a Loss class; got {type(spec).__name__}.")
-    check_loss(method.make_loss())
+    check_loss(method.make_loss(), kind)
     return method
 
 

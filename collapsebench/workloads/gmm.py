@@ -63,7 +63,8 @@ class Mixture(nn.Module):
         """log p of every point, (n,), as the method's loss sees it.
 
         Its gradient is that of the log-density. Its value is the density relative to a frozen peak, at most 1: the
-        model is sure of a point where its density there is that of the centre of a true component, or higher.
+        model is sure of a point where its density there is that of the centre of a true component, or higher. Such a
+        point has p = 1 and, with cross entropy, a loss of exactly 0: ``reduction=kept`` does not count it.
 
         Args:
             points: (n,). log_peaks: (n,) log-densities that count as certainty, see `log_peaks`.
@@ -146,7 +147,7 @@ class GmmWorkload:
         def batch_loss(batch: TrainingSet, clock: Elements) -> Tensor:
             points = batch.items.to(self.device)
             log_p = model.relative_log_p(points, self.truth.log_peaks(batch.items).to(self.device))
-            restricted = {"target": points, "prediction": log_p} if loss.needs_logits else {}
+            restricted = {"target": points} if loss.needs_logits else {}
             restricted |= synthetic(loss, batch, log_p)
             return method_loss(loss, Elements(log_p, clock.generation, clock.step, clock.total_steps, restricted))
 

@@ -126,11 +126,27 @@ class UNet(Frozen):
 
 
 class NoiseSchedule(Frozen):
-    """DDPM's forward process, and how many of its steps DDIM (η = 0) takes when it samples."""
+    """DDPM's forward process, and how many of its steps DDIM (η = 0) takes when it samples.
+
+    Attributes:
+        beta_end: of the linear schedule. Where the last step is not yet all noise, the first step of a sampler that
+            takes few of them divides by less, and errs less.
+    """
 
     train_steps: int = Field(1000, ge=10)
     beta_schedule: Literal["linear", "squaredcos_cap_v2"] = "linear"
+    beta_end: float = Field(0.02, gt=0, lt=1)
     sample_steps: int = Field(ge=1)
+
+
+class Normalisation(Frozen):
+    """What the network sees of a pixel in [0, 1]: (pixel - mean) / std. The default is the interval [-1, 1].
+
+    Sampling starts from noise around 0: where the mean of the data is far from 0, images begin too bright or too dark.
+    """
+
+    mean: float = Field(0.5, ge=0, le=1)
+    std: float = Field(0.5, gt=0, le=1)
 
 
 class DiffusionSampler(Frozen):
@@ -154,6 +170,7 @@ class DiffusionSettings(_ImageSettings):
     kind: Literal["diffusion"]
     model: UNet
     schedule: NoiseSchedule
+    normalisation: Normalisation = Normalisation(mean=0.5, std=0.5)
     sampler: DiffusionSampler = DiffusionSampler(batch_size=250)
     sigma: float | None = Field(None, gt=0)
     ema_decay: float | None = Field(None, gt=0, lt=1)

@@ -109,7 +109,8 @@ class VaeWorkload:
             return self._objective(model, batch, loss, clock, noise)
 
         schedule = Schedule(self.settings.training, self.policy, generation)
-        return train_model(model, data, schedule, batch_loss, randomness, on_elements)
+        trained = train_model(model, data, schedule, batch_loss, randomness, on_elements)
+        return trained * self.real.items[0].numel()
 
     def _objective(self, model: Vae, batch: TrainingSet, loss: Loss, clock: Elements, noise: torch.Generator) -> Tensor:
         images = _unit(batch.items, self.device)
