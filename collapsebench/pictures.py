@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 COLUMNS, ROWS = 10, 6
 SHOWN = COLUMNS * ROWS
 _GAP = 2
 _PAPER = 255
 _SECONDS_PER_FRAME = 0.7
+_CAPTION = 20  # pixels
 
 
 def grid(images: npt.NDArray[np.uint8]) -> Image.Image:
@@ -56,7 +57,8 @@ def write_animation(grids: Sequence[tuple[str, Image.Image]], path: Path, scale:
 
 def _captioned(caption: str, picture: Image.Image, scale: int) -> Image.Image:
     large = picture.convert("RGB").resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
-    frame = Image.new("RGB", (large.width, large.height + 22), (255, 255, 255))
-    frame.paste(large, (0, 22))
-    ImageDraw.Draw(frame).text((6, 5), caption, fill=(40, 40, 40))
+    frame = Image.new("RGB", (large.width, large.height + 2 * _CAPTION), (255, 255, 255))
+    frame.paste(large, (0, 2 * _CAPTION))
+    font = ImageFont.load_default(size=_CAPTION)
+    ImageDraw.Draw(frame).text((6, _CAPTION // 3), caption, fill=(40, 40, 40), font=font)
     return frame

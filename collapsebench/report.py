@@ -102,10 +102,15 @@ def censored_text(row: dict[str, Any], name: str) -> str:
     return "n/a" if value is None else f"{'≥ ' if row.get(f'{name}_censored') else ''}{value:.2f}"
 
 
+def cost_text(row: dict[str, Any]) -> str:
+    """Fidelity given up at generation 0, in per cent; never minus nothing."""
+    return f"{round(100 * row['generation_0_cost'], 1) + 0.0:.1f} %"
+
+
 def _html(comparison: Comparison, plot: Path, chains: list[Chain], animations: dict[str, Path]) -> str:
     loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
-    environment.globals.update(interval_text=interval_text, censored_text=censored_text)
+    environment.globals.update(interval_text=interval_text, censored_text=censored_text, cost_text=cost_text)
     return environment.get_template("report.html").render(
         comparison=comparison,
         task=comparison.task,

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from collapsebench.progress import Event, Listener
-from collapsebench.report import censored_text, interval_text, records
+from collapsebench.report import censored_text, cost_text, interval_text, records
 
 if TYPE_CHECKING:
     from collapsebench.engines import Cell
@@ -124,7 +124,7 @@ def comparison_table(comparison: Comparison) -> Table:
             escape(interval_text(row, "ratio_ce", tied_mark=True)),
             escape(interval_text(row, "ratio_tce", tied_mark=True)),
             f"{row['auf']:.3f}",
-            f"{100 * row['generation_0_cost']:.1f} %",
+            cost_text(row),
             censored_text(row, "fi_0.9"),
             censored_text(row, "fi_0.5"),
         )

@@ -373,3 +373,37 @@ def test_new_models_differ_by_seed_and_by_nothing_else(workload: DiffusionWorklo
     first, same, other = (workload.new_model(Randomness("tiny-diffusion@1", seed)) for seed in (0, 0, 1))
     assert torch.equal(first.conv_in.weight, same.conv_in.weight)
     assert not torch.equal(first.conv_in.weight, other.conv_in.weight)
+
+
+# What the network sees of a pixel
+
+
+def test_network_sees_pixels_as_the_task_normalises_them(variant: Callable[..., DiffusionWorkload]) -> None:
+    changed = {"workload.normalisation": {"mean": 0.2, "std": 0.25}, "workload.schedule.beta_end": 0.01}
+    workload = variant(**changed)
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def network(noisy: Tensor, steps: Tensor) -> Any:
+        seen.append((noisy, steps))
+        return SimpleNamespace(sample=torch.zeros_like(noisy))
+
+    _, noise = workload._predict(network, workload.real.items[:8], generator())
+    betas = torch.linspace(0.0001, 0.01, TRAIN_STEPS, dtype=torch.float64)
+    kept = (1 - betas).cumprod(0)[seen[0][1]].view(-1, 1, 1, 1)
+    pixels = (seen[0][0] - (1 - kept).sqrt() * noise) / kept.sqrt() * 0.25 + 0.2
+    torch.testing.assert_close(pixels, workload.real.items[:8].double() / 255, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("mean", [0.13, 0.5])
+def test_sampler_returns_to_pixels(variant: Callable[..., DiffusionWorkload], mean: float) -> None:
+    """A network that takes all of its input for noise leaves images of 0, which are pixels of the mean."""
+    workload = variant(**{"workload.normalisation": {"mean": mean, "std": 0.3}})
+
+    class AllNoise(torch.nn.Module):
+        def forward(self, images: Tensor, step: Tensor) -> Any:
+            return SimpleNamespace(sample=images / (1 - kept[int(step)]).sqrt().float())
+
+    betas = torch.linspace(0.0001, 0.02, TRAIN_STEPS, dtype=torch.float64)
+    kept = (1 - betas).cumprod(0)
+    images = workload._denoised(AllNoise(), torch.randn(4, 1, SIDE, SIDE, generator=generator()))
+    assert float((images.float() - 255 * mean).abs().max()) <= 0.51

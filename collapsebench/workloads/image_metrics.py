@@ -23,7 +23,7 @@ _NAMES = {  # extractor: Fréchet distance, kernel distance
     "inception": ("fid", "kid"),
     "efficientnet-lite0": ("fd_efficientnet_lite0", "kd_efficientnet_lite0"),
 }
-_FEW = 1000  # images for what compares every sample with every real image
+_FEW = 2000  # images for what compares every sample with every real image
 
 
 class ImageMetrics:
