@@ -86,7 +86,7 @@ class ClassifierFeatures:
     @torch.inference_mode()
     def class_probabilities(self, features: Tensor) -> Tensor:
         """(n, classes) float64 from features."""
-        return self.model.head(features.to(self.device)).double().softmax(-1).cpu()
+        return self.model.head(features.to(self.device)).cpu().double().softmax(-1)
 
 
 def _unit(images: Tensor, device: torch.device) -> Tensor:

@@ -179,7 +179,7 @@ class DiffusionWorkload:
         for _ in range(_LOOKS):
             for pixels in looked_at.split(self.settings.evaluation.batch_size):
                 predicted, noise = self._predict(model, pixels, generator)
-                squares += float((predicted - noise).double().square().sum())
+                squares += float((predicted - noise).cpu().double().square().sum())
                 n += noise.numel()
         measured = {"noise_rms": Measurement((squares / n) ** 0.5, n), **self.metrics.measure(samples)}
         on_elements(_LOOKS * len(looked_at))

@@ -109,7 +109,7 @@ class GmmWorkload:
         assert isinstance(spec.data, MixtureData)
         self.settings = spec.workload
         self.policy = spec.policy
-        self.device = torch.device(device)
+        self.device = torch.device("cpu" if device == "mps" else device)  # MPS has no float64
         truth = spec.data
         self.truth = Mixture(MixtureModel(weights=truth.weights, means=truth.means, scales=truth.scales))
         self.truth.requires_grad_(False)

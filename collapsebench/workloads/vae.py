@@ -170,18 +170,18 @@ class VaeWorkload:
         for batch, epsilon in zip(pixels.split(size), noise.split(size), strict=True):
             images = _unit(batch, self.device)
             logits, kl = _forward(model, images, epsilon.to(self.device))
-            rebuilt = -_pixel_log_p(logits, images).double().flatten(1).sum(1)
-            parts.append(torch.stack([rebuilt, kl.double()]).cpu())
+            rebuilt = -_pixel_log_p(logits, images).cpu().double().flatten(1).sum(1)
+            parts.append(torch.stack([rebuilt, kl.cpu().double()]))
         means = torch.cat(parts, 1).mean(1)
         return float(means[0]), float(means[1])
 
     def floors(self) -> dict[str, float]:
         """Images of independent pixels; for the ELBO, their likelihood under each pixel's mean."""
-        means = (_unit(self.data.train.pixels, self.device).double().mean(0)).clamp(1e-3, 1 - 1e-3)
+        means = (self.data.train.pixels.double() / 255).mean(0).clamp(1e-3, 1 - 1e-3)
         logits = means.log() - (-means).log1p()
         found = self.metrics.floors()
         for name, split in (("negative_elbo", self.data.test), ("selection_negative_elbo", self.data.selection)):
-            images = _unit(split.pixels, self.device).double()
+            images = split.pixels.double() / 255
             found[name] = float(-_pixel_log_p(logits.expand_as(images), images).flatten(1).sum(1).mean())
         return found
 
