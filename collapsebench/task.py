@@ -117,7 +117,8 @@ class Task:
     Attributes:
         spec: the validated content of the file, reduced to the budget.
         path: the YAML file; the paths in it are relative to its folder.
-        budget: share of the task's updates, training samples and measured samples; 1 is the task itself.
+        budget: share of the task's updates, training samples, measured samples and sampling steps; 1 is the task
+            itself.
         resources: data and weights that the user has already.
     """
 
@@ -166,7 +167,7 @@ def load_task(name: str | Path | Task, budget: float = 1.0, resources: Resources
     """Load a registered task, or a task from a path to a YAML file.
 
     Args:
-        budget: share of the task's updates and samples to run it with, for trying out what would take too long;
+        budget: share of the task's updates, samples and sampling steps, for trying out what would take too long;
             the results have an id of their own and no meaning beside those of the whole task.
         resources: data and weights that need not be downloaded.
 
@@ -205,6 +206,9 @@ def _reduced(spec: TaskSpec, budget: float) -> TaskSpec:
     if settings.kind in ("vae", "diffusion"):
         evaluation = settings.evaluation
         changes["evaluation"] = evaluation.model_copy(update={"samples": share(evaluation.samples, 16)})
+    if settings.kind == "diffusion":
+        steps = {"sample_steps": share(settings.schedule.sample_steps, 4)}
+        changes["schedule"] = settings.schedule.model_copy(update=steps)
     policy = spec.policy.model_copy(update={"size": share(spec.policy.size, 16)})
     return spec.model_copy(update={"policy": policy, "workload": settings.model_copy(update=changes)})
 

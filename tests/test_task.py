@@ -194,6 +194,24 @@ def test_digest_does_not_depend_on_the_place_or_layout_of_the_file(tmp_path: Pat
     assert load_task(file).sha256 == load_task(tiny).sha256
 
 
+# A share of the budget
+
+
+def test_reduced_task_has_less_of_everything_that_costs_and_an_id_of_its_own() -> None:
+    whole, part = load_task("diffusion-cifar10"), load_task("diffusion-cifar10", 0.01)
+    assert part.id == "diffusion-cifar10@1+budget-0.01"
+    assert part.sha256 != whole.sha256
+    spec = part.spec.workload
+    assert (spec.training.first.updates, spec.training.later.updates) == (2000, 200)
+    assert (part.spec.policy.size, spec.evaluation.samples, spec.schedule.sample_steps) == (450, 100, 4)
+    assert load_task("diffusion-cifar10", 1.0).sha256 == whole.sha256
+
+
+def test_reduced_task_keeps_a_little_of_everything() -> None:
+    spec = load_task("diffusion-cifar10", 1e-6).spec
+    assert (spec.workload.training.first.updates, spec.policy.size, spec.workload.evaluation.samples) == (1, 16, 16)
+
+
 # Every registered task
 
 
