@@ -92,7 +92,7 @@ class DiffusionWorkload:
         noise = randomness.generator(generation, "noise")
         average = None
         if self.settings.ema_decay is not None:
-            average = EMAModel(model.parameters(), decay=self.settings.ema_decay, foreach=True)
+            average = EMAModel(model.parameters(), decay=self.settings.ema_decay)
 
         def batch_loss(batch: TrainingSet, clock: Elements) -> Tensor:
             return self._objective(model, batch, loss, clock, noise)
