@@ -17,6 +17,7 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import FrameType
 from typing import Any, Literal
 
 from collapsebench.artifacts import RunDirectory
@@ -154,16 +155,39 @@ def run_cells(cells: Sequence[Cell], engine: Engine, workers: int | None, listen
 
 def _run_inline(cells: Sequence[Cell], listener: Listener) -> None:
     failures = []
-    for cell in cells:
-        try:
-            run_cell(cell, listener)
-        except RunError as error:
-            failures.append(f"{cell}: {error}")
-        except CollapsebenchError:
-            raise
-        except Exception as error:
-            failures.append(f"{cell}: {_in_one_line(error)}")
+    with _noticing_ctrl_c() as noticed:
+        for cell in cells:
+            try:
+                run_cell(cell, listener)
+            except RunError as error:
+                failures.append(f"{cell}: {error}")
+            except CollapsebenchError:
+                raise
+            except Exception as error:
+                if noticed:
+                    raise KeyboardInterrupt from error
+                failures.append(f"{cell}: {_in_one_line(error)}")
     raise_failures(failures)
+
+
+@contextmanager
+def _noticing_ctrl_c() -> Iterator[list[int]]:
+    """Remember that Ctrl-C was pressed: compiled code that it interrupts (safetensors) raises something else."""
+    noticed: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield noticed
+        return
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        noticed.append(number)
+        signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGINT, handler)
+    try:
+        yield noticed
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def raise_failures(failures: list[str]) -> None:

@@ -82,9 +82,11 @@ def test_every_method_has_an_animation_with_one_frame_per_generation(images) -> 
 
 
 def test_grid_of_a_generation_has_the_images_of_all_columns_and_rows(images) -> None:
+    """Diffusion models draw no more of them than are measured, here 40: each takes many passes."""
     folder, _ = images
+    rows = ROWS if "vae" in folder.name else 4
     with Image.open(folder / "ce" / "seed-0" / "gen-0" / "samples.png") as grid:
-        assert grid.size == (COLUMNS * 14 + 2, ROWS * 14 + 2)
+        assert grid.size == (COLUMNS * 14 + 2, rows * 14 + 2)
         assert grid.mode == "L"
 
 

@@ -64,6 +64,33 @@ def test_ctrl_c_leaves_a_resumable_run_and_no_process(slow: Path, tmp_path: Path
     check_resumed(slow, tmp_path)
 
 
+def interrupted_in_compiled_code() -> None:
+    """The second generation is saved by code that turns Ctrl-C into an error of its own."""
+    from collapsebench import loop
+
+    original, calls = loop.save_file, []
+
+    def dying(*arguments: object) -> None:
+        calls.append(1)
+        if len(calls) == 2:
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(1)
+            except KeyboardInterrupt:
+                raise ValueError("could not determine the shape") from None
+        original(*arguments)
+
+    loop.save_file = dying
+
+
+def test_ctrl_c_that_a_library_turns_into_another_error_is_still_ctrl_c(slow: Path, tmp_path: Path) -> None:
+    arguments = [str(a) for a in with_methods(slow, "ce,tce", "runs", "--engine", "inline")]
+    command = Command(arguments, tmp_path, interrupted_in_compiled_code)
+    finished = command.finished()
+    check_stopped(finished.code, finished.err, command.process.pid)
+    assert "tce seed 0" not in finished.err
+
+
 @pytest.fixture
 def with_workers(slow: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """A comparison in worker processes, as started from a shell."""
@@ -75,6 +102,8 @@ def with_workers(slow: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # A background job of a shell ignores the signal, and its children do.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     yield process
     if not group_is_gone(process.pid):
