@@ -88,6 +88,7 @@ class RunDirectory:
             }
         else:
             expected = json.loads(json.dumps(identity))
+            # An identity may gain a key: runs from before have it empty.
             different = [key for key, value in expected.items() if found.get(key, []) != value]
             if different:
                 raise UserError(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
 import sys
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
@@ -37,16 +40,14 @@ OutOption = Annotated[Path, typer.Option("--out", help="Directory of all runs; f
 GenerationsOption = Annotated[int | None, typer.Option(help="Last generation; the task's horizon when absent.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 BudgetOption = Annotated[
-    float, typer.Option(help="Share of the task's updates and samples, to try out what would take too long.")
+    float,
+    typer.Option(help="Share of the task's updates, samples and sampling steps, to try out what would take too long."),
 ]
 DataOption = Annotated[
     Path | None, typer.Option("--data", help="Folder that holds the task's data already; nothing is downloaded.")
 ]
 InceptionOption = Annotated[
     str | None, typer.Option(help="File or folder of the Inception network of FID; none: do not measure FID.")
-]
-FeaturesOption = Annotated[
-    str | None, typer.Option(help="efficientnet-lite0: measure images in its features, too; never scored.")
 ]
 DirectoryArgument = Annotated[
     Path, typer.Argument(metavar="DIR", help="A directory of runs (--out of run or compare).")
@@ -67,6 +68,43 @@ class What(StrEnum):
 
     TASKS = "tasks"
     METHODS = "methods"
+
+
+class FeaturesName(StrEnum):
+    """Further networks to measure images with."""
+
+    EFFICIENTNET_LITE0 = "efficientnet-lite0"
+
+
+FeaturesOption = Annotated[
+    FeaturesName | None, typer.Option(help="Measure images in the features of this network, too; never scored.")
+]
+
+
+def on_task(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn a function of a loaded `Task` and its own options into a command that also takes those of any task."""
+
+    def with_options(
+        task: TaskArgument,
+        *,
+        budget: BudgetOption = 1.0,
+        data: DataOption = None,
+        inception: InceptionOption = None,
+        features: FeaturesOption = None,
+        **own: Any,
+    ) -> None:
+        command(_load(task, budget, _resources(data, inception, features)), **own)
+
+    outer, inner = inspect.signature(with_options, eval_str=True), inspect.signature(command)
+    hints = get_type_hints(command, localns={"Task": object}, include_extras=True)  # Task is imported late
+    own = [p.replace(annotation=hints[p.name], kind=p.KEYWORD_ONLY) for p in list(inner.parameters.values())[1:]]
+    first, *common = [p for p in outer.parameters.values() if p.kind != p.VAR_KEYWORD]
+    signature = inspect.Signature([first, *own, *common])
+    functools.update_wrapper(with_options, command)
+    del with_options.__wrapped__  # type: ignore[attr-defined]
+    with_options.__signature__ = signature  # type: ignore[attr-defined]
+    with_options.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
+    return with_options
 
 
 @app.callback(invoke_without_command=True)
@@ -109,30 +147,28 @@ def show(task: TaskArgument) -> None:
 
 
 @app.command()
+@on_task
 def run(
-    task: TaskArgument,
+    task: Task,
     method: Annotated[str, typer.Option(help="tce, tce:gamma=0.8, my_loss.py:MyLoss, package.module:MyLoss")],
     seed: Annotated[int, typer.Option(help="Any integer ≥ 0.")] = 0,
     out: OutOption = Path("runs"),
     generations: GenerationsOption = None,
     device: DeviceOption = "auto",
-    budget: BudgetOption = 1.0,
-    data: DataOption = None,
-    inception: InceptionOption = None,
-    features: FeaturesOption = None,
 ) -> None:
     """Run one chain of generations: one task, one method, one seed."""
     from collapsebench.api import plan
 
-    cells = plan(_load(task, budget, _resources(data, inception, features)), [method], [seed], out, generations, device)
+    cells = plan(task, [method], [seed], out, generations, device)
     _run(cells, "inline")
     _print_last_metrics(cells[0])
     typer.echo(f"Artefacts: {cells[0].directory.path}")
 
 
 @app.command()
+@on_task
 def compare(
-    task: TaskArgument,
+    task: Task,
     methods: Annotated[str, typer.Option(help="Comma-separated; a parameter's comma joins the method before it.")] = (
         "ce,focal,tce"
     ),
@@ -143,18 +179,13 @@ def compare(
     engine: Annotated[
         EngineName, typer.Option(help="Where cells run: this process, local workers, or Ray ($RAY_ADDRESS).")
     ] = (EngineName.AUTO),
-    budget: BudgetOption = 1.0,
-    data: DataOption = None,
-    inception: InceptionOption = None,
-    features: FeaturesOption = None,
 ) -> None:
     """Run the missing cells of methods × seeds, then compare the methods."""
     from collapsebench.api import comparison_of, plan, require_calibrated
 
-    loaded = _load(task, budget, _resources(data, inception, features))
-    require_calibrated(loaded)
-    chosen = list(loaded.spec.seeds) if seeds is None else _integers(seeds)
-    cells = plan(loaded, split_methods(methods), chosen, out, generations, device)
+    require_calibrated(task)
+    chosen = list(task.spec.seeds) if seeds is None else _integers(seeds)
+    cells = plan(task, split_methods(methods), chosen, out, generations, device)
     _run(cells, engine.value)
     _report(comparison_of(cells))
 
@@ -230,14 +261,12 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _resources(data: Path | None, inception: str | None, features: str | None = None) -> Resources:
+def _resources(data: Path | None, inception: str | None, features: FeaturesName | None = None) -> Resources:
     from collapsebench.resources import Resources
 
     if data is not None and not data.is_dir():
         raise UserError(f"--data {data}: no such folder.")
-    if features not in (None, "efficientnet-lite0"):
-        raise UserError(f"--features {features!r} is not allowed; the only further network is efficientnet-lite0.")
-    wanted = () if features is None else (features,)
+    wanted = () if features is None else (features.value,)
     return Resources.model_validate({"data": data and data.absolute(), "inception": inception, "features": wanted})
 
 

@@ -17,7 +17,7 @@ _SHOWN_TEXTS = 3
 
 
 @dataclass(frozen=True)
-class Chain:
+class ShownChain:
     """The chain of one method that is shown.
 
     Attributes:
@@ -35,7 +35,7 @@ def shown_seed(comparison: Comparison) -> int:
     return min(cell["about"]["seed"] for cell in comparison.cells)
 
 
-def shown_chains(comparison: Comparison) -> list[Chain]:
+def shown_chains(comparison: Comparison) -> list[ShownChain]:
     """One chain per method, in the order of the table."""
     seed = shown_seed(comparison)
     chosen = {c["label"]: Path(c["path"]) for c in comparison.cells if c["about"]["seed"] == seed}
@@ -50,11 +50,11 @@ def shown_chains(comparison: Comparison) -> list[Chain]:
                 folders.append(None)
                 break
             folders.append(store.generation(g))
-        chains.append(Chain(method, store.path.parent.name, folders))
+        chains.append(ShownChain(method, store.path.parent.name, folders))
     return chains
 
 
-def texts(chains: list[Chain]) -> list[dict[str, Any]]:
+def texts(chains: list[ShownChain]) -> list[dict[str, Any]]:
     """The first excerpts of every generation of every method; empty for tasks that are not about text."""
     if not _has(chains, "samples.json"):
         return []
@@ -73,7 +73,7 @@ def texts(chains: list[Chain]) -> list[dict[str, Any]]:
     ]
 
 
-def image_rows(chains: list[Chain]) -> list[dict[str, Any]]:
+def image_rows(chains: list[ShownChain]) -> list[dict[str, Any]]:
     """Rows of generations × methods, each cell the images made from the same noise; empty for other tasks."""
     if not _has(chains, "samples.png"):
         return []
@@ -91,7 +91,7 @@ def image_rows(chains: list[Chain]) -> list[dict[str, Any]]:
     return rows
 
 
-def write_animations(chains: list[Chain], folder: Path) -> dict[str, Path]:
+def write_animations(chains: list[ShownChain], folder: Path) -> dict[str, Path]:
     """Write one animated WebP over the generations per method; nothing for tasks without images.
 
     Returns:
@@ -110,7 +110,7 @@ def write_animations(chains: list[Chain], folder: Path) -> dict[str, Path]:
     return written
 
 
-def densities(chains: list[Chain]) -> dict[str, list[dict[str, list[float]]]]:
+def densities(chains: list[ShownChain]) -> dict[str, list[dict[str, list[float]]]]:
     """Density curves of every method by generation; empty for tasks that are not mixtures."""
     if not _has(chains, "density.json"):
         return {}
@@ -124,5 +124,5 @@ def densities(chains: list[Chain]) -> dict[str, list[dict[str, list[float]]]]:
     }
 
 
-def _has(chains: list[Chain], name: str) -> bool:
+def _has(chains: list[ShownChain], name: str) -> bool:
     return any(folder is not None and (folder / name).is_file() for chain in chains for folder in chain.generations)

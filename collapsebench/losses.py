@@ -309,11 +309,11 @@ def _known_elements(loss: Loss, kind: Kind) -> tuple[Tensor, Elements]:
         prediction = torch.linspace(0.0, 7.7, 64).requires_grad_(True)
         target = torch.zeros(64)
         log_p = -0.5 * (prediction - target).square()
-    restricted = {"prediction": prediction, "target": target} if loss.needs_logits else {}
-    if loss.needs_logits and kind == "text":
-        restricted["logits"] = prediction
-    if loss.needs_logits and kind == "gmm":
-        del restricted["prediction"]
+    restricted = {}
+    if loss.needs_logits:
+        restricted["target"] = target
+        restricted |= {} if kind == "gmm" else {"prediction": prediction}
+        restricted |= {"logits": prediction} if kind == "text" else {}
     if loss.track == "provenance":
         restricted["synthetic"] = torch.arange(64) % 2 == 0
     return prediction, Elements(log_p, _restricted=restricted)

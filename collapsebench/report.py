@@ -13,7 +13,7 @@ import pandas as pd
 
 from collapsebench import __version__
 from collapsebench.artifacts import write_atomically
-from collapsebench.gallery import Chain, densities, image_rows, shown_chains, shown_seed, texts, write_animations
+from collapsebench.gallery import ShownChain, densities, image_rows, shown_chains, shown_seed, texts, write_animations
 from collapsebench.metrics.catalogue import METRICS
 from collapsebench.scoring.comparison import HEADLINE, Comparison
 
@@ -107,7 +107,7 @@ def cost_text(row: dict[str, Any]) -> str:
     return f"{round(100 * row['generation_0_cost'], 1) + 0.0:.1f} %"
 
 
-def _html(comparison: Comparison, plot: Path, chains: list[Chain], animations: dict[str, Path]) -> str:
+def _html(comparison: Comparison, plot: Path, chains: list[ShownChain], animations: dict[str, Path]) -> str:
     loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
     environment.globals.update(interval_text=interval_text, censored_text=censored_text, cost_text=cost_text)
@@ -132,7 +132,7 @@ def _html(comparison: Comparison, plot: Path, chains: list[Chain], animations: d
     )
 
 
-def _density_plot(chains: list[Chain]) -> str | None:
+def _density_plot(chains: list[ShownChain]) -> str | None:
     curves = densities(chains)
     if not curves:
         return None

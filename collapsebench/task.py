@@ -167,6 +167,7 @@ def load_task(name: str | Path | Task, budget: float = 1.0, resources: Resources
     """Load a registered task, or a task from a path to a YAML file.
 
     Args:
+        name: its name or path; a loaded task is returned as it is.
         budget: share of the task's updates, samples and sampling steps, for trying out what would take too long;
             the results have an id of their own and no meaning beside those of the whole task.
         resources: data and weights that need not be downloaded.

@@ -179,7 +179,7 @@ def test_part_of_the_budget_has_a_name_of_its_own_and_says_so(tmp_path: Path) ->
         (["--data", "absent"], "--data absent: no such folder"),
         (["--data", "."], "--data cannot be given for tiny-vae@1"),
         (["--inception", "none"], "--inception cannot be given for tiny-vae@1"),
-        (["--features", "resnet"], "--features 'resnet' is not allowed"),
+        (["--features", "resnet"], "'resnet' is not one of 'efficientnet-lite0'"),
     ],
 )
 def test_option_that_does_not_fit_is_one_message_and_exit_code_2(tmp_path: Path, options: list[str], told: str) -> None:

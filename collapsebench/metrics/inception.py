@@ -50,10 +50,7 @@ def inception_file(path: Path | None = None) -> Path:
     else:
         file = given / FILE if given.is_dir() else given
         if not file.is_file() or file.name != FILE:  # clean-fid looks for a file of this name
-            raise DataError(
-                f"{given} is neither a file called {FILE} nor a folder that holds one; give one of them with "
-                "--inception or $COLLAPSEBENCH_INCEPTION."
-            )
+            raise DataError(f"{given} is neither a file called {FILE} nor a folder that holds one. {_HELP}")
     _check(file)
     return file
 

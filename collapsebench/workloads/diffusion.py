@@ -20,7 +20,7 @@ from collapsebench.workloads import Measurement, OnElements, finite
 from collapsebench.workloads.image_data import ImageData
 from collapsebench.workloads.image_metrics import ImageMetrics
 from collapsebench.workloads.image_settings import DiffusionSettings
-from collapsebench.workloads.training import Schedule, method_loss, synthetic, train_model
+from collapsebench.workloads.training import Schedule, initialised, method_loss, train_model
 
 _LOOKS = 2  # noise levels at which the error on each selection image is measured
 
@@ -48,9 +48,7 @@ class DiffusionWorkload:
         return self.data.listing
 
     def new_model(self, randomness: Randomness) -> UNet2DModel:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(randomness.number(0, "init"))
-            return self._bare_model().to(self.device)
+        return initialised(self._bare_model, randomness, self.device)
 
     def _bare_model(self) -> UNet2DModel:
         size = self.settings.model
@@ -114,11 +112,7 @@ class DiffusionWorkload:
         scale = 2 * (self.settings.sigma or 1.0) ** 2
         predicted, noise = self._predict(model, batch.items, generator)
         log_p = -(predicted - noise).square() / scale
-        restricted = {"prediction": predicted, "target": noise} if loss.needs_logits else {}
-        elements = Elements(
-            log_p, clock.generation, clock.step, clock.total_steps, restricted | synthetic(loss, batch, log_p)
-        )
-        return scale * method_loss(loss, elements)
+        return scale * method_loss(loss, log_p, batch, clock, prediction=predicted, target=noise)
 
     def _predict(self, model: UNet2DModel, pixels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Add noise of random strength to images; return the model's prediction of it, and the noise itself."""

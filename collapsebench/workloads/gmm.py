@@ -19,7 +19,7 @@ from collapsebench.seeding import Randomness
 from collapsebench.task import Task
 from collapsebench.workloads import Measurement, OnElements, finite
 from collapsebench.workloads.gmm_settings import GmmSettings, MixtureModel
-from collapsebench.workloads.training import Schedule, method_loss, synthetic, train_model
+from collapsebench.workloads.training import Schedule, method_loss, train_model
 
 _NODES = 20_001  # of the quadrature over the truth's support
 _REACH = 12.0  # standard deviations around the outermost components
@@ -147,9 +147,7 @@ class GmmWorkload:
         def batch_loss(batch: TrainingSet, clock: Elements) -> Tensor:
             points = batch.items.to(self.device)
             log_p = model.relative_log_p(points, self.truth.log_peaks(batch.items).to(self.device))
-            restricted = {"target": points} if loss.needs_logits else {}
-            restricted |= synthetic(loss, batch, log_p)
-            return method_loss(loss, Elements(log_p, clock.generation, clock.step, clock.total_steps, restricted))
+            return method_loss(loss, log_p, batch, clock, target=points)
 
         schedule = Schedule(self.settings.training, self.policy, generation)
         return train_model(model, data, schedule, batch_loss, randomness, on_elements)

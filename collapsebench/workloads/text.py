@@ -24,7 +24,7 @@ from collapsebench.workloads import Measurement, OnElements, finite
 from collapsebench.workloads.text_data import prepared_text, task_splits
 from collapsebench.workloads.text_sampling import sample_continuations
 from collapsebench.workloads.text_settings import TextSettings
-from collapsebench.workloads.training import Schedule, method_loss, synthetic, train_model
+from collapsebench.workloads.training import Schedule, initialised, method_loss, train_model
 
 _EXCERPTS = 8
 
@@ -43,9 +43,7 @@ class TextWorkload:
         self.data_sha256 = self.text.sha256
 
     def new_model(self, randomness: Randomness) -> PreTrainedModel:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(randomness.number(0, "init"))
-            return self._bare_model().to(self.device)
+        return initialised(self._bare_model, randomness, self.device)
 
     def _bare_model(self) -> PreTrainedModel:
         size = self.settings.model
@@ -93,15 +91,14 @@ class TextWorkload:
         target = tokens[:, 1:]
         hidden = model.base_model(tokens, use_cache=False).last_hidden_state[:, :-1]
         head = model.get_output_embeddings().weight
-        restricted: dict[str, Tensor] = {}
+        seen: dict[str, Tensor] = {}
         if loss.needs_logits:
             logits = (hidden @ head.T).float()
             log_p = logits.log_softmax(-1).gather(-1, target.unsqueeze(-1)).squeeze(-1)
-            restricted |= {"logits": logits, "prediction": logits, "target": target}
+            seen = {"logits": logits, "prediction": logits, "target": target}
         else:
             log_p = token_log_probs(hidden, head, target)
-        restricted |= synthetic(loss, batch, log_p)
-        return method_loss(loss, Elements(log_p, clock.generation, clock.step, clock.total_steps, restricted))
+        return method_loss(loss, log_p, batch, clock, **seen)
 
     def sample(
         self,

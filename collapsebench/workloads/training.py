@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from collapsebench.workloads.training_settings import Stage, Training
 _HEALTH_CHECK = 25  # updates between looks at whether training is still finite
 
 BatchLoss = Callable[[TrainingSet, Elements], Tensor]
+Model = TypeVar("Model", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -87,29 +89,38 @@ def train_model(
     return updates * training.batch_size
 
 
-def method_loss(loss: Loss, elements: Elements) -> Tensor:
+def method_loss(loss: Loss, log_p: Tensor, batch: TrainingSet, clock: Elements, **seen: Tensor) -> Tensor:
     """The method's loss on a batch, reduced as it declares.
+
+    Args:
+        log_p: of the elements of the batch, first dimension (n,) items.
+        batch: the items, whose provenance becomes `Elements.synthetic` for losses of that track.
+        clock: generation and step, as `train_model` gives them.
+        seen: what losses with ``needs_logits`` may look at: ``prediction``, ``target``, ``logits``.
 
     Raises:
         LossError: the loss breaks its contract, or raises.
     """
+    restricted = dict(seen) if loss.needs_logits else {}
+    if loss.track == "provenance":
+        made = (batch.made_by != REAL).to(log_p.device)
+        restricted["synthetic"] = made.view(-1, *[1] * (log_p.dim() - 1)).expand_as(log_p)
     try:
-        return loss_of_elements(loss, elements)
+        return loss_of_elements(loss, Elements(log_p, clock.generation, clock.step, clock.total_steps, restricted))
     except UserError:
         raise
     except Exception as error:
         raise LossError(
-            f"{type(loss).__name__}.elementwise failed in generation {elements.generation}, update {elements.step}: "
+            f"{type(loss).__name__}.elementwise failed in generation {clock.generation}, update {clock.step}: "
             f"{type(error).__name__}: {error}."
         ) from error
 
 
-def synthetic(loss: Loss, batch: TrainingSet, log_p: Tensor) -> dict[str, Tensor]:
-    """`Elements.synthetic`, for the losses that may see it: (n, …) bool of the shape of the log-probabilities."""
-    if loss.track != "provenance":
-        return {}
-    made = (batch.made_by != REAL).to(log_p.device)
-    return {"synthetic": made.view(-1, *[1] * (log_p.dim() - 1)).expand_as(log_p)}
+def initialised(make: Callable[[], Model], randomness: Randomness, device: torch.device) -> Model:
+    """A model as `make` makes it, with initial weights that depend on the seed alone; global state is kept."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(randomness.number(0, "init"))
+        return make().to(device)
 
 
 def _epochs(n: int, total: int, generator: torch.Generator) -> Tensor:

@@ -21,7 +21,7 @@ from collapsebench.workloads import Measurement, OnElements, finite
 from collapsebench.workloads.image_data import ImageData
 from collapsebench.workloads.image_metrics import ImageMetrics
 from collapsebench.workloads.image_settings import ConvVae, VaeSettings
-from collapsebench.workloads.training import Schedule, method_loss, synthetic, train_model
+from collapsebench.workloads.training import Schedule, initialised, method_loss, train_model
 
 
 class Vae(nn.Module):
@@ -79,9 +79,7 @@ class VaeWorkload:
         return self.data.listing
 
     def new_model(self, randomness: Randomness) -> Vae:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(randomness.number(0, "init"))
-            return self._bare_model().to(self.device)
+        return initialised(self._bare_model, randomness, self.device)
 
     def _bare_model(self) -> Vae:
         return Vae(self.settings.model, self.data.channels, self.settings.image_size)
@@ -116,12 +114,9 @@ class VaeWorkload:
         images = _unit(batch.items, self.device)
         epsilon = torch.randn(len(images), self.settings.model.latent, generator=noise).to(self.device)
         logits, kl = _forward(model, images, epsilon)
-        restricted = {"prediction": logits, "target": images} if loss.needs_logits else {}
         log_p = _pixel_log_p(logits, images)
-        elements = Elements(
-            log_p, clock.generation, clock.step, clock.total_steps, restricted | synthetic(loss, batch, log_p)
-        )
-        return images[0].numel() * method_loss(loss, elements) + kl.mean()
+        value = method_loss(loss, log_p, batch, clock, prediction=logits, target=images)
+        return images[0].numel() * value + kl.mean()
 
     def sample(
         self, model: Vae, prompts: TrainingSet, generation: int, randomness: Randomness, on_elements: OnElements

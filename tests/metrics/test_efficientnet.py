@@ -124,5 +124,5 @@ def test_a_missing_package_is_said(package: str, monkeypatch: pytest.MonkeyPatch
 @installed
 def test_other_weights_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(efficientnet, "_SHA256", "0" * 64)
-    with pytest.raises(DataError, match="other weights"):
+    with pytest.raises(DataError, match="is not network efficientnet-lite0 as expected"):
         EfficientNetLite0Features()
