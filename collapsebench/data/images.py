@@ -231,7 +231,7 @@ def _downloaded(name: str, root: Path | None) -> Path:
         getattr(datasets, name)(str(folder), train=True, download=True)
     except (OSError, RuntimeError) as error:
         raise DataError(
-            f"{name} is not in {folder} and cannot be downloaded ({error}). Without a network, give a folder that "
+            f"{name} is not in {folder} and cannot be downloaded ({' '.join(str(error).split())}). Without a network, give a folder that "
             "holds it with --data PATH."
         ) from error
     return folder
