@@ -230,8 +230,9 @@ def _downloaded(name: str, root: Path | None) -> Path:
     try:
         getattr(datasets, name)(str(folder), train=True, download=True)
     except (OSError, RuntimeError) as error:
+        told = " ".join(str(error).split())
         raise DataError(
-            f"{name} is not in {folder} and cannot be downloaded ({' '.join(str(error).split())}). Without a network, give a folder that "
-            "holds it with --data PATH."
+            f"{name} is not in {folder} and cannot be downloaded ({told}). Without a network, give a folder that holds "
+            "it with --data PATH."
         ) from error
     return folder
