@@ -48,12 +48,13 @@ class RunDirectory:
         return self.path / f"gen-{g}"
 
     @contextmanager
-    def opened(self, identity: dict[str, Any], task_file: Path, circumstances: dict[str, Any]) -> Iterator[None]:
+    def opened(self, identity: dict[str, Any], origin: dict[str, Any], circumstances: dict[str, Any]) -> Iterator[None]:
         """Lock the directory and write ``run.json``, or check that it belongs to the same run.
 
         Args:
             identity: what decides the results (task, method, seed); a directory of another identity is refused.
-            task_file: where the task was read from; scoring looks there for tasks that are not registered.
+            origin: where task and method come from (``task_file``, ``loss``, ``description``), as of the first session.
+                Scoring looks there for tasks that are not registered, submissions name the loss by it.
             circumstances: machine and versions, written when the run starts; a later session that differs is added
                 under ``resumed``.
 
@@ -70,19 +71,19 @@ class RunDirectory:
                 f"{self.path} is in use by another process. Wait for it, or use another --out directory."
             ) from None
         try:
-            self._write_or_check(identity, task_file, circumstances)
+            self._write_or_check(identity, origin, circumstances)
             yield
         finally:
             lock.release()
 
-    def _write_or_check(self, identity: dict[str, Any], task_file: Path, circumstances: dict[str, Any]) -> None:
+    def _write_or_check(self, identity: dict[str, Any], origin: dict[str, Any], circumstances: dict[str, Any]) -> None:
         file = self.path / "run.json"
         found = _read_json(file)
         if found is None:
             content = {
                 "schema_version": SCHEMA_VERSION,
                 **identity,
-                "task_file": str(task_file),
+                **origin,
                 "circumstances": circumstances,
                 "resumed": [],
             }

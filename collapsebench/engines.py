@@ -102,7 +102,12 @@ def run_cell(cell: Cell, listener: Listener = silent) -> None:
     }
     store = cell.directory
     about = circumstances(cell.device, cell.task.spec.threads)
-    with store.opened(identity, cell.task.path, about):
+    origin = {
+        "task_file": str(cell.task.path),
+        "loss": cell.method.loss,
+        "description": cell.method.description,
+    }
+    with store.opened(identity, origin, about):
         Chain(cell.task, cell.method, cell.seed, workload, store, listener).run(cell.generations)
 
 

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from collapsebench import __version__
 from collapsebench.errors import UserError
 
 # Packages whose version can change a result.
@@ -22,6 +23,9 @@ def package_versions(names: tuple[str, ...] = PACKAGES) -> dict[str, str | None]
     """Installed versions; None for what is not installed."""
     found: dict[str, str | None] = {}
     for name in names:
+        if name == "collapsebench":  # may run from a checkout that is not installed
+            found[name] = __version__
+            continue
         try:
             found[name] = version(name)
         except PackageNotFoundError:
@@ -60,6 +64,7 @@ def circumstances(device: str, threads: int) -> dict[str, Any]:
         "platform": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
         "gpu": gpu,
+        "precision": f"float32, matrix products {torch.get_float32_matmul_precision()}",
         "threads": threads,
         "git": git_state(),
     }

@@ -38,6 +38,9 @@ class Method:
         name: what tables show, e.g. ``tce:gamma=0.8`` or ``MyLoss``.
         id: directory name; contains a digest of the source unless the method is registered.
         spec: the text that loads it again in another process; None for a class that only lives in this one.
+        loss: the class, named without parameters and without this machine's folders: ``tce``, ``my_loss.py:MyLoss``,
+            ``my_package.losses:MyLoss``; None as for `spec`.
+        description: docstring of the class; empty when it has none of its own.
         parameters: all parameters of the loss, defaults included.
         source_sha256: digest of the file (or class) that defines it.
         real_data: True for the control: every generation trains on real data.
@@ -48,6 +51,8 @@ class Method:
     name: str
     id: str
     spec: str | None
+    loss: str | None
+    description: str
     parameters: dict[str, Any]
     source_sha256: str
     real_data: bool
@@ -95,11 +100,11 @@ def _from_text(spec: str) -> Method:
         if parameters:
             raise MethodError("control takes no parameters: it is ce on real data in every generation.")
         loss_class, source = _class_in(registered_methods()["ce"], None)
-        return _method(CONTROL, CONTROL, spec, loss_class, {}, source)
+        return _method(CONTROL, CONTROL, spec, CONTROL, loss_class, {}, source)
     registered = registered_methods()
     if target in registered:
         loss_class, source = _class_in(registered[target], None)
-        return _method(target, target, spec, loss_class, parameters, source)
+        return _method(target, target, spec, target, loss_class, parameters, source)
     if ":" not in target and target.endswith(".py"):
         raise MethodError(f"{target!r} names a file but no class; write {target}:ClassName.")
     if ":" not in target:
@@ -109,9 +114,10 @@ def _from_text(spec: str) -> Method:
         path = Path(place).expanduser()
         loss_class, source = _class_in(path, class_name)
         spec = f"{path.resolve()}:{class_name}" + spec.removeprefix(target)
+        target = f"{path.name}:{class_name}"
     else:
         loss_class, source = _class_of(_import(place), class_name, place)
-    return _method(class_name, f"{class_name}-{source[:8]}", spec, loss_class, parameters, source)
+    return _method(class_name, f"{class_name}-{source[:8]}", spec, target, loss_class, parameters, source)
 
 
 def _split(spec: str) -> tuple[str, dict[str, str]]:
@@ -139,7 +145,7 @@ def _from_entry_point(name: str, spec: str, parameters: dict[str, str]) -> Metho
         raise MethodError(f"method {name!r} is offered by several installed packages: {[e.value for e in found]}.")
     (entry,) = found
     loss_class, source = _class_of(_import(entry.module), entry.attr, entry.module)
-    return _method(name, f"{name}-{source[:8]}", spec, loss_class, parameters, source)
+    return _method(name, f"{name}-{source[:8]}", spec, f"{entry.module}:{entry.attr}", loss_class, parameters, source)
 
 
 def _from_object(loss: Loss | type[Loss]) -> Method:
@@ -152,11 +158,17 @@ def _from_object(loss: Loss | type[Loss]) -> Method:
     source = hashlib.sha256(text.encode()).hexdigest()
     name = loss_class.__name__
     changed = {k: v for k, v in parameters.items() if v != loss_class.default_parameters().get(k)}
-    return _method(name, f"{name}-{source[:8]}", None, loss_class, changed, source)
+    return _method(name, f"{name}-{source[:8]}", None, None, loss_class, changed, source)
 
 
 def _method(
-    name: str, slug: str, spec: str | None, loss_class: type[Loss], given: dict[str, Any], source: str
+    name: str,
+    slug: str,
+    spec: str | None,
+    target: str | None,
+    loss_class: type[Loss],
+    given: dict[str, Any],
+    source: str,
 ) -> Method:
     loss = loss_class(**given)
     defaults = loss_class.default_parameters()
@@ -166,6 +178,8 @@ def _method(
         name=f"{name}:{suffix}" if suffix else name,
         id=_directory_name(f"{slug}-{suffix}" if suffix else slug),
         spec=spec,
+        loss=target,
+        description=inspect.cleandoc(vars(loss_class).get("__doc__") or ""),
         parameters=loss.parameters,
         source_sha256=source,
         real_data=slug == CONTROL,

@@ -19,6 +19,7 @@ from collapsebench.artifacts import MARKER, RunDirectory, write_atomically, writ
 from collapsebench.errors import RunError, UserError
 
 IDENTITY = {"task": {"id": "t@1"}, "method": {"name": "ce"}, "seed": 0}
+ORIGIN = {"task_file": "task.yaml", "loss": "ce", "description": ""}
 CIRCUMSTANCES = {"packages": {"torch": "1"}}
 FILES = ("model.safetensors", "samples.safetensors", "samples.json", "metrics.json", MARKER)
 
@@ -45,7 +46,7 @@ def flip_bit(file: Path, position: int, bit: int = 0) -> None:
 
 
 def opened(store: RunDirectory, **changes: object):
-    return store.opened(IDENTITY | changes, Path("task.yaml"), CIRCUMSTANCES)
+    return store.opened(IDENTITY | changes, ORIGIN, CIRCUMSTANCES)
 
 
 def test_directory_names_task_method_and_seed(tmp_path: Path) -> None:
@@ -138,7 +139,7 @@ def test_times_are_no_part_of_the_checksums(store: RunDirectory) -> None:
 
 
 def hold(path: str, ready, release) -> None:
-    with RunDirectory(Path(path)).opened(IDENTITY, Path("task.yaml"), CIRCUMSTANCES):
+    with RunDirectory(Path(path)).opened(IDENTITY, ORIGIN, CIRCUMSTANCES):
         ready.set()
         release.wait(PATIENCE)
 
@@ -182,7 +183,7 @@ def test_new_circumstances_of_a_resumed_run_are_added_once(store: RunDirectory) 
         pass
     later = {"packages": {"torch": "2"}}
     for _ in range(2):
-        with store.opened(IDENTITY, Path("task.yaml"), later):
+        with store.opened(IDENTITY, ORIGIN, later):
             pass
     about = json.loads((store.path / "run.json").read_text())
     assert about["circumstances"] == CIRCUMSTANCES

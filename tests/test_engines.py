@@ -110,7 +110,7 @@ def test_users_mistake_in_one_cell_stops_all_in_this_process_too(tiny: Path, tmp
 @pytest.mark.parametrize("engine", ["inline", "local"])
 def test_failed_work_is_named_after_all_other_cells_are_done(tiny: Path, tmp_path: Path, engine) -> None:
     cells = cells_of(tiny, ["ce", "focal"], tmp_path / "runs", [0])
-    with cells[0].directory.opened({"seed": 0}, tiny, {}):  # as another process would hold it
+    with cells[0].directory.opened({"seed": 0}, {"task_file": str(tiny)}, {}):  # as another process would hold it
         with pytest.raises(RunError, match=r"ce seed 0: .* is in use by another process"):
             run_cells(cells, engine, 1, silent)
     assert [cell.directory.state(1) for cell in cells] == ["missing", "ok"]

@@ -69,7 +69,7 @@ def test_registered_methods_hold_the_three_of_the_paper() -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_registered_name_loads_its_folder(name: str) -> None:
     method = load_method(name)
-    assert (method.name, method.id, method.spec) == (name, name, name)
+    assert (method.name, method.id, method.spec, method.loss) == (name, name, name, name)
     assert method.real_data is False
     assert method.track == "loss"
     assert re.fullmatch(r"[0-9a-f]{64}", method.source_sha256)
@@ -122,6 +122,19 @@ def test_relative_file_is_loadable_from_another_directory(file: Path, monkeypatc
 def test_home_is_expanded(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(file.parent))
     assert load_method("~/my_loss.py:MyLoss").name == "MyLoss"
+
+
+def test_loss_is_named_without_the_folder_and_the_parameters(file: Path) -> None:
+    method = load_method(f"{file}:MyLoss:beta=0.25")
+    assert method.loss == "my_loss.py:MyLoss"
+    assert load_method("tce:gamma=0.8").loss == "tce"
+
+
+def test_description_is_the_docstring_of_the_class_itself(tmp_path: Path) -> None:
+    assert load_method("tce").description.startswith("Cross entropy over elements with p ≤ gamma")
+    silent = tmp_path / "silent.py"
+    silent.write_text(SOURCE)
+    assert load_method(f"{silent}:MyLoss").description == ""  # not the docstring of Loss
 
 
 def test_odd_characters_in_the_folder_do_not_matter(tmp_path: Path) -> None:

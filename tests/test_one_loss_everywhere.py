@@ -67,7 +67,9 @@ def test_one_file_runs_unchanged_through_the_command_line(
     assert finished.code == 0, finished.err
     (path,) = tmp_path.glob("runs/*/MyLoss-*/seed-0")
     assert [RunDirectory(path).state(g) for g in (0, 1, 2)] == ["ok", "ok", "missing"]
-    method = json.loads((path / "run.json").read_text())["method"]
+    about = json.loads((path / "run.json").read_text())
+    assert about["loss"] == "my_loss.py:MyLoss"
+    method = about["method"]
     assert method["name"] == "MyLoss:beta=0.3"
     assert method["parameters"]["beta"] == 0.3
     assert method["source_sha256"] == hashlib.sha256(MY_LOSS.encode()).hexdigest()

@@ -59,9 +59,12 @@ class ImageMetrics:
             found[kernel] = Measurement(kernel_distance(real, fake, np.random.default_rng(0)), n)
         first = next(iter(features))
         manifold = manifold_metrics(self._real[first][:_FEW], features[first][:_FEW])
-        few = min(n, _FEW)
+        few, real_few = min(n, _FEW), min(len(self.data.test.pixels), _FEW)
         found |= {
-            name: Measurement(getattr(manifold, name), few) for name in ("precision", "recall", "density", "coverage")
+            "precision": Measurement(manifold.precision, few),
+            "density": Measurement(manifold.density, few),
+            "recall": Measurement(manifold.recall, real_few),  # shares of the real images
+            "coverage": Measurement(manifold.coverage, real_few),
         }
         nearest = nearest_distances(_flat(images[:_FEW]), _flat(self.data.train.pixels))
         found["nearest_training_distance"] = Measurement(float(nearest.median()) / images[0].numel() ** 0.5, few)
