@@ -53,7 +53,7 @@ class RunDirectory:
 
         Args:
             identity: what decides the results (task, method, seed); a directory of another identity is refused.
-            origin: where task and method come from (``task_file``, ``loss``, ``description``), as of the first session.
+            origin: where task and method come from (``task_file``, ``loss``, ``spec``, …), as of the first session.
                 Scoring looks there for tasks that are not registered, submissions name the loss by it.
             circumstances: machine and versions, written when the run starts; a later session that differs is added
                 under ``resumed``.

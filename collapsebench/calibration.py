@@ -22,8 +22,9 @@ from collapsebench.engines import Cell
 from collapsebench.errors import RunError
 from collapsebench.methods import CONTROL
 from collapsebench.metrics.catalogue import METRICS
-from collapsebench.scoring.comparison import HEADLINE, raw_metrics_of
+from collapsebench.scoring.comparison import raw_metrics_of
 from collapsebench.scoring.fidelity import Scale, fidelity_interval, unclipped_fidelity
+from collapsebench.scoring.table import HEADLINE
 from collapsebench.task import Task
 
 CE_INTERVAL = (2.0, 5.0)

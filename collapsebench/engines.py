@@ -105,6 +105,7 @@ def run_cell(cell: Cell, listener: Listener = silent) -> None:
     origin = {
         "task_file": str(cell.task.path),
         "loss": cell.method.loss,
+        "spec": cell.method.spec,
         "description": cell.method.description,
     }
     with store.opened(identity, origin, about):

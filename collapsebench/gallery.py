@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from collapsebench.artifacts import RunDirectory
-from collapsebench.pictures import first_row, png, write_animation
+from collapsebench.pictures import png, top_rows, write_animation
 from collapsebench.scoring.comparison import Comparison
 
 _SHOWN_TEXTS = 3
@@ -86,7 +86,7 @@ def image_rows(chains: list[ShownChain]) -> list[dict[str, Any]]:
                 cells.append({"method": chain.method, "image": None})
                 continue
             with Image.open(folder / "samples.png") as picture:
-                cells.append({"method": chain.method, "image": base64.b64encode(png(first_row(picture))).decode()})
+                cells.append({"method": chain.method, "image": base64.b64encode(png(top_rows(picture, 1))).decode()})
         rows.append({"generation": g, "cells": cells})
     return rows
 

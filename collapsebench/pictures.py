@@ -29,10 +29,10 @@ def grid(images: npt.NDArray[np.uint8]) -> Image.Image:
     return Image.fromarray(canvas[:, :, 0] if channels == 1 else canvas)
 
 
-def first_row(picture: Image.Image) -> Image.Image:
-    """The first row of a grid of square images."""
+def top_rows(picture: Image.Image, rows: int) -> Image.Image:
+    """The first rows of a grid of square images."""
     side = (picture.width - _GAP) // COLUMNS
-    return picture.crop((0, 0, picture.width, side + _GAP))
+    return picture.crop((0, 0, picture.width, min(picture.height, rows * side + _GAP)))
 
 
 def png(picture: Image.Image) -> bytes:

@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 
 from collapsebench.methods import BASELINES, CONTROL
 from collapsebench.metrics.catalogue import METRICS
-from collapsebench.scoring.comparison import HEADLINE, Comparison
+from collapsebench.scoring.comparison import Comparison
+from collapsebench.scoring.table import HEADLINE
 
 if TYPE_CHECKING:
     from collapsebench.calibration import Calibration

@@ -15,7 +15,8 @@ from collapsebench import __version__
 from collapsebench.artifacts import write_atomically
 from collapsebench.gallery import ShownChain, densities, image_rows, shown_chains, shown_seed, texts, write_animations
 from collapsebench.metrics.catalogue import METRICS
-from collapsebench.scoring.comparison import HEADLINE, Comparison
+from collapsebench.scoring.comparison import Comparison
+from collapsebench.scoring.table import HEADLINE
 
 FILES = ("comparison.csv", "comparison.json", "curves.png", "report.html")
 
@@ -60,6 +61,7 @@ def comparison_as_json(comparison: Comparison) -> dict[str, Any]:
         "raw": records(comparison.raw),
         "cells": [{"run": cell["about"], "seconds": cell["seconds"]} for cell in comparison.cells],
         "notes": comparison.notes,
+        "published": [entry.sha256 for entry in comparison.published],
     }
 
 

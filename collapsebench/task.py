@@ -58,6 +58,19 @@ class Scored(Frozen):
         return self
 
 
+class Checks(Frozen):
+    """What submissions to this task are held against (``docs/protocol.md``).
+
+    Attributes:
+        tolerance: relative difference of a raw metric that `collapsebench verify` accepts between two machines; one
+            machine gives the same bytes.
+        best_start: fidelity at generation 0, not clipped and mean over seeds, that no loss reaches with this budget.
+    """
+
+    tolerance: float = Field(0.005, gt=0, lt=0.01)
+    best_start: float = Field(1.2, gt=1)
+
+
 class TaskSpec(Frozen):
     """A task, as its YAML file says it.
 
@@ -68,6 +81,7 @@ class TaskSpec(Frozen):
         init: where a generation's weights start: from the ``previous`` generation or from ``scratch``.
         threads: CPU threads of a cell. Fixed, because results depend on it in the last bits.
         scored: the metrics that make the fidelity, with their frozen scale.
+        checks: what submissions are held against.
         workload: model, training, sampling and evaluation, in the terms of the modality.
     """
 
@@ -85,6 +99,7 @@ class TaskSpec(Frozen):
     policy: Policy
     workload: WorkloadSettings
     scored: dict[str, Scored] = Field(min_length=1)
+    checks: Checks = Checks(tolerance=0.005, best_start=1.2)
 
     @model_validator(mode="after")
     def _data_fits_the_workload(self) -> TaskSpec:
@@ -136,11 +151,11 @@ class Task:
 
     @cached_property
     def sha256(self) -> str:
-        """Digest of everything in the file that can change a raw metric: not the title, not the fidelity scale.
+        """Digest of everything in the file that can change a raw metric: not title, fidelity scale or checks.
 
         The data itself has a digest of its own, ``data_sha256`` in ``run.json``.
         """
-        content = self.spec.model_dump(mode="json", exclude={"title", "seeds", "scored"})
+        content = self.spec.model_dump(mode="json", exclude={"title", "seeds", "scored", "checks"})
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @property

@@ -119,7 +119,7 @@ def comparison_table(comparison: Comparison) -> Table:
     for row in records(comparison.table):
         table.add_row(
             "–" if row["rank"] is None else str(row["rank"]),
-            escape(row["method"]),
+            escape(comparison.shown_name(row["method"])),
             escape(interval_text(row, "fi")),
             escape(interval_text(row, "ratio_ce", tied_mark=True)),
             escape(interval_text(row, "ratio_tce", tied_mark=True)),

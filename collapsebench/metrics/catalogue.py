@@ -22,6 +22,7 @@ class Metric:
         bounds: smallest and largest possible value.
         scale: ``log`` or ``linear`` distance to the reference (`collapsebench.scoring.fidelity`).
         description: one sentence.
+        counted: the value is a count divided by n, so only multiples of 1/n are possible.
     """
 
     name: str
@@ -31,10 +32,13 @@ class Metric:
     bounds: tuple[float, float]
     scale: Literal["log", "linear"]
     description: str
+    counted: bool = False
 
 
-def _profile(name: str, title: str, unit: str, description: str, upper: float = math.inf) -> Metric:
-    return Metric(name, title, None, unit, (0.0, upper), "linear", description)
+def _profile(
+    name: str, title: str, unit: str, description: str, upper: float = math.inf, counted: bool = False
+) -> Metric:
+    return Metric(name, title, None, unit, (0.0, upper), "linear", description, counted)
 
 
 def _distances(features: str, fd: str, fd_title: str, kd: str, kd_title: str) -> tuple[Metric, Metric]:
@@ -56,12 +60,12 @@ METRICS: dict[str, Metric] = {
         ),
         Metric(
             "next_token_accuracy", "Next-token accuracy", "higher", "", (0.0, 1.0), "linear",
-            "Share of tokens of held-out real text that are the model's first guess.",
+            "Share of tokens of held-out real text that are the model's first guess.", counted=True,
         ),
         Metric(
             "pair_accuracy", "Knowledge-pair accuracy", "higher", "", (0.0, 1.0), "linear",
             "Share of exchanged-entity pairs about the training text in which the model prefers the true version; "
-            "chance is one half.",
+            "chance is one half.", counted=True,
         ),
         Metric(
             "selection_perplexity", "Perplexity (selection text)", "lower", "", (1.0, math.inf), "log",
@@ -72,8 +76,10 @@ METRICS: dict[str, Metric] = {
         _profile("token_loss_p90", "90th percentile of token loss", "nats", "The tail of the real text."),
         _profile("token_loss_p99", "99th percentile of token loss", "nats", "The far tail: collapse loses it first."),
         _profile("prediction_entropy", "Entropy of predictions", "nats", "Mean entropy of the next token."),
-        _profile("confident_share", "Tokens with p > 0.9", "", "Share of real tokens predicted with p > 0.9.", 1.0),
-        _profile("distinct_1", "Distinct-1", "", "Distinct tokens / tokens in the samples.", 1.0),
+        _profile(
+            "confident_share", "Tokens with p > 0.9", "", "Share of real tokens predicted with p > 0.9.", 1.0, True
+        ),
+        _profile("distinct_1", "Distinct-1", "", "Distinct tokens / tokens in the samples.", 1.0, True),
         _profile("distinct_2", "Distinct-2", "", "Distinct token bigrams / bigrams in the samples.", 1.0),
         _profile("distinct_4", "Distinct-4", "", "Distinct token 4-grams / 4-grams in the samples.", 1.0),
         _profile("repetition", "Repetition", "", "Share of 4-grams that occurred before in the same sample.", 1.0),
@@ -86,14 +92,16 @@ METRICS: dict[str, Metric] = {
         Metric(
             "coverage", "Coverage", "higher", "", (0.0, 1.0), "linear",
             "Share of real test images with a sample inside the ball of their 5 nearest real images (Naeem 2020).",
+            counted=True,
         ),
         Metric(
             "precision", "Precision", "higher", "", (0.0, 1.0), "linear",
-            "Share of samples inside the manifold of the real test images, k = 3 (Kynkäänniemi 2019).",
+            "Share of samples inside the manifold of the real test images, k = 3 (Kynkäänniemi 2019).", counted=True,
         ),
         Metric(
             "recall", "Recall", "higher", "", (0.0, 1.0), "linear",
             "Share of real test images inside the manifold of the samples, k = 3 (Kynkäänniemi 2019).",
+            counted=True,
         ),
         Metric(
             "class_coverage", "Class coverage", "higher", "", (0.0, 1.0), "linear",

@@ -12,24 +12,12 @@ import pandas as pd
 
 from collapsebench.artifacts import RunDirectory
 from collapsebench.errors import UserError
-from collapsebench.methods import CONTROL
 from collapsebench.metrics.catalogue import METRICS
-from collapsebench.scoring.fidelity import (
-    ALL,
-    DIVERGED,
-    Scale,
-    fidelity_curves,
-    incomplete_cells,
-    own_scales,
-    seed_scores,
-    unclipped_fidelity,
-)
-from collapsebench.scoring.statistics import Ratio, mean_interval, paired_ratio, rank_methods
+from collapsebench.scoring.fidelity import DIVERGED, Scale, incomplete_cells
+from collapsebench.scoring.submission import raw_frame
+from collapsebench.scoring.table import RATIO_BASELINES, score_methods
+from collapsebench.scoring.validation import Entry
 from collapsebench.task import Task, load_task, registered_tasks
-
-THRESHOLDS = (0.9, 0.75, 0.5)
-HEADLINE = 0.75
-_BASELINES = ("ce", "tce")
 
 
 @dataclass(frozen=True)
@@ -44,8 +32,9 @@ class Comparison:
         scores: per method, seed, metric (``all`` is the smallest) and threshold: fi, censored, auf.
         own_scores: the same with each method's own generation 0 as the reference.
         table: one row per method, best first, the control last.
-        cells: directory, ``run.json`` and seconds per phase of every cell.
+        cells: directory, ``run.json`` and seconds per phase of every cell that was run here.
         notes: what a reader of the table must know.
+        published: submissions whose curves stand beside those of the cells.
     """
 
     task: Task
@@ -58,11 +47,17 @@ class Comparison:
     table: pd.DataFrame
     cells: list[dict[str, Any]]
     notes: list[str]
+    published: tuple[Entry, ...] = ()
 
     @property
     def methods(self) -> list[str]:
         """Method names in the order of the table."""
         return list(self.table["method"])
+
+    def shown_name(self, method: str) -> str:
+        """What tables call a method: published results are marked."""
+        names = {entry.submission.method.name for entry in self.published}
+        return f"{method} (published)" if method in names else method
 
 
 def read_comparison(
@@ -71,6 +66,7 @@ def read_comparison(
     method_ids: Sequence[str] | None = None,
     seeds: Sequence[int] | None = None,
     generations: int | None = None,
+    published: Sequence[Entry] = (),
 ) -> Comparison:
     """Read cells and compare their methods.
 
@@ -79,17 +75,21 @@ def read_comparison(
         task: None: the registered task of that name and version, else the one of the path in ``run.json``.
         method_ids, seeds: which cells; None: all there are.
         generations: G; None: the last generation that any cell has.
+        published: submissions of the same task to compare with; one whose name a cell has is left out.
 
     Raises:
         UserError: the task is unknown or not calibrated, or no cell is complete.
     """
-    cells = _cells(folder, method_ids, seeds)
-    task = task or _task_of(folder, cells)
+    cells = cells_of(folder, method_ids, seeds)
+    task = task or task_of(folder, cells)
     scales = task_scales(task)
     raw = _raw_metrics(cells, generations)
     if raw.empty:
         raise UserError(f"{folder} has no finished generation of the cells asked for; run `collapsebench compare`.")
     last = int(raw["generation"].max()) if generations is None else generations
+    published = tuple(e for e in published if e.submission.method.name not in set(raw["method"]))
+    frames = [raw_frame(entry.submission) for entry in published]
+    raw = pd.concat([raw, *(frame[frame["generation"] <= last] for frame in frames)], ignore_index=True)
     notes = []
     for method, seed, reached in incomplete_cells(raw, last):
         notes.append(f"{method} seed {seed} stops at generation {reached} of {last} and is left out; run it again.")
@@ -97,16 +97,13 @@ def read_comparison(
     if raw.empty:
         raise UserError(f"no cell in {folder} reaches generation {last}. " + " ".join(notes))
     try:
-        curves = fidelity_curves(raw, scales, last)
+        found = score_methods(raw, scales, last)
     except ValueError as error:
         raise UserError(f"{folder} cannot be scored: {error}.") from error
-    scores = seed_scores(curves, THRESHOLDS)
-    own = own_scales(raw, scales)
-    own_curves = [fidelity_curves(raw[raw["method"] == m], own[m], last) for m in raw["method"].unique()]
-    own_scores = seed_scores(pd.concat(own_curves), THRESHOLDS)
-    notes += _notes(task, raw, last, cells)
-    table = _table(scores, own_scores, _first_generation_costs(raw, scales), last)
-    return Comparison(task, folder, last, raw, curves, scores, own_scores, table, cells, notes)
+    notes += _notes(task, raw, last, cells) + _notes_on_published(published, cells)
+    return Comparison(
+        task, folder, last, raw, found.curves, found.scores, found.own_scores, found.table, cells, notes, published
+    )
 
 
 def read_all(directory: Path) -> list[Comparison]:
@@ -115,15 +112,24 @@ def read_all(directory: Path) -> list[Comparison]:
     Raises:
         UserError: there are none, or one of them cannot be scored.
     """
-    folders = sorted({file.parent.parent.parent for file in directory.glob("**/seed-*/run.json")}, key=str)
+    return [read_comparison(folder) for folder in run_folders(directory)]
+
+
+def run_folders(directory: Path) -> list[Path]:
+    """The folders ``<task>@<version>`` below a directory of runs.
+
+    Raises:
+        UserError: there are none.
+    """
+    folders = sorted({file.parents[2] for file in directory.glob("**/seed-*/run.json")}, key=str)
     if not folders:
         raise UserError(f"no runs below {directory}; give the --out directory of `collapsebench compare` or `run`.")
-    return [read_comparison(folder) for folder in folders]
+    return folders
 
 
 def raw_metrics_of(folder: Path, method_ids: Sequence[str], seeds: Sequence[int]) -> pd.DataFrame:
     """Every metric of every finished generation of some cells; columns as `Comparison.raw`."""
-    return _raw_metrics(_cells(folder, method_ids, seeds), None)
+    return _raw_metrics(cells_of(folder, method_ids, seeds), None)
 
 
 def task_scales(task: Task) -> dict[str, Scale]:
@@ -140,7 +146,8 @@ def task_scales(task: Task) -> dict[str, Scale]:
     }
 
 
-def _cells(folder: Path, method_ids: Sequence[str] | None, seeds: Sequence[int] | None) -> list[dict[str, Any]]:
+def cells_of(folder: Path, method_ids: Sequence[str] | None, seeds: Sequence[int] | None) -> list[dict[str, Any]]:
+    """Directory, ``run.json`` and label of the cells of a task's folder; None: all of them."""
     cells = []
     for file in sorted(folder.glob("*/seed-*/run.json")):
         try:
@@ -163,7 +170,7 @@ def _cells(folder: Path, method_ids: Sequence[str] | None, seeds: Sequence[int] 
     return cells
 
 
-def _task_of(folder: Path, cells: list[dict[str, Any]]) -> Task:
+def task_of(folder: Path, cells: list[dict[str, Any]]) -> Task:
     """The task of these cells: registered under the same name and version, or at the path they were run from."""
     task_id = cells[0]["about"]["task"]["id"]
     name = task_id.split("@")[0]
@@ -213,83 +220,38 @@ def _notes(task: Task, raw: pd.DataFrame, last: int, cells: list[dict[str, Any]]
     devices = {(c["about"]["device"], c["about"]["circumstances"]["processor"]) for c in cells}
     if len(versions) > 1 or len(devices) > 1:
         notes.append("The cells were run with different package versions or on different machines (see run.json).")
-    for baseline in _BASELINES:
+    for baseline in RATIO_BASELINES:
         if baseline not in set(raw["method"]):
             notes.append(f"No ratio to {baseline}: it is not among the methods of this comparison.")
     return notes
 
 
-def _first_generation_costs(raw: pd.DataFrame, scales: dict[str, Scale]) -> dict[str, float]:
-    """Fidelity that each method gives up at generation 0: on its worst metric, mean over seeds, not clipped.
-
-    CE's is 0 on the official seeds by definition of the reference; a method that diverges there gives up all.
-    """
-    first = raw[raw["generation"] == 0]
-    costs = {}
-    for method, mine in first.groupby("method"):
-        fidelities = [
-            unclipped_fidelity(mine.loc[mine["metric"] == name, "value"].to_numpy(float), scale).sum()
-            for name, scale in scales.items()
+def _notes_on_published(published: Sequence[Entry], cells: list[dict[str, Any]]) -> list[str]:
+    """Which curves were not run here, and how their circumstances differ from those of the cells."""
+    if not published:
+        return []
+    files = ", ".join(f"{e.submission.method.name} ({e.digest})" for e in published)
+    notes = [f"Published results, not run here: {files}."]
+    here = [c["about"] | c["about"]["circumstances"] for c in cells]
+    for entry in published:
+        session = entry.submission.provenance[0].model_dump()
+        differing = [
+            f"{name} {_told(session[name])} there, {_told(own)} here"
+            for name in ("processor", "device", "precision", "gpu")
+            if session[name] != (own := here[0].get(name))
         ]
-        costs[str(method)] = 1.0 - float(min(fidelities)) / mine["seed"].nunique()
-    return costs
+        packages = here[0].get("packages", {})
+        differing += [
+            f"{package} {version} there, {packages.get(package)} here"
+            for package, version in session["packages"].items()
+            if version != packages.get(package)
+        ]
+        if differing:
+            notes.append(f"{entry.submission.method.name} was run elsewhere: {'; '.join(differing)}.")
+    if len(notes) > 1:
+        notes.append("Other machines and versions differ in the last digits, which recursion amplifies.")
+    return notes
 
 
-def _table(scores: pd.DataFrame, own_scores: pd.DataFrame, costs: dict[str, float], last: int) -> pd.DataFrame:
-    headline = scores[(scores["metric"] == ALL) & (scores["threshold"] == HEADLINE)]
-    ranked = rank_methods(headline[headline["method"] != CONTROL])
-    order = [*ranked, *(m for m in headline["method"].unique() if m == CONTROL)]
-    per_method = {str(m): frame for m, frame in headline.groupby("method")}
-    rows = []
-    for method in order:
-        mine = per_method[method]
-        fi = mean_interval(mine["fi"].to_numpy(), mine["censored"].to_numpy())
-        auf = mean_interval(mine["auf"].to_numpy(), [False] * len(mine))
-        row: dict[str, Any] = {
-            "rank": ranked.get(method),
-            "method": method,
-            "seeds": fi.n,
-            "fi": fi.estimate,
-            "fi_low": None if fi.low is None else max(fi.low, 0.0),  # no interval is shorter than nothing,
-            "fi_high": None if fi.high is None else min(fi.high, float(last)),  # or longer than the horizon
-            "fi_censored": fi.censored,
-        }
-        for baseline in _BASELINES:
-            other = per_method.get(baseline)
-            ratio = Ratio(None, None, None, 0, "none") if other is None else paired_ratio(mine, other)
-            row |= {
-                f"ratio_{baseline}": ratio.estimate,
-                f"ratio_{baseline}_low": ratio.low,
-                f"ratio_{baseline}_high": ratio.high,
-                f"ratio_{baseline}_bound": ratio.bound,
-                f"ratio_{baseline}_tied": ratio.tied,
-            }
-        row |= {
-            "auf": auf.estimate,
-            "auf_low": auf.low,
-            "auf_high": auf.high,
-            "generation_0_cost": costs[method],
-            **_other_intervals(scores, own_scores, method),
-        }
-        rows.append(row)
-    return pd.DataFrame(rows).astype({"rank": "Int64"})
-
-
-def _other_intervals(scores: pd.DataFrame, own_scores: pd.DataFrame, method: str) -> dict[str, Any]:
-    """Mean FI per metric at the headline threshold, over all metrics at the others, and by the own reference."""
-    mine = scores[scores["method"] == method]
-    found: dict[str, Any] = {}
-    for threshold in THRESHOLDS:
-        cell = mine[(mine["metric"] == ALL) & (mine["threshold"] == threshold)]
-        if threshold != HEADLINE:
-            found |= {
-                f"fi_{threshold:g}": cell["fi"].mean(),
-                f"fi_{threshold:g}_censored": bool(cell["censored"].any()),
-            }
-    for metric in sorted(set(mine["metric"]) - {ALL}):
-        cell = mine[(mine["metric"] == metric) & (mine["threshold"] == HEADLINE)]
-        found |= {f"fi_{metric}": cell["fi"].mean(), f"fi_{metric}_censored": bool(cell["censored"].any())}
-    own = own_scores[
-        (own_scores["method"] == method) & (own_scores["metric"] == ALL) & (own_scores["threshold"] == HEADLINE)
-    ]
-    return found | {"fi_own_reference": own["fi"].mean(), "fi_own_reference_censored": bool(own["censored"].any())}
+def _told(value: Any) -> str:
+    return "unknown" if value is None else str(value)

@@ -59,5 +59,5 @@ class GmmSettings(Frozen):
 
     def planned_elements(self, generation: int, size: int) -> int:
         """Points processed by a generation that draws `size` of them."""
-        stage = self.training.first if generation == 0 else self.training.later
+        stage = self.training.stage(generation)
         return stage.updates * self.training.batch_size + size

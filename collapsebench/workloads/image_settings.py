@@ -103,7 +103,7 @@ class VaeSettings(_ImageSettings):
 
     def planned_elements(self, generation: int, size: int) -> int:
         """Images processed by a generation that draws `size` images: what progress and ETA count in."""
-        stage = self.training.first if generation == 0 else self.training.later
+        stage = self.training.stage(generation)
         return stage.updates * self.training.batch_size + size + self.evaluation.samples
 
 
@@ -183,5 +183,5 @@ class DiffusionSettings(_ImageSettings):
 
     def planned_elements(self, generation: int, size: int) -> int:
         """Passes of an image through the network; an image trained on counts as three."""
-        stage = self.training.first if generation == 0 else self.training.later
+        stage = self.training.stage(generation)
         return 3 * stage.updates * self.training.batch_size + size * self.schedule.sample_steps

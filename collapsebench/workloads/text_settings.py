@@ -89,7 +89,7 @@ class TextSettings(Frozen):
 
     def planned_elements(self, generation: int, size: int) -> int:
         """Tokens processed by a generation that draws `size` windows: what progress and ETA count in."""
-        stage = self.training.first if generation == 0 else self.training.later
+        stage = self.training.stage(generation)
         trained = stage.updates * self.training.batch_size * self.block
         evaluated = (self.evaluation.test_windows + self.evaluation.selection_windows) * self.block
         return trained + size * self.block + evaluated

@@ -38,7 +38,7 @@ class Schedule:
     @property
     def stage(self) -> Stage:
         """The stage of this generation."""
-        return self.training.first if self.generation == 0 else self.training.later
+        return self.training.stage(self.generation)
 
     def updates(self, items: int) -> int:
         """Optimiser steps on a training set of so many items."""

@@ -38,3 +38,7 @@ class Training(Frozen):
     clip_norm: float | None = Field(1.0, gt=0)
     first: Stage
     later: Stage
+
+    def stage(self, generation: int) -> Stage:
+        """The stage that trains this generation."""
+        return self.first if generation == 0 else self.later

@@ -1,0 +1,100 @@
+"""JSON from strangers: parsed within bounds on size, depth and number of values; nothing ambiguous is accepted.
+
+`json.loads` alone takes duplicate keys (the last one wins), NaN and numbers too large for a float, recurses as deep as
+the text does, and a short text can become many objects. All bounds are checked before anything is built.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any
+
+import numpy as np
+
+MAX_BYTES = 2_000_000
+MAX_DEPTH = 12
+MAX_VALUES = 100_000
+MAX_KEYS = 256
+_STRING = re.compile(rb'"(?:[^"\\]+|\\.?)*+(?:"|\Z)', re.DOTALL)  # an unterminated one reaches to the end
+
+
+class Unreadable(ValueError):
+    """The text is not JSON within the bounds.
+
+    Attributes:
+        code: a short name for the kind of problem. given, allowed: for people.
+    """
+
+    def __init__(self, code: str, given: str, allowed: str):
+        super().__init__(f"{code}: {given}; allowed: {allowed}")
+        self.code = code
+        self.given = given
+        self.allowed = allowed
+
+
+def parse_bounded(content: bytes) -> Any:
+    """Parse JSON text.
+
+    Args:
+        content: UTF-8, at most `MAX_BYTES` long, at most `MAX_DEPTH` deep, at most `MAX_VALUES` values, no object with
+            more than `MAX_KEYS` keys.
+
+    Raises:
+        Unreadable: it is not that.
+    """
+    if len(content) > MAX_BYTES:
+        raise Unreadable("too-large", f"{len(content):,} bytes", f"at most {MAX_BYTES:,} bytes")
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Unreadable("not-utf8", f"byte {content[error.start]:#04x} at {error.start}", "UTF-8") from None
+    _check_shape(content)
+    try:
+        return json.loads(
+            text, object_pairs_hook=_object, parse_constant=_refuse, parse_float=_finite, parse_int=_integer
+        )
+    except json.JSONDecodeError as error:
+        given = f"{error.msg.lower()} at line {error.lineno}, column {error.colno}"
+        raise Unreadable("not-json", given, "one JSON object") from None
+
+
+def _check_shape(content: bytes) -> None:
+    """Bound depth and number of values by counting brackets, commas and colons outside of strings."""
+    marks = np.frombuffer(_STRING.sub(b"", content), dtype=np.uint8)
+    opening, closing = (marks == ord("[")) | (marks == ord("{")), (marks == ord("]")) | (marks == ord("}"))
+    depth = int(np.cumsum(opening.astype(np.int32) - closing).max(initial=0))
+    if depth > MAX_DEPTH:
+        raise Unreadable("too-deep", f"nested {depth} deep", f"at most {MAX_DEPTH}")
+    values = int(opening.sum() + (marks == ord(",")).sum())
+    if values > MAX_VALUES:
+        raise Unreadable("too-many-values", f"about {values:,} values", f"at most {MAX_VALUES:,}")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(pairs) > MAX_KEYS:
+        raise Unreadable("too-many-keys", f"an object with {len(pairs):,} keys", f"at most {MAX_KEYS}")
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise Unreadable("duplicate-key", f"the key {twice[:80]!r} more than once in an object", "every key once")
+    return found
+
+
+def _refuse(name: str) -> Any:
+    raise Unreadable("not-finite", name, "finite numbers; a diverged generation is declared with its status")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise Unreadable("not-finite", text[:40], "numbers that a 64-bit float can hold")
+    return value
+
+
+def _integer(text: str) -> int:
+    if len(text) > 20:
+        raise Unreadable("not-finite", f"an integer of {len(text)} digits", "integers of at most 19 digits")
+    return int(text)

@@ -1,0 +1,347 @@
+"""A submission: one JSON file with the raw metrics of one method on one task, and where they come from.
+
+Scores are never in the file; they are recomputed from the raw metrics. The file is canonical (sorted keys, shortest
+exact floats) and its name carries the digest of its bytes, so nothing can change unnoticed. ``submissions/schema.json``
+is this module's schema for other programs.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import re
+import unicodedata
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pandas as pd
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION = 1
+DIGEST_LENGTH = 16
+MAX_GENERATION = 1000
+SHOWN_GENERATIONS = 21
+_KEPT_FORMATS = "\u200c\u200d"  # zero-width (non-)joiners belong to the spelling of several languages
+_HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+_MARKUP = re.compile(r"<\s*[/!?a-z]|(?:javascript|vbscript|data)\s*:", re.IGNORECASE)
+
+
+def _hidden(character: str) -> bool:
+    """Control and direction marks, surrogates, private and unassigned characters, line separators."""
+    return unicodedata.category(character) in _HIDDEN and character not in _KEPT_FORMATS
+
+
+def _readable(text: str) -> str:
+    for character in text:
+        if _hidden(character) and character != "\n":
+            raise ValueError(f"the invisible character U+{ord(character):04X} is not allowed")
+    if (found := _MARKUP.search(text)) is not None:
+        raise ValueError(f"markup or a script address ({found.group()!r}) is not allowed: texts are plain")
+    return text
+
+
+def _one_line(text: str) -> str:
+    if "\n" in text or text != text.strip():
+        raise ValueError("one line without spaces at its ends is needed")
+    return text
+
+
+def _existing_day(text: str) -> str:
+    try:
+        datetime.date.fromisoformat(text)
+    except ValueError as error:
+        raise ValueError(f"no such day: {error}") from None
+    return text
+
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Digest = Annotated[str, Field(pattern=rf"^[0-9a-f]{{{DIGEST_LENGTH}}}$")]
+Line = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_readable), AfterValidator(_one_line)]
+Paragraph = Annotated[str, Field(min_length=1, max_length=2000), AfterValidator(_readable)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:=,+-]*$", max_length=120)]
+Url = Annotated[str, Field(pattern=r"^https://[A-Za-z0-9.-]+(/[A-Za-z0-9._~/#?=&%+@:-]*)?$", max_length=300)]
+Day = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$"), AfterValidator(_existing_day)]
+Identifier = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=60)]
+Scalar = bool | int | float | Line | None
+GenerationKey = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,3})$")]
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Count = Annotated[int, Field(ge=0, le=10**18)]
+Seconds = Annotated[float, Field(ge=0, le=1e9)]
+
+
+class Strict(BaseModel):
+    """What comes from strangers: no unknown keys, no conversions, no NaN; immutable."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Scale(Strict):
+    """The frozen scale of a scored metric, as the contestant's copy of the task has it."""
+
+    reference: float
+    floor: float
+
+
+class TaskReference(Strict):
+    """Which task was run.
+
+    Attributes:
+        id: ``name@version``. sha256: digest of everything in the task that can change a raw metric.
+        data_sha256: digest of the prepared data. scored: the scales, to be compared with those of the task.
+    """
+
+    id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*@[1-9][0-9]{0,5}$", max_length=80)]
+    sha256: Sha256
+    data_sha256: Sha256
+    scored: dict[Identifier, Scale] = Field(min_length=1, max_length=16)
+
+
+class MethodReference(Strict):
+    """What was run.
+
+    Attributes:
+        name: as tables show it. loss: the class, as ``tce``, ``my_loss.py:MyLoss`` or ``my_package.losses:MyLoss``.
+        parameters: all parameters of the loss. source_sha256: digest of the file that defines it.
+        card: one paragraph on what it does and why. url: where the code is.
+    """
+
+    name: Name
+    loss: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+(:[A-Za-z_][A-Za-z0-9_]*)?$", max_length=200)]
+    parameters: dict[Identifier, Scalar | list[Scalar]] = Field(max_length=50)
+    track: Literal["loss", "provenance"]
+    source_sha256: Sha256
+    card: Paragraph
+    url: Url | None
+
+
+class Measured(Strict):
+    """A raw metric and the number of elements it was measured on."""
+
+    value: float
+    n: int = Field(ge=1, le=10**15)
+
+
+class GenerationResult(Strict):
+    """One generation of one seed. A diverged one is the last of its seed and has no metrics."""
+
+    generation: int = Field(ge=0, le=MAX_GENERATION)
+    status: Literal["ok", "diverged"]
+    metrics: dict[Identifier, Measured] = Field(max_length=64)
+    elements_trained: Count
+    elements_sampled: Count
+    real_share: float = Field(ge=0, le=1)
+    seconds: Seconds
+
+
+class SeedResult(Strict):
+    """The chain of one seed."""
+
+    seed: Seed
+    generations: list[GenerationResult] = Field(min_length=1, max_length=MAX_GENERATION + 1)
+
+
+class Commit(Strict):
+    """State of the checkout that ran."""
+
+    commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40}([0-9a-f]{24})?$")]
+    dirty: bool
+
+
+class Session(Strict):
+    """On what seeds were run; a seed that was resumed elsewhere is in two of them."""
+
+    seeds: list[Seed] = Field(min_length=1, max_length=100)
+    packages: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$", max_length=60)], Line | None] = Field(
+        max_length=60
+    )
+    python: Line
+    platform: Line
+    processor: Annotated[str, Field(max_length=200), AfterValidator(_readable)]
+    gpu: Line | None
+    device: Literal["cpu", "cuda", "mps"]
+    precision: Line
+    threads: int = Field(ge=1, le=4096)
+    git: Commit | None
+
+
+class Excerpt(Strict):
+    """A text that a model wrote, and the part of it that it was given."""
+
+    prompt: Annotated[str, Field(max_length=600), AfterValidator(_readable)]
+    text: Annotated[str, Field(max_length=600), AfterValidator(_readable)]
+
+
+class TextSamples(Strict):
+    """The first texts that each generation wrote."""
+
+    kind: Literal["text"]
+    seed: Seed
+    generations: dict[
+        GenerationKey,
+        Annotated[list[Excerpt], Field(min_length=1, max_length=3)],
+    ] = Field(max_length=SHOWN_GENERATIONS)
+
+
+class ImageSamples(Strict):
+    """A strip of images per generation, from the same noise, as base64 of a plain PNG file (`plain_png`)."""
+
+    kind: Literal["images"]
+    seed: Seed
+    generations: dict[
+        GenerationKey,
+        Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]+={0,2}$", max_length=56_000)],
+    ] = Field(max_length=SHOWN_GENERATIONS)
+
+
+class DensitySamples(Strict):
+    """The densities of the truth and, per generation, of the model, on the grid x."""
+
+    kind: Literal["density"]
+    seed: Seed
+    x: Annotated[list[float], Field(min_length=2, max_length=256)]
+    truth: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=2, max_length=256)]
+    generations: dict[
+        GenerationKey,
+        Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=2, max_length=256)],
+    ] = Field(max_length=SHOWN_GENERATIONS)
+
+
+Samples = Annotated[TextSamples | ImageSamples | DensitySamples, Field(discriminator="kind")]
+
+
+class Submission(Strict):
+    """One method on one task, all official seeds.
+
+    Attributes:
+        licence: of this file's content, an SPDX identifier.
+        supersedes: digest of the entry that this one corrects or replaces.
+    """
+
+    schema_version: Literal[1]
+    task: TaskReference
+    method: MethodReference
+    authors: list[Line] = Field(min_length=1, max_length=50)
+    licence: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+-]*$", max_length=60)]
+    date: Day
+    supersedes: Digest | None
+    results: list[SeedResult] = Field(min_length=1, max_length=100)
+    provenance: list[Session] = Field(min_length=1, max_length=100)
+    samples: Samples | None
+
+
+class Difference(Strict):
+    """A raw metric that a verification found to differ most from the submitted one."""
+
+    metric: Identifier
+    generation: int = Field(ge=0, le=MAX_GENERATION)
+    submitted: float | None
+    measured: float | None
+    relative: Annotated[float, Field(ge=0)] | None
+
+
+class Attestation(Strict):
+    """The outcome of `collapsebench verify`, beside the submission that it is about.
+
+    Attributes:
+        submission_sha256: of the submission's bytes. seed, generations: what was run again, 0 to `generations`.
+        outcome: whether every raw metric was within the task's tolerance. compared: how many values were.
+        identical: how many of them were equal to the last bit. largest: the largest difference, if any.
+        by: who ran it. machine: on what.
+    """
+
+    schema_version: Literal[1]
+    submission_sha256: Sha256
+    seed: Seed
+    generations: int = Field(ge=0, le=MAX_GENERATION)
+    outcome: Literal["matched", "differed"]
+    tolerance: float = Field(ge=0, le=1)
+    compared: Count
+    identical: Count
+    largest: Difference | None
+    by: Line
+    date: Day
+    machine: Session
+
+
+def plain_text(text: str, limit: int) -> str:
+    """A text made fit for a submission: invisible characters and markup replaced by look-alikes, cut to a length."""
+    visible = "".join(c if c == "\n" or not _hidden(c) else "\ufffd" for c in text[:limit])
+    return _MARKUP.sub(lambda found: found.group().replace("<", "\u2039").replace(":", "\ua789"), visible)
+
+
+def canonical_bytes(content: BaseModel) -> bytes:
+    """The one way to write a submission or an attestation: sorted keys, shortest exact floats, UTF-8.
+
+    Objects and lists that hold only plain values stand on one line, so that a change in a repository shows as the one
+    number that changed.
+    """
+    return (_written(content.model_dump(mode="json"), 0) + "\n").encode()
+
+
+def sha256_of(content: bytes) -> str:
+    """Digest of a file's bytes."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def submission_path(submission: Submission, content: bytes) -> str:
+    """``<task>/<method>-<digest>.json`` below the folder of submissions."""
+    name = re.sub(r"[^A-Za-z0-9_.+-]+", "-", submission.method.name)[:60].strip("-.")
+    return f"{submission.task.id}/{name}-{sha256_of(content)[:DIGEST_LENGTH]}.json"
+
+
+def attestation_path(submission: Path, content: bytes) -> Path:
+    """``<submission>.attestation-<digest>.json``, beside the submission."""
+    return submission.with_name(f"{submission.stem}.attestation-{sha256_of(content)[:8]}.json")
+
+
+def is_attestation(path: Path) -> bool:
+    """Whether a file's name says that it is an attestation."""
+    return ".attestation-" in path.name
+
+
+def raw_frame(submission: Submission, label: str | None = None) -> pd.DataFrame:
+    """The raw metrics as `collapsebench.scoring.fidelity` wants them.
+
+    Args:
+        label: content of the column ``method``; None: the method's name.
+    """
+    rows: list[dict[str, Any]] = []
+    for result in submission.results:
+        for g in result.generations:
+            key = {
+                "method": label or submission.method.name,
+                "seed": result.seed,
+                "generation": g.generation,
+                "status": g.status,
+            }
+            if g.status == "diverged":
+                rows.append({**key, "metric": None, "value": None, "n": None})
+            rows += [{**key, "metric": name, "value": m.value, "n": m.n} for name, m in g.metrics.items()]
+    return pd.DataFrame(rows, columns=["method", "seed", "generation", "metric", "value", "n", "status"])
+
+
+def json_schema() -> str:
+    """The JSON Schema of a submission, as committed in ``submissions/schema.json``."""
+    schema = Submission.model_json_schema()
+    schema |= {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": f"collapsebench submission, version {SCHEMA_VERSION}",
+    }
+    return json.dumps(schema, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def _written(value: Any, depth: int) -> str:
+    if not isinstance(value, Mapping | list) or not value or _plain(value):
+        return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    indent, end = "\n" + " " * (depth + 1), "\n" + " " * depth
+    if isinstance(value, Mapping):
+        parts = [f"{json.dumps(key, ensure_ascii=False)}: {_written(value[key], depth + 1)}" for key in sorted(value)]
+        return "{" + ",".join(indent + part for part in parts) + end + "}"
+    return "[" + ",".join(indent + _written(item, depth + 1) for item in value) + end + "]"
+
+
+def _plain(value: Mapping[str, Any] | list[Any]) -> bool:
+    items = value.values() if isinstance(value, Mapping) else value
+    return not any(isinstance(item, Mapping | list) for item in items)
