@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Literal
 
 from collapsebench.engines import Cell, Engine, run_cell, run_cells
 from collapsebench.environment import resolve_device
@@ -12,6 +13,7 @@ from collapsebench.losses import Loss
 from collapsebench.methods import BASELINES, CONTROL, Method, load_method
 from collapsebench.progress import Listener, silent
 from collapsebench.scoring.comparison import Comparison, read_all, read_comparison
+from collapsebench.scoring.validation import Entry, published_entries
 from collapsebench.task import Task, load_task
 
 
@@ -51,6 +53,7 @@ def compare(
     generations: int | None = None,
     device: str = "auto",
     engine: Engine = "auto",
+    against: Literal["run", "published"] = "run",
     listener: Listener = silent,
 ) -> Comparison:
     """Run the missing cells of methods × seeds and compare the methods.
@@ -58,15 +61,17 @@ def compare(
     Args:
         seeds: None: the task's official seeds. Other arguments as in `run`.
         engine: ``inline``, ``local`` (worker processes), ``ray``, or ``auto``: ``local`` where it can help.
+        against: ``published`` adds the committed submissions of the baselines, which are then not run here.
 
     Returns:
         The comparison; `collapsebench.report.write_report` writes its files.
     """
     loaded = load_task(task)
     require_calibrated(loaded)
+    published = published_baselines(loaded) if against == "published" else []
     cells = plan(loaded, methods, loaded.spec.seeds if seeds is None else seeds, out, generations, device)
     run_cells(cells, engine, None, listener)
-    return comparison_of(cells)
+    return comparison_of(cells, published)
 
 
 def score(directory: str | Path) -> list[Comparison]:
@@ -122,9 +127,23 @@ def require_calibrated(task: Task) -> None:
         )
 
 
-def comparison_of(cells: list[Cell]) -> Comparison:
-    """Compare cells that have been run."""
+def published_baselines(task: Task) -> list[Entry]:
+    """The committed submissions of the baselines on a task.
+
+    Raises:
+        UserError: there are none.
+    """
+    entries = [e for e in published_entries(tasks={task.id: task}) if e.submission.task.id == task.id]
+    replaced = {entry.submission.supersedes for entry in entries}
+    found = [e for e in entries if e.submission.method.name in BASELINES and e.digest not in replaced]
+    if not found:
+        raise UserError(f"no baseline of {task.id} is published; leave out --against published to run them here.")
+    return sorted(found, key=lambda entry: BASELINES.index(entry.submission.method.name))
+
+
+def comparison_of(cells: list[Cell], published: Sequence[Entry] = ()) -> Comparison:
+    """Compare cells that have been run, also with published submissions."""
     first = cells[0]
     methods = list(dict.fromkeys(cell.method.id for cell in cells))
     seeds = list(dict.fromkeys(cell.seed for cell in cells))
-    return read_comparison(first.out / first.task.id, first.task, methods, seeds, first.generations)
+    return read_comparison(first.out / first.task.id, first.task, methods, seeds, first.generations, published)

@@ -13,12 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from collapsebench import __version__
+from collapsebench import __version__, submission_commands
 from collapsebench.errors import CollapsebenchError, UserError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from collapsebench.engines import Cell
     from collapsebench.resources import Resources
     from collapsebench.task import Task
@@ -61,6 +59,13 @@ class EngineName(StrEnum):
     INLINE = "inline"
     LOCAL = "local"
     RAY = "ray"
+
+
+class Against(StrEnum):
+    """Where the baselines' curves come from."""
+
+    RUN = "run"
+    PUBLISHED = "published"
 
 
 class What(StrEnum):
@@ -169,9 +174,10 @@ def run(
 @on_task
 def compare(
     task: Task,
-    methods: Annotated[str, typer.Option(help="Comma-separated; a parameter's comma joins the method before it.")] = (
-        "ce,focal,tce"
-    ),
+    methods: Annotated[
+        str | None,
+        typer.Option(help="Comma-separated; ce,focal,tce when absent. A parameter's comma joins its method."),
+    ] = None,
     seeds: Annotated[str | None, typer.Option(help="Comma-separated; the official seeds when absent.")] = None,
     out: OutOption = Path("runs"),
     generations: GenerationsOption = None,
@@ -179,25 +185,33 @@ def compare(
     engine: Annotated[
         EngineName, typer.Option(help="Where cells run: this process, local workers, or Ray ($RAY_ADDRESS).")
     ] = (EngineName.AUTO),
+    against: Annotated[
+        Against, typer.Option(help="published: take the baselines' curves from the committed submissions.")
+    ] = (Against.RUN),
 ) -> None:
     """Run the missing cells of methods × seeds, then compare the methods."""
-    from collapsebench.api import comparison_of, plan, require_calibrated
+    from collapsebench.api import comparison_of, plan, published_baselines, require_calibrated
+    from collapsebench.methods import BASELINES
 
     require_calibrated(task)
+    published = published_baselines(task) if against is Against.PUBLISHED else []
+    if published and methods is None:
+        raise UserError("--against published runs no baselines: name your own loss with --methods.")
     chosen = list(task.spec.seeds) if seeds is None else _integers(seeds)
-    cells = plan(task, split_methods(methods), chosen, out, generations, device)
+    wanted = list(BASELINES) if methods is None else split_methods(methods)
+    cells = plan(task, wanted, chosen, out, generations, device)
     _run(cells, engine.value)
-    _report(comparison_of(cells))
+    _report(comparison_of(cells, published))
 
 
 @app.command()
 def score(directory: DirectoryArgument) -> None:
     """Recompute all scores below DIR from the raw metrics on disk."""
     from collapsebench.scoring.comparison import read_all
-    from collapsebench.terminal import print_comparison
+    from collapsebench.terminal import plain_console, print_comparison
 
     for comparison in read_all(directory):
-        print_comparison(comparison, _console())
+        print_comparison(comparison, plain_console())
 
 
 @app.command()
@@ -221,6 +235,7 @@ def calibrate(
     """Measure a task's references and floors on ce and control, and check the calibration rule."""
     from collapsebench.api import plan
     from collapsebench.calibration import calibration_cells, measure_calibration, sigma_cells, write_sigma
+    from collapsebench.terminal import plain_console
 
     loaded = _load(task, 1.0, _resources(data, inception))
     if needed := sigma_cells(loaded, plan, out, device):
@@ -234,7 +249,7 @@ def calibrate(
     cells = calibration_cells(loaded, plan, out, device)
     _run(cells, "auto")
     outcome = measure_calibration(cells)
-    console = _console()
+    console = plain_console()
     for line in outcome.lines():
         console.print(line, markup=False, highlight=False)
     if write:
@@ -297,9 +312,9 @@ def _integers(text: str) -> list[int]:
 
 def _run(cells: list[Cell], engine: Any) -> None:
     from collapsebench.engines import run_cells
-    from collapsebench.terminal import cell_progress
+    from collapsebench.terminal import cell_progress, plain_console
 
-    console = _console(stderr=True)
+    console = plain_console(stderr=True)
     console.print("preparing data and models …", style="dim")
     with cell_progress(cells, console) as listener:
         run_cells(cells, engine, None, listener)
@@ -307,10 +322,10 @@ def _run(cells: list[Cell], engine: Any) -> None:
 
 def _report(comparison: Any) -> None:
     from collapsebench.report import write_report
-    from collapsebench.terminal import print_comparison
+    from collapsebench.terminal import plain_console, print_comparison
 
     paths = write_report(comparison)
-    print_comparison(comparison, _console())
+    print_comparison(comparison, plain_console())
     typer.echo("Wrote " + ", ".join(str(path) for path in paths))
 
 
@@ -325,11 +340,13 @@ def _print_last_metrics(cell: Cell) -> None:
         typer.echo(f"diverged in generation {len(reached)}")
 
 
-def _console(stderr: bool = False) -> Console:
-    from rich.console import Console
-
-    console = Console(stderr=stderr)
-    return console if console.is_terminal else Console(stderr=stderr, width=160, color_system=None)
+for _command in (
+    submission_commands.submit,
+    submission_commands.validate,
+    submission_commands.verify,
+    submission_commands.leaderboard,
+):
+    app.command()(_command)
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import inspect
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -89,13 +89,38 @@ def load_method(spec: str | Method | Loss | type[Loss], kind: Kind = "text") -> 
     return method
 
 
+def load_method_with(target: str, parameters: dict[str, Any], kind: Kind) -> Method:
+    """Load a method by the name of its loss and parameters that have their types already. Imports its code.
+
+    The method cannot be sent to another process (its `spec` is None).
+
+    Raises:
+        MethodError, LossError, UserError: as `load_method`.
+    """
+    from collapsebench.losses import check_loss
+
+    method = replace(_from_text(target, parameters), spec=None)
+    check_loss(method.make_loss(), kind)
+    return method
+
+
+def source_file(target: str) -> Path | None:
+    """The file that a method's name stands for, without importing it; None for an installed package."""
+    registered = registered_methods()
+    if target in registered:
+        return registered[target]
+    place = target.rpartition(":")[0]
+    return Path(place).expanduser() if place.endswith(".py") or "/" in place else None
+
+
 def load_loss(spec: str) -> Loss:
     """Return the loss object that a method name stands for, e.g. ``load_loss("tce:gamma=0.8")``."""
     return load_method(spec).make_loss()
 
 
-def _from_text(spec: str) -> Method:
-    target, parameters = _split(spec)
+def _from_text(spec: str, given: dict[str, Any] | None = None) -> Method:
+    """A method from its text; parameters that are `given` are not looked for in it."""
+    target, parameters = _split(spec) if given is None else (spec, given)
     if target == CONTROL:
         if parameters:
             raise MethodError("control takes no parameters: it is ce on real data in every generation.")
@@ -120,12 +145,12 @@ def _from_text(spec: str) -> Method:
     return _method(class_name, f"{class_name}-{source[:8]}", spec, target, loss_class, parameters, source)
 
 
-def _split(spec: str) -> tuple[str, dict[str, str]]:
+def _split(spec: str) -> tuple[str, dict[str, Any]]:
     """Split ``target:key=value,key=value``; values stay text and are typed by the loss."""
     target, _, tail = spec.rpartition(":")
     if not target or "=" not in tail:
         return spec, {}
-    parameters: dict[str, str] = {}
+    parameters: dict[str, Any] = {}
     for item in tail.split(","):
         key, equals, value = (part.strip() for part in item.partition("="))
         if not equals or not key.isidentifier() or not value:
@@ -136,7 +161,7 @@ def _split(spec: str) -> tuple[str, dict[str, str]]:
     return target, parameters
 
 
-def _from_entry_point(name: str, spec: str, parameters: dict[str, str]) -> Method:
+def _from_entry_point(name: str, spec: str, parameters: dict[str, Any]) -> Method:
     found = entry_points(group=ENTRY_POINT_GROUP, name=name)
     if not found:
         known = ", ".join([*registered_methods(), CONTROL, *(e.name for e in entry_points(group=ENTRY_POINT_GROUP))])

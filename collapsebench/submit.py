@@ -24,6 +24,7 @@ from collapsebench.scoring.submission import (
     Submission,
     canonical_bytes,
     plain_text,
+    sha256_of,
     submission_path,
 )
 from collapsebench.scoring.validation import Context, known_tasks, parse_as, published_entries, validate_content
@@ -66,6 +67,11 @@ class Draft:
     file: Path
     task: Task
     problems: list[Problem]
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the bytes."""
+        return sha256_of(self.content)
 
     def write(self) -> None:
         """Write the file; one of this name has this content already."""
@@ -157,11 +163,12 @@ def _require_whole(task: Task, by_seed: dict[int, dict[str, Any]]) -> None:
     if not missing:
         return
     run = next(iter(by_seed.values()))["about"]
+    methods = ",".join(dict.fromkeys([*BASELINES, run.get("spec") or run["method"]["name"]]))
     seeds = ",".join(str(seed) for seed in task.spec.seeds)
     raise UserError(
         f"{run['method']['name']} on {task.id} is not complete; missing are\n" + "\n".join(missing) + "\nThis computes "
         f"them: collapsebench compare {task.path if task.id not in known_tasks() else task.spec.name} "
-        f"--methods ce,tce,{run.get('spec') or run['method']['name']} --seeds {seeds} --out {_out(by_seed)}"
+        f"--methods {methods} --seeds {seeds} --out {_out(by_seed)}"
     )
 
 

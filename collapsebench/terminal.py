@@ -16,8 +16,11 @@ from collapsebench.progress import Event, Listener
 from collapsebench.report import censored_text, cost_text, interval_text, records
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from collapsebench.engines import Cell
     from collapsebench.scoring.comparison import Comparison
+    from collapsebench.submit import Draft
 
 ENDS = ("complete", "reused", "diverged")
 
@@ -35,6 +38,12 @@ class _Eta(ProgressColumn):
     def render(self, task: Task) -> Text:
         seconds = task.time_remaining
         return Text("" if seconds is None else f"{seconds // 60:.0f}:{seconds % 60:02.0f} left", style="cyan")
+
+
+def plain_console(stderr: bool = False) -> Console:
+    """A console that is wide and without colours where nobody looks at a terminal."""
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=160, color_system=None)
 
 
 @contextmanager
@@ -142,3 +151,54 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     )
     for note in comparison.notes:
         console.print(f"Note: {note}", markup=False, highlight=False, style="yellow")
+
+
+def draft_lines(draft: Draft, table: pd.DataFrame | None) -> list[str]:
+    """What a submission will publish, for a look before it is written.
+
+    Args:
+        table: its scores, as `collapsebench.scoring.board.score_entries` gives them; None: it cannot be scored.
+    """
+    s = draft.submission
+    shown = "none" if s.samples is None else f"{s.samples.kind} of {len(s.samples.generations)} generations"
+    lines = [
+        f"{s.method.name} on {s.task.id}, track {s.method.track}, by {', '.join(s.authors)}; licence {s.licence}",
+        f"  loss       {s.method.loss}, sha256 {s.method.source_sha256[:16]}…",
+        f"  code       {s.method.url or 'no address given: --url says where others find it'}",
+        f"  card       {s.method.card[:300]}",
+        f"  results    seeds {', '.join(str(r.seed) for r in s.results)}, generations 0 to {draft.task.spec.horizon}",
+        f"  samples    {shown}",
+    ]
+    for session in s.provenance:
+        commit = "no checkout" if session.git is None else session.git.commit[:10] + " dirty" * session.git.dirty
+        lines.append(
+            f"  run on     {session.processor or session.platform}, {session.gpu or session.device}, "
+            f"collapsebench {session.packages.get('collapsebench')} ({commit})"
+        )
+    if table is not None:
+        (row,) = records(table)
+        lines.append(
+            f"  scores     FI(0.75) {interval_text(row, 'fi')}, AUF {row['auf']:.3f}, cost at generation 0 "
+            f"{cost_text(row)} (not in the file: recomputed from the raw metrics)"
+        )
+    lines.append(f"  file       {draft.file}, {len(draft.content):,} bytes")
+    return lines
+
+
+def print_leaderboard(table: pd.DataFrame, console: Console) -> None:
+    """The ranking of every task, tied methods on one rank."""
+    for (task, track), group in table.groupby(["task", "track"], sort=False):
+        shown = Table(title=f"{task}, track {track}", title_justify="left")
+        for name in ("rank", "method", "FI(0.75) [95 %]", "ratio to CE", "ratio to TCE", "AUF", "cost at gen. 0"):
+            shown.add_column(name, justify="left" if name in ("rank", "method") else "right")
+        for row in records(group):
+            shown.add_row(
+                str(row["rank"]),
+                escape(row["method"]),
+                escape(interval_text(row, "fi")),
+                escape(interval_text(row, "ratio_ce", tied_mark=True)),
+                escape(interval_text(row, "ratio_tce", tied_mark=True)),
+                f"{row['auf']:.3f}",
+                cost_text(row),
+            )
+        console.print(shown)
