@@ -13,7 +13,8 @@ from collapsebench.losses import Loss
 from collapsebench.methods import BASELINES, CONTROL, Method, load_method
 from collapsebench.progress import Listener, silent
 from collapsebench.scoring.comparison import Comparison, read_all, read_comparison
-from collapsebench.scoring.validation import Entry, published_entries
+from collapsebench.scoring.entries import Entry
+from collapsebench.scoring.validation import published_entries
 from collapsebench.task import Task, load_task
 
 
@@ -133,12 +134,12 @@ def published_baselines(task: Task) -> list[Entry]:
     Raises:
         UserError: there are none.
     """
-    entries = [e for e in published_entries(tasks={task.id: task}) if e.submission.task.id == task.id]
-    replaced = {entry.submission.supersedes for entry in entries}
-    found = [e for e in entries if e.submission.method.name in BASELINES and e.digest not in replaced]
+    entries = [e for e in published_entries(tasks={task.id: task}) if e.task_id == task.id]
+    replaced = {entry.supersedes for entry in entries}
+    found = [e for e in entries if e.name in BASELINES and e.digest not in replaced]
     if not found:
         raise UserError(f"no baseline of {task.id} is published; leave out --against published to run them here.")
-    return sorted(found, key=lambda entry: BASELINES.index(entry.submission.method.name))
+    return sorted(found, key=lambda entry: BASELINES.index(entry.name))
 
 
 def comparison_of(cells: list[Cell], published: Sequence[Entry] = ()) -> Comparison:

@@ -98,7 +98,8 @@ def verify(
     tasks: TaskFilesOption = None,
 ) -> None:
     """Run a seed of a submission again and compare every raw metric. This runs the contestant's code."""
-    from collapsebench.scoring.validation import Context, known_tasks, read_bounded, validate_content
+    from collapsebench.scoring.entries import read_bounded
+    from collapsebench.scoring.validation import Context, known_tasks, validate_content
     from collapsebench.terminal import cell_progress, plain_console
 
     if not file.is_file():
@@ -110,7 +111,7 @@ def verify(
         raise UserError(f"{file} is not a valid submission, so there is nothing to verify.")
     from collapsebench.verify import plan_verification, verification_cell, verify, write_attestation
 
-    plan = plan_verification(verdict.entry, known[verdict.entry.submission.task.id], seed, generations, method)
+    plan = plan_verification(verdict.entry, known[verdict.entry.task_id], seed, generations, method)
     typer.echo("This imports and runs\n  " + "\n  ".join(plan.lines()))
     if not trust_code:
         raise UserError("nothing was run: read the source of the loss, then add --trust-code.")
@@ -159,12 +160,11 @@ def _text_of(card: str | None) -> str | None:
 
 
 def _print_draft(draft: Draft) -> None:
-    from collapsebench.scoring.board import score_entries
-    from collapsebench.scoring.validation import Entry
+    from collapsebench.scoring.comparison import score_raw
+    from collapsebench.scoring.submission import raw_frame
     from collapsebench.terminal import draft_lines
 
-    entry = Entry(draft.file, draft.sha256, draft.submission)
-    table = None if draft.problems else score_entries(draft.task, [entry], {entry.digest: "this"}).table
+    table = None if draft.problems else score_raw(draft.task, raw_frame(draft.submission)).table
     typer.echo("\n".join(draft_lines(draft, table)))
     for problem in draft.problems:
         typer.echo(f"  PROBLEM  {problem}")
@@ -172,10 +172,9 @@ def _print_draft(draft: Draft) -> None:
 
 def _lines(verdict: Verdict) -> list[str]:
     """The outcome for one file, for people."""
-    if verdict.entry is not None:
-        s = verdict.entry.submission
-        shape = f"{len(s.results)} seeds, generations 0 to {max(len(r.generations) for r in s.results) - 1}"
-        return [f"ok       {verdict.path}: {s.method.name} on {s.task.id}, {shape}"]
+    if (entry := verdict.entry) is not None:
+        shape = f"{len(entry.chains)} seeds, generations 0 to {entry.generations}"
+        return [f"ok       {verdict.path}: {entry.name} on {entry.task_id}, {shape}"]
     if verdict.attestation is not None:
         a = verdict.attestation
         return [f"ok       {verdict.path}: seed {a.seed}, generations 0 to {a.generations} {a.outcome}, by {a.by}"]

@@ -24,7 +24,6 @@ from collapsebench.scoring.submission import (
     Submission,
     canonical_bytes,
     plain_text,
-    sha256_of,
     submission_path,
 )
 from collapsebench.scoring.validation import Context, known_tasks, parse_as, published_entries, validate_content
@@ -67,11 +66,6 @@ class Draft:
     file: Path
     task: Task
     problems: list[Problem]
-
-    @property
-    def sha256(self) -> str:
-        """Digest of the bytes."""
-        return sha256_of(self.content)
 
     def write(self) -> None:
         """Write the file; one of this name has this content already."""

@@ -15,16 +15,17 @@ from collapsebench.errors import RunError, UserError
 from collapsebench.methods import load_method_with, source_file
 from collapsebench.metrics.catalogue import METRICS
 from collapsebench.progress import Listener, silent
+from collapsebench.scoring.entries import Entry
 from collapsebench.scoring.submission import (
     Attestation,
     Difference,
     Measured,
     SeedResult,
     Session,
+    Submission,
     attestation_path,
     canonical_bytes,
 )
-from collapsebench.scoring.validation import Entry
 from collapsebench.submit import seed_result, sessions
 from collapsebench.task import Task
 
@@ -36,12 +37,14 @@ class Plan:
     """What a verification will import and run.
 
     Attributes:
-        entry: the submission. task: its task. seed, generations: which chain, and up to which generation.
+        entry, submission: what is verified. task: its task.
+        seed, generations: which chain, and up to which generation.
         loss: ``tce``, ``path/to/my_loss.py:MyLoss`` or ``my_package.losses:MyLoss``.
         source: the file behind it; None for an installed package, which is looked up when it may be imported.
     """
 
     entry: Entry
+    submission: Submission
     task: Task
     seed: int
     generations: int
@@ -50,7 +53,7 @@ class Plan:
 
     def lines(self) -> list[str]:
         """What would happen, for people."""
-        method = self.entry.submission.method
+        method = self.submission.method
         where = f"file {self.source}" if self.source is not None else "an installed package"
         return [
             f"loss   {self.loss} ({where}), sha256 {method.source_sha256} as submitted",
@@ -107,8 +110,8 @@ def plan_verification(entry: Entry, task: Task, seed: int | None, generations: i
         more = f" Get it from {submission.method.url}, read it, and" if submission.method.url else " Get it,"
         raise UserError(f"{source}: no such file.{more} name it with --method path/to/{submission.method.loss}.")
     if source is not None:
-        _require_digest(entry, hashlib.sha256(source.read_bytes()).hexdigest(), named)
-    return Plan(entry, task, chosen, generations, named, source)
+        _require_digest(submission, hashlib.sha256(source.read_bytes()).hexdigest(), named)
+    return Plan(entry, submission, task, chosen, generations, named, source)
 
 
 def verification_cell(plan: Plan, out: Path, device: str = "auto") -> Cell:
@@ -117,9 +120,9 @@ def verification_cell(plan: Plan, out: Path, device: str = "auto") -> Cell:
     Raises:
         UserError: the loss is not the submitted one, or does not load.
     """
-    parameters = dict(plan.entry.submission.method.parameters)
+    parameters = dict(plan.submission.method.parameters)
     method = load_method_with(plan.loss, parameters, plan.task.spec.workload.kind)
-    _require_digest(plan.entry, method.source_sha256, plan.loss)
+    _require_digest(plan.submission, method.source_sha256, plan.loss)
     return Cell(plan.task, method, plan.seed, out, plan.generations, resolve_device(device))
 
 
@@ -129,22 +132,21 @@ def verify(plan: Plan, cell: Cell, listener: Listener = silent) -> Outcome:
     Raises:
         RunError: the data prepared here is not the submitted data, or the run failed.
     """
-    submission = plan.entry.submission
     run_cells([cell], "inline", None, listener)
     about = json.loads((cell.directory.path / "run.json").read_text("utf-8"))
-    if about["task"]["data_sha256"] != submission.task.data_sha256:
+    if about["task"]["data_sha256"] != plan.submission.task.data_sha256:
         raise RunError(
             f"the data of {plan.task.id} prepared here is not what was submitted on (another digest), so nothing can "
             "be compared; `collapsebench doctor` names packages that differ from the tested ones."
         )
     measured = SeedResult.model_validate(seed_result(cell.directory, plan.seed, plan.generations))
-    (submitted,) = [result for result in submission.results if result.seed == plan.seed]
+    (submitted,) = [result for result in plan.submission.results if result.seed == plan.seed]
     machine = Session.model_validate(sessions([about])[-1])
     return _compared(plan, submitted, measured, machine)
 
 
-def _require_digest(entry: Entry, found: str, named: str) -> None:
-    wanted = entry.submission.method.source_sha256
+def _require_digest(submission: Submission, found: str, named: str) -> None:
+    wanted = submission.method.source_sha256
     if found != wanted:
         raise UserError(
             f"{named} is not the loss that was submitted: its sha256 is {found}, the submission has {wanted}. Give "

@@ -15,8 +15,9 @@ from command import Finished, collapsebench, with_methods
 from tiny_task import write_tiny_task
 
 from collapsebench.scoring import validation
+from collapsebench.scoring.entries import read_bounded
 from collapsebench.scoring.submission import Submission, canonical_bytes, submission_path
-from collapsebench.scoring.validation import known_tasks, read_bounded, submission_files, validate_files
+from collapsebench.scoring.validation import known_tasks, submission_files, validate_files
 from collapsebench.task import load_task
 
 LOSS = '''

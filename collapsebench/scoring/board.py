@@ -9,12 +9,13 @@ from typing import Any
 
 import pandas as pd
 
-from collapsebench.scoring.comparison import task_scales
+from collapsebench.scoring.comparison import score_raw
+from collapsebench.scoring.entries import Entry
 from collapsebench.scoring.fidelity import ALL
 from collapsebench.scoring.statistics import rank_methods
 from collapsebench.scoring.submission import Attestation, raw_frame
-from collapsebench.scoring.table import HEADLINE, ScoredMethods, score_methods
-from collapsebench.scoring.validation import Entry, Verdict, submission_files, validate_files
+from collapsebench.scoring.table import HEADLINE, ScoredMethods
+from collapsebench.scoring.validation import Verdict, submission_files, validate_files
 from collapsebench.task import Task
 
 KEYS = ["task", "track", "method", "digest"]
@@ -49,11 +50,11 @@ def read_board(folder: Path, tasks: dict[str, Task]) -> Board:
     """
     verdicts = validate_files(submission_files([folder]), tasks) if folder.is_dir() else []
     valid = [verdict.entry for verdict in verdicts if verdict.entry is not None]
-    replaced = {entry.submission.supersedes for entry in valid}
+    replaced = {entry.supersedes for entry in valid}
     entries: dict[str, list[Entry]] = {}
     for entry in valid:
         if entry.digest not in replaced:
-            entries.setdefault(entry.submission.task.id, []).append(entry)
+            entries.setdefault(entry.task_id, []).append(entry)
     labels = {digest: label for group in entries.values() for digest, label in _labels(group).items()}
     attestations: dict[str, list[Attestation]] = {}
     for verdict in verdicts:
@@ -73,8 +74,8 @@ def read_board(folder: Path, tasks: dict[str, Task]) -> Board:
 def score_entries(task: Task, entries: list[Entry], labels: dict[str, str]) -> ScoredMethods:
     """Score the entries of one task together; ranks are per track, ratios are to the entries ``ce`` and ``tce``."""
     raw = pd.concat([raw_frame(e.submission, labels[e.digest]) for e in entries], ignore_index=True)
-    scored = score_methods(raw, task_scales(task), task.spec.horizon)
-    track = {labels[e.digest]: e.submission.method.track for e in entries}
+    scored = score_raw(task, raw)
+    track = {labels[e.digest]: e.track for e in entries}
     headline = scored.scores[(scored.scores["metric"] == ALL) & (scored.scores["threshold"] == HEADLINE)]
     ranks: dict[str, int] = {}
     for name in sorted(set(track.values())):
@@ -96,7 +97,7 @@ def leaderboard_table(board: Board) -> pd.DataFrame:
             task=task_id,
             tier=board.tasks[task_id].spec.tier,
             digest=entry.map(lambda e: e.digest),
-            date=entry.map(lambda e: e.submission.date),
+            date=entry.map(lambda e: e.date),
         )
         tables.append(table[["task", "tier", "track", "rank", "method", "digest", "date", *_numbers(scored.table)]])
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=KEYS)
@@ -149,7 +150,5 @@ def _numbers(table: pd.DataFrame) -> list[str]:
 
 def _labels(entries: list[Entry]) -> dict[str, str]:
     """Digest to the method's name, with the digest where two entries of a task share a name."""
-    names = Counter(entry.submission.method.name for entry in entries)
-    return {
-        e.digest: name if names[name := e.submission.method.name] == 1 else f"{name} ({e.digest[:8]})" for e in entries
-    }
+    names = Counter(entry.name for entry in entries)
+    return {e.digest: e.name if names[e.name] == 1 else f"{e.name} ({e.digest[:8]})" for e in entries}

@@ -13,10 +13,10 @@ import pandas as pd
 from collapsebench.artifacts import RunDirectory
 from collapsebench.errors import UserError
 from collapsebench.metrics.catalogue import METRICS
+from collapsebench.scoring.entries import Entry
 from collapsebench.scoring.fidelity import DIVERGED, Scale, incomplete_cells
 from collapsebench.scoring.submission import raw_frame
-from collapsebench.scoring.table import RATIO_BASELINES, score_methods
-from collapsebench.scoring.validation import Entry
+from collapsebench.scoring.table import RATIO_BASELINES, ScoredMethods, score_methods
 from collapsebench.task import Task, load_task, registered_tasks
 
 
@@ -56,7 +56,7 @@ class Comparison:
 
     def shown_name(self, method: str) -> str:
         """What tables call a method: published results are marked."""
-        names = {entry.submission.method.name for entry in self.published}
+        names = {entry.name for entry in self.published}
         return f"{method} (published)" if method in names else method
 
 
@@ -87,7 +87,7 @@ def read_comparison(
     if raw.empty:
         raise UserError(f"{folder} has no finished generation of the cells asked for; run `collapsebench compare`.")
     last = int(raw["generation"].max()) if generations is None else generations
-    published = tuple(e for e in published if e.submission.method.name not in set(raw["method"]))
+    published = tuple(e for e in published if e.name not in set(raw["method"]))
     frames = [raw_frame(entry.submission) for entry in published]
     raw = pd.concat([raw, *(frame[frame["generation"] <= last] for frame in frames)], ignore_index=True)
     notes = []
@@ -144,6 +144,11 @@ def task_scales(task: Task) -> dict[str, Scale]:
         name: Scale(float(s.reference or 0), float(s.floor or 0), METRICS[name].scale)
         for name, s in task.spec.scored.items()
     }
+
+
+def score_raw(task: Task, raw: pd.DataFrame) -> ScoredMethods:
+    """Score raw metrics on the task's scales over its whole horizon."""
+    return score_methods(raw, task_scales(task), task.spec.horizon)
 
 
 def cells_of(folder: Path, method_ids: Sequence[str] | None, seeds: Sequence[int] | None) -> list[dict[str, Any]]:
@@ -230,7 +235,7 @@ def _notes_on_published(published: Sequence[Entry], cells: list[dict[str, Any]])
     """Which curves were not run here, and how their circumstances differ from those of the cells."""
     if not published:
         return []
-    files = ", ".join(f"{e.submission.method.name} ({e.digest})" for e in published)
+    files = ", ".join(f"{e.name} ({e.digest})" for e in published)
     notes = [f"Published results, not run here: {files}."]
     here = [c["about"] | c["about"]["circumstances"] for c in cells]
     for entry in published:
@@ -247,7 +252,7 @@ def _notes_on_published(published: Sequence[Entry], cells: list[dict[str, Any]])
             if version != packages.get(package)
         ]
         if differing:
-            notes.append(f"{entry.submission.method.name} was run elsewhere: {'; '.join(differing)}.")
+            notes.append(f"{entry.name} was run elsewhere: {'; '.join(differing)}.")
     if len(notes) > 1:
         notes.append("Other machines and versions differ in the last digits, which recursion amplifies.")
     return notes

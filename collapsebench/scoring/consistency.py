@@ -9,13 +9,14 @@ from base64 import b64decode
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from itertools import combinations, pairwise
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
 from collapsebench.methods import CONTROL, registered_methods
 from collapsebench.metrics.catalogue import METRICS
+from collapsebench.scoring.entries import chain_digest
 from collapsebench.scoring.fidelity import Scale, unclipped_fidelity
 from collapsebench.scoring.plain_png import check_plain_png
 from collapsebench.scoring.submission import (
@@ -270,16 +271,14 @@ def _first_generation(submission: Submission, task: Task) -> Iterator[Problem]:
 
 
 def _equal_seeds(submission: Submission) -> Iterator[Problem]:
-    for (i, one), (j, other) in combinations(enumerate(submission.results), 2):
-        if same_curve(one, other):
-            given = f"the same values as results[{i}] (seed {one.seed})"
-            yield Problem("identical-seeds", f"results[{j}]", given, "seeds that were run, which differ")
-
-
-def same_curve(one: SeedResult, other: SeedResult) -> bool:
-    """Whether two chains have the same raw metrics in every generation, and at least one metric at all."""
-    curves = [[{k: m.value for k, m in g.metrics.items()} for g in chain.generations] for chain in (one, other)]
-    return curves[0] == curves[1] and any(curves[0])
+    first: dict[str, SeedResult] = {}
+    for i, result in enumerate(submission.results):
+        if not any(g.metrics for g in result.generations):
+            continue
+        same = first.setdefault(chain_digest(result), result)
+        if same is not result:
+            given = f"the same values as seed {same.seed}"
+            yield Problem("identical-seeds", f"results[{i}]", given, "seeds that were run, which differ")
 
 
 def _samples(submission: Submission, task: Task) -> Iterator[Problem]:

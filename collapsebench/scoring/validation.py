@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,10 +12,10 @@ from pydantic import BaseModel, ValidationError
 
 from collapsebench.errors import UserError
 from collapsebench.paths import bundled
-from collapsebench.scoring.bounded_json import MAX_BYTES, Unreadable, parse_bounded
-from collapsebench.scoring.consistency import Problem, check_against_task, same_curve
+from collapsebench.scoring.bounded_json import Unreadable, parse_bounded
+from collapsebench.scoring.consistency import Problem, check_against_task
+from collapsebench.scoring.entries import Entry, read_bounded
 from collapsebench.scoring.submission import (
-    DIGEST_LENGTH,
     Attestation,
     Submission,
     attestation_path,
@@ -34,31 +34,18 @@ _SHOWN = 100  # characters of what was given
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A valid submission and the file it came from.
+class Verdict:
+    """The outcome for one file: an entry or an attestation, or problems.
 
     Attributes:
-        sha256: of the file's bytes; the first `DIGEST_LENGTH` digits are in the file's name.
+        submission: the content of the entry; only where a single file was validated.
     """
-
-    path: Path
-    sha256: str
-    submission: Submission
-
-    @property
-    def digest(self) -> str:
-        """What other entries name this one by."""
-        return self.sha256[:DIGEST_LENGTH]
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The outcome for one file: an entry or an attestation, or problems."""
 
     path: Path
     problems: list[Problem]
     entry: Entry | None = None
     attestation: Attestation | None = None
+    submission: Submission | None = None
 
 
 @dataclass
@@ -76,7 +63,7 @@ class Context:
     def _by_task(self) -> dict[str, list[Entry]]:
         found: dict[str, list[Entry]] = {}
         for entry in self.published:
-            found.setdefault(entry.submission.task.id, []).append(entry)
+            found.setdefault(entry.task_id, []).append(entry)
         return found
 
     def others(self, task_id: str, sha256: str) -> list[Entry]:
@@ -96,8 +83,8 @@ def published_entries(folder: Path | None = None, tasks: dict[str, Task] | None 
     folder = bundled("submissions") if folder is None else folder
     known = known_tasks() if tasks is None else tasks
     files = submission_files([folder]) if folder.is_dir() else []
-    verdicts = (validate_content(read_bounded(path), path, Context(known)) for path in files)
-    return [verdict.entry for verdict in verdicts if verdict.entry is not None]
+    entries = (validate_content(read_bounded(path), path, Context(known)).entry for path in files)
+    return [entry for entry in entries if entry is not None]
 
 
 def submission_files(paths: Sequence[Path]) -> list[Path]:
@@ -123,15 +110,14 @@ def validate_files(paths: Sequence[Path], tasks: dict[str, Task], published: Seq
     Args:
         paths: as from `submission_files`. tasks: by id. published: entries to compare with.
     """
-    contents = {path: read_bounded(path) for path in paths}
-    alone = {path: validate_content(contents[path], path, Context(tasks)) for path in paths if not is_attestation(path)}
+    alone = {path: _alone(path, tasks) for path in paths}
     own = [verdict.entry for verdict in alone.values() if verdict.entry is not None]
     known = {entry.sha256 for entry in own}
     context = Context(tasks, [*own, *(entry for entry in published if entry.sha256 not in known)])
     digests: set[str] = set()
     verdicts = []
     for path in paths:
-        verdict = alone.get(path) or validate_attestation(contents[path], path)
+        verdict = alone[path]
         if verdict.entry is not None:
             problems = _against_others(verdict.entry, context)
             if verdict.entry.sha256 in digests:
@@ -140,6 +126,14 @@ def validate_files(paths: Sequence[Path], tasks: dict[str, Task], published: Seq
             verdict = Verdict(path, problems) if problems else verdict
         verdicts.append(verdict)
     return verdicts
+
+
+def _alone(path: Path, tasks: dict[str, Task]) -> Verdict:
+    """Validate one file by itself; its content is not kept."""
+    content = read_bounded(path)
+    if is_attestation(path):
+        return validate_attestation(content, path)
+    return replace(validate_content(content, path, Context(tasks)), submission=None)
 
 
 def validate_content(content: bytes, path: Path | None, context: Context) -> Verdict:
@@ -160,9 +154,9 @@ def validate_content(content: bytes, path: Path | None, context: Context) -> Ver
         problems.append(Problem("unknown-task", "task.id", parsed.task.id, f"a calibrated task: {known}"))
     else:
         problems += check_against_task(parsed, task)
-    entry = Entry(place, sha256_of(content), parsed)
+    entry = Entry.of(place, content, parsed)
     problems += _against_others(entry, context)
-    return Verdict(place, problems[:_LISTED]) if problems else Verdict(place, [], entry=entry)
+    return Verdict(place, problems[:_LISTED]) if problems else Verdict(place, [], entry=entry, submission=parsed)
 
 
 def validate_attestation(content: bytes, path: Path) -> Verdict:
@@ -180,12 +174,6 @@ def validate_attestation(content: bytes, path: Path) -> Verdict:
         given = f"{about.name} is missing or has another digest"
         problems.append(Problem("attestation", "submission_sha256", given, "the submission that was verified"))
     return Verdict(path, problems) if problems else Verdict(path, [], attestation=parsed)
-
-
-def read_bounded(path: Path) -> bytes:
-    """A file's bytes, and of a file that is too large enough to see that it is."""
-    with path.open("rb") as stream:
-        return stream.read(MAX_BYTES + 1)
 
 
 def parse_as(content: bytes, model: type[Model]) -> Model | list[Problem]:
@@ -244,30 +232,18 @@ def _file_problems(content: bytes, submission: Submission, path: Path | None) ->
 def _against_others(entry: Entry, context: Context) -> list[Problem]:
     """Is there the same already, or something that this one says to replace and does not?"""
     problems = []
-    submission, others = entry.submission, context.others(entry.submission.task.id, entry.sha256)
-    replaced = [other for other in others if other.digest == submission.supersedes]
-    if submission.supersedes is not None and context.published and not replaced:
-        problems.append(Problem("supersedes", "supersedes", submission.supersedes, f"an entry of {submission.task.id}"))
-    superseded = {other.submission.supersedes for other in others}
+    others = context.others(entry.task_id, entry.sha256)
+    replaced = [other for other in others if other.digest == entry.supersedes]
+    if entry.supersedes is not None and context.published and not replaced:
+        problems.append(Problem("supersedes", "supersedes", entry.supersedes, f"an entry of {entry.task_id}"))
+    superseded = {other.supersedes for other in others}
     for other in others:
-        if other in replaced or other.digest in superseded or other.submission.supersedes == entry.digest:
+        if other in replaced or other.digest in superseded or other.supersedes == entry.digest:
             continue
-        if _what(submission) == _what(other.submission):
+        if entry.what == other.what:
             allowed = f"one entry per method and task; to replace it, set supersedes to {other.digest}"
-            problems.append(
-                Problem("duplicate", "method", f"{submission.method.name} is in {other.path.name}", allowed)
-            )
-        elif copied := _copied_seeds(submission, other.submission):
+            problems.append(Problem("duplicate", "method", f"{entry.name} is in {other.path.name}", allowed))
+        elif copied := [seed for seed, chain in entry.chains.items() if other.chains.get(seed) == chain]:
             given = f"seeds {copied} have the raw metrics of {other.path.name}"
             problems.append(Problem("copied", "results", given, "the method's own results"))
     return problems
-
-
-def _what(submission: Submission) -> tuple[Any, ...]:
-    method = submission.method
-    return method.source_sha256, method.loss, repr(sorted(method.parameters.items()))
-
-
-def _copied_seeds(one: Submission, other: Submission) -> list[int]:
-    chains = {result.seed: result for result in other.results}
-    return [r.seed for r in one.results if r.seed in chains and same_curve(r, chains[r.seed])]

@@ -1,0 +1,87 @@
+"""An entry: what is kept in memory of a valid submission. The file itself is read again when its metrics are needed."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from collapsebench.errors import UserError
+from collapsebench.scoring.bounded_json import MAX_BYTES
+from collapsebench.scoring.submission import DIGEST_LENGTH, SeedResult, Submission, sha256_of
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A valid submission, in a few hundred bytes.
+
+    Attributes:
+        path: the file; ``-`` for what has none. sha256: of its bytes.
+        task_id, name, track, authors, date, supersedes: as in the submission.
+        what: digest of the loss's source, name and parameters: entries of one method agree in it, on any task.
+        chains: digest of the raw metrics of every seed.
+        generations: the last generation of the longest chain.
+    """
+
+    path: Path
+    sha256: str
+    task_id: str
+    name: str
+    track: str
+    authors: tuple[str, ...]
+    date: str
+    supersedes: str | None
+    what: str
+    chains: dict[int, str]
+    generations: int
+
+    @staticmethod
+    def of(path: Path, content: bytes, submission: Submission) -> Entry:
+        """The entry of a submission whose bytes these are."""
+        method = submission.method
+        what = repr((method.source_sha256, method.loss, sorted(method.parameters.items())))
+        return Entry(
+            path=path,
+            sha256=sha256_of(content),
+            task_id=submission.task.id,
+            name=method.name,
+            track=method.track,
+            authors=tuple(submission.authors),
+            date=submission.date,
+            supersedes=submission.supersedes,
+            what=_digest(what),
+            chains={result.seed: chain_digest(result) for result in submission.results},
+            generations=max(len(result.generations) for result in submission.results) - 1,
+        )
+
+    @property
+    def digest(self) -> str:
+        """What other entries name this one by; it is in the file's name."""
+        return self.sha256[:DIGEST_LENGTH]
+
+    @property
+    def submission(self) -> Submission:
+        """The submission, read from its file.
+
+        Raises:
+            UserError: the file has changed since it was validated.
+        """
+        content = read_bounded(self.path)
+        if sha256_of(content) != self.sha256:
+            raise UserError(f"{self.path} has changed since it was validated; validate it again.")
+        return Submission.model_validate_json(content)
+
+
+def read_bounded(path: Path) -> bytes:
+    """A file's bytes, and of a file that is too large enough to see that it is."""
+    with path.open("rb") as stream:
+        return stream.read(MAX_BYTES + 1)
+
+
+def chain_digest(chain: SeedResult) -> str:
+    """Equal for chains that have the same raw metrics in every generation."""
+    return _digest(repr([sorted((name, m.value) for name, m in g.metrics.items()) for g in chain.generations]))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]
