@@ -160,12 +160,17 @@ def _text_of(card: str | None) -> str | None:
 
 
 def _print_draft(draft: Draft) -> None:
+    from collapsebench.report import records
     from collapsebench.scoring.comparison import score_raw
     from collapsebench.scoring.submission import raw_frame
+    from collapsebench.scoring.table import ranked_table
     from collapsebench.terminal import draft_lines
 
-    table = None if draft.problems else score_raw(draft.task, raw_frame(draft.submission)).table
-    typer.echo("\n".join(draft_lines(draft, table)))
+    row = None
+    if not draft.problems:
+        found = score_raw(draft.task, raw_frame(draft.submission))
+        (row,) = records(ranked_table(found.scores, found.own_scores, found.costs, draft.task.spec.horizon))
+    typer.echo("\n".join(draft_lines(draft, row)))
     for problem in draft.problems:
         typer.echo(f"  PROBLEM  {problem}")
 

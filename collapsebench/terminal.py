@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -153,11 +153,11 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         console.print(f"Note: {note}", markup=False, highlight=False, style="yellow")
 
 
-def draft_lines(draft: Draft, table: pd.DataFrame | None) -> list[str]:
+def draft_lines(draft: Draft, row: dict[str, Any] | None) -> list[str]:
     """What a submission will publish, for a look before it is written.
 
     Args:
-        table: its scores, as `collapsebench.scoring.board.score_entries` gives them; None: it cannot be scored.
+        row: its scores, as a row of `collapsebench.scoring.table.ranked_table`; None: it cannot be scored.
     """
     s = draft.submission
     shown = "none" if s.samples is None else f"{s.samples.kind} of {len(s.samples.generations)} generations"
@@ -175,8 +175,7 @@ def draft_lines(draft: Draft, table: pd.DataFrame | None) -> list[str]:
             f"  run on     {session.processor or session.platform}, {session.gpu or session.device}, "
             f"collapsebench {session.packages.get('collapsebench')} ({commit})"
         )
-    if table is not None:
-        (row,) = records(table)
+    if row is not None:
         lines.append(
             f"  scores     FI(0.75) {interval_text(row, 'fi')}, AUF {row['auf']:.3f}, cost at generation 0 "
             f"{cost_text(row)} (not in the file: recomputed from the raw metrics)"

@@ -123,6 +123,10 @@ def verification_cell(plan: Plan, out: Path, device: str = "auto") -> Cell:
     parameters = dict(plan.submission.method.parameters)
     method = load_method_with(plan.loss, parameters, plan.task.spec.workload.kind)
     _require_digest(plan.submission, method.source_sha256, plan.loss)
+    submitted = plan.submission.method
+    class_name = submitted.loss.rpartition(":")[2]
+    if plan.loss.rpartition(":")[2] != class_name or method.track != submitted.track:
+        raise UserError(f"{plan.loss}, track {method.track}, is not {class_name}, track {submitted.track}.")
     return Cell(plan.task, method, plan.seed, out, plan.generations, resolve_device(device))
 
 

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
 from collapsebench.scoring.comparison import score_raw
 from collapsebench.scoring.entries import Entry
 from collapsebench.scoring.fidelity import ALL
+from collapsebench.scoring.index import Record, read_records, remembered
 from collapsebench.scoring.statistics import rank_methods
 from collapsebench.scoring.submission import Attestation, raw_frame
-from collapsebench.scoring.table import HEADLINE, ScoredMethods
-from collapsebench.scoring.validation import Verdict, submission_files, validate_files
+from collapsebench.scoring.table import HEADLINE, Scores, ranked_table
+from collapsebench.scoring.validation import Context, Verdict, problems_among, submission_files
 from collapsebench.task import Task
 
 KEYS = ["task", "track", "method", "digest"]
+Verified = Literal["verified", "by its authors", "disputed", "no"]
 
 
 @dataclass(frozen=True)
@@ -26,81 +30,172 @@ class Board:
     """A folder of submissions, read and scored.
 
     Attributes:
-        tasks: those with entries, by id. entries: valid and not superseded, by task id.
-        scored: curves, scores and table of every task; the column ``method`` holds `labels`.
-        labels: what tables call an entry, by its digest; unique within a task.
-        attestations: by the digest of the whole submission they are about.
-        superseded: entries that another one replaces. broken: files that are not valid, with their problems.
+        tasks: all that are known, by id.
+        table: one row per entry that stands, sorted by task, track and rank: `KEYS`, tier, modality, rank, date,
+            authors, verified, what (equal for one method on several tasks), curve (mean fidelity by generation) and
+            the columns of `collapsebench.scoring.table.ranked_table`.
+        entries: by digest, superseded ones included. superseded: their digests.
+        attestations: by the digest of the entry.
+        broken: files that are not valid, with their problems.
     """
 
     tasks: dict[str, Task]
-    entries: dict[str, list[Entry]]
-    scored: dict[str, ScoredMethods]
-    labels: dict[str, str]
-    attestations: dict[str, list[Attestation]]
-    superseded: list[Entry]
-    broken: list[Verdict]
+    table: pd.DataFrame
+    entries: dict[str, Entry] = field(repr=False)
+    superseded: set[str] = field(repr=False)
+    attestations: dict[str, list[Attestation]] = field(repr=False)
+    broken: list[Verdict] = field(repr=False)
+
+    def label(self, digest: str) -> str:
+        """What tables call an entry; unique within its task."""
+        found = self.table.loc[self.table["digest"] == digest, "method"]
+        return str(found.iloc[0]) if len(found) else self.entries[digest].name
+
+    def scores(self, digests: list[str]) -> Scores:
+        """Curves and scores per seed of some entries of one task, read from their files.
+
+        Raises:
+            UserError: a file has changed since the board was read.
+        """
+        entries = [self.entries[digest] for digest in digests]
+        (task_id,) = {entry.task_id for entry in entries}
+        raw = pd.concat([raw_frame(e.submission, self.label(e.digest)) for e in entries], ignore_index=True)
+        return score_raw(self.tasks[task_id], raw)
 
 
-def read_board(folder: Path, tasks: dict[str, Task]) -> Board:
+def read_board(
+    folder: Path,
+    tasks: dict[str, Task],
+    cache: Path | None = None,
+    on_file: Callable[[], None] = lambda: None,
+) -> Board:
     """Read and score every submission of a folder; what is broken is listed, not fatal.
 
     Args:
         folder: as ``submissions/``; a folder that does not exist has no entries. tasks: by id.
+        cache: file for what is known from earlier; None: everything is computed. on_file: called after every file.
     """
-    verdicts = validate_files(submission_files([folder]), tasks) if folder.is_dir() else []
-    valid = [verdict.entry for verdict in verdicts if verdict.entry is not None]
-    replaced = {entry.supersedes for entry in valid}
-    entries: dict[str, list[Entry]] = {}
-    for entry in valid:
-        if entry.digest not in replaced:
-            entries.setdefault(entry.task_id, []).append(entry)
-    labels = {digest: label for group in entries.values() for digest, label in _labels(group).items()}
+    paths = submission_files([folder]) if folder.is_dir() else []
+    records = read_records(paths, tasks, cache, on_file)
+    valid = [record.entry for record in records if record.entry is not None]
+    found = problems_among(valid, Context(tasks, valid))
+    broken = [Verdict(record.path, record.problems) for record in records if record.problems]
+    broken += [Verdict(entry.path, problems) for entry, problems in found]
+    refused = {entry.path for entry, _ in found}
+    standing = [r for r in records if r.entry is not None and r.path not in refused]
+    entries = {r.entry.digest: r.entry for r in standing if r.entry is not None}
+    superseded = {entry.supersedes for entry in entries.values() if entry.supersedes is not None}
     attestations: dict[str, list[Attestation]] = {}
-    for verdict in verdicts:
-        if verdict.attestation is not None:
-            attestations.setdefault(verdict.attestation.submission_sha256, []).append(verdict.attestation)
-    return Board(
-        tasks={task_id: tasks[task_id] for task_id in sorted(entries)},
-        entries=entries,
-        scored={task_id: score_entries(tasks[task_id], group, labels) for task_id, group in sorted(entries.items())},
-        labels=labels,
-        attestations=attestations,
-        superseded=[entry for entry in valid if entry.digest in replaced],
-        broken=[verdict for verdict in verdicts if verdict.problems],
+    by_sha256 = {entry.sha256: digest for digest, entry in entries.items()}
+    for record in records:
+        if record.attestation is not None and record.attestation.submission_sha256 in by_sha256:
+            attestations.setdefault(by_sha256[record.attestation.submission_sha256], []).append(record.attestation)
+    by_task: dict[str, list[Record]] = {}
+    for record in standing:
+        assert record.entry is not None
+        if record.entry.digest not in superseded:
+            by_task.setdefault(record.entry.task_id, []).append(record)
+    tables = [_described(by_task[i], tasks[i], attestations, cache) for i in sorted(by_task)]
+    table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=[*KEYS, "tier", "modality"])
+    return Board(tasks, table, entries, superseded, attestations, broken)
+
+
+def _described(
+    records: list[Record], task: Task, attestations: dict[str, list[Attestation]], cache: Path | None
+) -> pd.DataFrame:
+    """The ranked table of one task with what is known of its entries."""
+    known = {record.entry.digest: record for record in records if record.entry is not None}
+    labels = _labels([record.entry for record in known.values() if record.entry is not None])
+    key = repr((task.id, task.spec.scored, sorted(known)))
+    table = remembered(cache, key, lambda: _ranked(known, labels, task))
+    digest = table["method"].map({label: digest for digest, label in labels.items()})
+    entry = digest.map(lambda d: known[d].entry)
+    return table.assign(
+        task=task.id,
+        tier=task.spec.tier,
+        modality=task.spec.workload.kind,
+        digest=digest,
+        what=entry.map(lambda e: e.what),
+        date=entry.map(lambda e: e.date),
+        authors=entry.map(lambda e: ", ".join(e.authors)),
+        verified=entry.map(lambda e: verification(e, attestations.get(e.digest, []))),
+        curve=digest.map(lambda d: known[d].curve),
     )
 
 
-def score_entries(task: Task, entries: list[Entry], labels: dict[str, str]) -> ScoredMethods:
-    """Score the entries of one task together; ranks are per track, ratios are to the entries ``ce`` and ``tce``."""
-    raw = pd.concat([raw_frame(e.submission, labels[e.digest]) for e in entries], ignore_index=True)
-    scored = score_raw(task, raw)
-    track = {labels[e.digest]: e.track for e in entries}
-    headline = scored.scores[(scored.scores["metric"] == ALL) & (scored.scores["threshold"] == HEADLINE)]
-    ranks: dict[str, int] = {}
-    for name in sorted(set(track.values())):
-        ranks |= rank_methods(headline[headline["method"].map(track) == name])
-    table = scored.table.assign(
-        rank=scored.table["method"].map(ranks).astype("Int64"), track=scored.table["method"].map(track)
-    )
-    ordered = table.sort_values(["track", "rank"], kind="stable", ignore_index=True)
-    return ScoredMethods(scored.curves, scored.scores, scored.own_scores, ordered)
+def _ranked(known: dict[str, Record], labels: dict[str, str], task: Task) -> pd.DataFrame:
+    """Intervals and ratios of a task's entries; ranks are per track, ratios are to the entries ``ce`` and ``tce``."""
+    scores = pd.concat([r.scores.assign(method=labels[d]) for d, r in known.items() if r.scores is not None])
+    own = pd.concat([r.own_scores.assign(method=labels[d]) for d, r in known.items() if r.own_scores is not None])
+    costs = {labels[digest]: record.cost for digest, record in known.items()}
+    table = ranked_table(scores, own, costs, task.spec.horizon)
+    tracks = {labels[digest]: record.entry.track for digest, record in known.items() if record.entry is not None}
+    table["track"] = table["method"].map(tracks)
+    if len(set(tracks.values())) > 1:
+        headline = scores[(scores["metric"] == ALL) & (scores["threshold"] == HEADLINE)]
+        mine = [headline[headline["method"].map(tracks) == track] for track in sorted(set(tracks.values()))]
+        table["rank"] = table["method"].map({m: rank for part in mine for m, rank in rank_methods(part).items()})
+    return table.sort_values(["track", "rank"], kind="stable", ignore_index=True)
+
+
+def verification(entry: Entry, attestations: list[Attestation]) -> Verified:
+    """What attestations say: a difference counts more than a match, a match by a stranger more than by an author."""
+    if any(attestation.outcome == "differed" for attestation in attestations):
+        return "disputed"
+    if any(attestation.by not in entry.authors for attestation in attestations):
+        return "verified"
+    return "by its authors" if attestations else "no"
+
+
+def overall_table(board: Board, tier: str, track: str) -> pd.DataFrame:
+    """Methods over all tasks of a tier: geometric mean of the ratios to CE; none where a task is missing.
+
+    Returns:
+        Columns method, what, tasks (how many), missing (task ids), ratio_ce, fi (mean), auf (mean), verified (how
+        many entries); those with an overall ratio first, best first.
+    """
+    all_tasks = sorted(i for i, task in board.tasks.items() if task.spec.tier == tier)
+    rows = []
+    mine = board.table[(board.table["tier"] == tier) & (board.table["track"] == track)]
+    for what, group in mine.groupby("what", sort=False):
+        missing = [i for i in all_tasks if i not in set(group["task"])]
+        ratios = [1.0 if m == "ce" else r for m, r in zip(group["method"], group["ratio_ce"], strict=True)]
+        rows.append(
+            {
+                "method": str(group["method"].iloc[0]).split(" (")[0],
+                "what": what,
+                "tasks": len(group),
+                "missing": missing,
+                "ratio_ce": None if missing else _geometric_mean(ratios),
+                "fi": float(group["fi"].mean()),
+                "auf": float(group["auf"].mean()),
+                "verified": int((group["verified"] == "verified").sum()),
+            }
+        )
+    columns = ["method", "what", "tasks", "missing", "ratio_ce", "fi", "auf", "verified"]
+    table = pd.DataFrame(rows, columns=columns)
+    return table.sort_values(["ratio_ce", "auf"], ascending=False, na_position="last", ignore_index=True)
+
+
+def _geometric_mean(ratios: list[Any]) -> float | None:
+    if any(ratio is None or pd.isna(ratio) for ratio in ratios):
+        return None
+    return 0.0 if min(ratios) <= 0 else math.exp(sum(math.log(r) for r in ratios) / len(ratios))
 
 
 def leaderboard_table(board: Board) -> pd.DataFrame:
-    """One row per entry: what ``submissions/leaderboard.csv`` holds. Sorted by task, track and rank."""
-    digests = {task_id: {board.labels[e.digest]: e for e in group} for task_id, group in board.entries.items()}
-    tables = []
-    for task_id, scored in board.scored.items():
-        entry = scored.table["method"].map(digests[task_id])
-        table = scored.table.assign(
-            task=task_id,
-            tier=board.tasks[task_id].spec.tier,
-            digest=entry.map(lambda e: e.digest),
-            date=entry.map(lambda e: e.date),
-        )
-        tables.append(table[["task", "tier", "track", "rank", "method", "digest", "date", *_numbers(scored.table)]])
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=KEYS)
+    """One row per entry, and only what attestations cannot change: what ``submissions/leaderboard.csv`` holds."""
+    numbers = [c for c in board.table if c not in (*KEYS, *_DESCRIPTION, "rank") and not _of_one_metric(str(c))]
+    return board.table[["task", "tier", "track", "rank", "method", "digest", "date", *numbers]]
+
+
+_DESCRIPTION = ("tier", "modality", "what", "date", "authors", "verified", "curve")
+
+
+def _of_one_metric(column: str) -> bool:
+    """FI of a single metric is on the task's own page: tasks have different ones."""
+    shared = ("fi_low", "fi_high", "fi_censored", "fi_0.9", "fi_0.5", "fi_own_reference")
+    return column.startswith("fi_") and column.removesuffix("_censored") not in shared and column not in shared
 
 
 def csv_text(table: pd.DataFrame) -> str:
@@ -139,13 +234,6 @@ def _agree(was: Any, now: Any, tolerance: float) -> bool:
 def _named(key: object) -> str:
     assert isinstance(key, tuple)
     return ", ".join(str(part) for part in key)
-
-
-def _numbers(table: pd.DataFrame) -> list[str]:
-    """Columns that all tasks have: FI per metric is on the task's own page."""
-    common = [c for c in table.columns if not c.startswith("fi_") or c.split("_")[1] in ("low", "high", "censored")]
-    further = ["fi_0.9", "fi_0.9_censored", "fi_0.5", "fi_0.5_censored", "fi_own_reference"]
-    return [c for c in [*common, *further] if c not in ("rank", "method", "track")]
 
 
 def _labels(entries: list[Entry]) -> dict[str, str]:

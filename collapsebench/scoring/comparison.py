@@ -16,7 +16,7 @@ from collapsebench.metrics.catalogue import METRICS
 from collapsebench.scoring.entries import Entry
 from collapsebench.scoring.fidelity import DIVERGED, Scale, incomplete_cells
 from collapsebench.scoring.submission import raw_frame
-from collapsebench.scoring.table import RATIO_BASELINES, ScoredMethods, score_methods
+from collapsebench.scoring.table import RATIO_BASELINES, Scores, ranked_table, score_methods
 from collapsebench.task import Task, load_task, registered_tasks
 
 
@@ -101,8 +101,9 @@ def read_comparison(
     except ValueError as error:
         raise UserError(f"{folder} cannot be scored: {error}.") from error
     notes += _notes(task, raw, last, cells) + _notes_on_published(published, cells)
+    table = ranked_table(found.scores, found.own_scores, found.costs, last)
     return Comparison(
-        task, folder, last, raw, found.curves, found.scores, found.own_scores, found.table, cells, notes, published
+        task, folder, last, raw, found.curves, found.scores, found.own_scores, table, cells, notes, published
     )
 
 
@@ -146,7 +147,7 @@ def task_scales(task: Task) -> dict[str, Scale]:
     }
 
 
-def score_raw(task: Task, raw: pd.DataFrame) -> ScoredMethods:
+def score_raw(task: Task, raw: pd.DataFrame) -> Scores:
     """Score raw metrics on the task's scales over its whole horizon."""
     return score_methods(raw, task_scales(task), task.spec.horizon)
 

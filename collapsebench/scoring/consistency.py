@@ -119,7 +119,7 @@ def _seeds(submission: Submission, task: Task) -> Iterator[Problem]:
         yield Problem("seeds-foreign", path, f"seeds {foreign}", allowed)
     if missing := sorted(set(official) - set(given)):
         yield Problem("seeds-missing", path, f"seeds {missing} are missing", allowed)
-    if sorted(given) == official:
+    if sorted(given) == sorted(official):
         yield Problem("seeds-order", path, f"seeds {given}", allowed)
 
 
@@ -273,10 +273,8 @@ def _first_generation(submission: Submission, task: Task) -> Iterator[Problem]:
 def _equal_seeds(submission: Submission) -> Iterator[Problem]:
     first: dict[str, SeedResult] = {}
     for i, result in enumerate(submission.results):
-        if not any(g.metrics for g in result.generations):
-            continue
-        same = first.setdefault(chain_digest(result), result)
-        if same is not result:
+        digest = chain_digest(result)
+        if digest is not None and (same := first.setdefault(digest, result)) is not result:
             given = f"the same values as seed {same.seed}"
             yield Problem("identical-seeds", f"results[{i}]", given, "seeds that were run, which differ")
 

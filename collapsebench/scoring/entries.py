@@ -19,7 +19,8 @@ class Entry:
         path: the file; ``-`` for what has none. sha256: of its bytes.
         task_id, name, track, authors, date, supersedes: as in the submission.
         what: digest of the loss's source, name and parameters: entries of one method agree in it, on any task.
-        chains: digest of the raw metrics of every seed.
+        chains: digest of the raw metrics of every seed; None where too little was measured to tell chains apart.
+        data_sha256: of the data it was run on.
         generations: the last generation of the longest chain.
     """
 
@@ -32,7 +33,8 @@ class Entry:
     date: str
     supersedes: str | None
     what: str
-    chains: dict[int, str]
+    chains: dict[int, str | None]
+    data_sha256: str
     generations: int
 
     @staticmethod
@@ -51,6 +53,7 @@ class Entry:
             supersedes=submission.supersedes,
             what=_digest(what),
             chains={result.seed: chain_digest(result) for result in submission.results},
+            data_sha256=submission.task.data_sha256,
             generations=max(len(result.generations) for result in submission.results) - 1,
         )
 
@@ -78,8 +81,13 @@ def read_bounded(path: Path) -> bytes:
         return stream.read(MAX_BYTES + 1)
 
 
-def chain_digest(chain: SeedResult) -> str:
-    """Equal for chains that have the same raw metrics in every generation."""
+def chain_digest(chain: SeedResult) -> str | None:
+    """Equal for chains with the same raw metrics in every generation; None with less than two that did not diverge.
+
+    Generation 0 alone tells nothing: of a task that trains on all data at once, all seeds share it.
+    """
+    if sum(g.status == "ok" for g in chain.generations) < 2:
+        return None
     return _digest(repr([sorted((name, m.value) for name, m in g.metrics.items()) for g in chain.generations]))
 
 

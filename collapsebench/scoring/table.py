@@ -25,24 +25,24 @@ RATIO_BASELINES = ("ce", "tce")
 
 
 @dataclass(frozen=True)
-class ScoredMethods:
-    """Methods scored on one task.
+class Scores:
+    """Methods scored, not yet compared.
 
     Attributes:
         curves: fidelities: method, seed, generation, metric, fidelity.
         scores: per method, seed, metric (``all`` is the smallest) and threshold: fi, censored, auf.
         own_scores: the same with each method's own generation 0 as the reference.
-        table: one row per method, best first, the control last.
+        costs: fidelity that each method gives up at generation 0.
     """
 
     curves: pd.DataFrame
     scores: pd.DataFrame
     own_scores: pd.DataFrame
-    table: pd.DataFrame
+    costs: dict[str, float]
 
 
-def score_methods(raw: pd.DataFrame, scales: Mapping[str, Scale], last: int) -> ScoredMethods:
-    """Score and rank methods from their raw metrics.
+def score_methods(raw: pd.DataFrame, scales: Mapping[str, Scale], last: int) -> Scores:
+    """Score methods from their raw metrics.
 
     Args:
         raw: as `collapsebench.scoring.fidelity` describes it; every cell reaches `last` or has diverged.
@@ -52,12 +52,14 @@ def score_methods(raw: pd.DataFrame, scales: Mapping[str, Scale], last: int) -> 
         ValueError: a cell lacks a metric or a generation, or has one twice.
     """
     curves = fidelity_curves(raw, scales, last)
-    scores = seed_scores(curves, THRESHOLDS)
     own = own_scales(raw, scales)
     own_curves = [fidelity_curves(raw[raw["method"] == m], own[m], last) for m in raw["method"].unique()]
-    own_scores = seed_scores(pd.concat(own_curves), THRESHOLDS)
-    table = _table(scores, own_scores, _first_generation_costs(raw, scales), last)
-    return ScoredMethods(curves, scores, own_scores, table)
+    return Scores(
+        curves=curves,
+        scores=seed_scores(curves, THRESHOLDS),
+        own_scores=seed_scores(pd.concat(own_curves), THRESHOLDS),
+        costs=_first_generation_costs(raw, scales),
+    )
 
 
 def _first_generation_costs(raw: pd.DataFrame, scales: Mapping[str, Scale]) -> dict[str, float]:
@@ -76,49 +78,57 @@ def _first_generation_costs(raw: pd.DataFrame, scales: Mapping[str, Scale]) -> d
     return costs
 
 
-def _table(scores: pd.DataFrame, own_scores: pd.DataFrame, costs: dict[str, float], last: int) -> pd.DataFrame:
+def ranked_table(scores: pd.DataFrame, own_scores: pd.DataFrame, costs: Mapping[str, float], last: int) -> pd.DataFrame:
+    """One row per method with intervals and ratios, best first, the control last.
+
+    Args:
+        scores, own_scores, costs: as in `Scores`. last: generation G, beyond which no interval is shown.
+    """
     headline = scores[(scores["metric"] == ALL) & (scores["threshold"] == HEADLINE)]
     ranked = rank_methods(headline[headline["method"] != CONTROL])
     order = [*ranked, *(m for m in headline["method"].unique() if m == CONTROL)]
     per_method = {str(m): frame for m, frame in headline.groupby("method")}
+    everything = {str(m): frame for m, frame in scores.groupby("method")}
+    own = {str(m): frame for m, frame in own_scores.groupby("method")}
     rows = []
     for method in order:
         mine = per_method[method]
-        fi = mean_interval(mine["fi"].to_numpy(), mine["censored"].to_numpy())
-        auf = mean_interval(mine["auf"].to_numpy(), [False] * len(mine))
-        row: dict[str, Any] = {
-            "rank": ranked.get(method),
-            "method": method,
-            "seeds": fi.n,
-            "fi": fi.estimate,
-            "fi_low": None if fi.low is None else max(fi.low, 0.0),  # no interval is shorter than nothing,
-            "fi_high": None if fi.high is None else min(fi.high, float(last)),  # or longer than the horizon
-            "fi_censored": fi.censored,
-        }
+        row: dict[str, Any] = {"rank": ranked.get(method), "method": method, **_means(mine, last)}
         for baseline in RATIO_BASELINES:
-            other = per_method.get(baseline)
-            ratio = Ratio(None, None, None, 0, "none") if other is None else paired_ratio(mine, other)
-            row |= {
-                f"ratio_{baseline}": ratio.estimate,
-                f"ratio_{baseline}_low": ratio.low,
-                f"ratio_{baseline}_high": ratio.high,
-                f"ratio_{baseline}_bound": ratio.bound,
-                f"ratio_{baseline}_tied": ratio.tied,
-            }
-        row |= {
-            "auf": auf.estimate,
-            "auf_low": auf.low,
-            "auf_high": auf.high,
-            "generation_0_cost": costs[method],
-            **_other_intervals(scores, own_scores, method),
-        }
+            row |= _ratio(mine, per_method.get(baseline), baseline)
+        row |= {"generation_0_cost": costs[method], **_other_intervals(everything[method], own[method])}
         rows.append(row)
     return pd.DataFrame(rows).astype({"rank": "Int64"})
 
 
-def _other_intervals(scores: pd.DataFrame, own_scores: pd.DataFrame, method: str) -> dict[str, Any]:
+def _means(mine: pd.DataFrame, last: int) -> dict[str, Any]:
+    fi = mean_interval(mine["fi"].to_numpy(), mine["censored"].to_numpy())
+    auf = mean_interval(mine["auf"].to_numpy(), [False] * len(mine))
+    return {
+        "seeds": fi.n,
+        "fi": fi.estimate,
+        "fi_low": None if fi.low is None else max(fi.low, 0.0),  # no interval is shorter than nothing,
+        "fi_high": None if fi.high is None else min(fi.high, float(last)),  # or longer than the horizon
+        "fi_censored": fi.censored,
+        "auf": auf.estimate,
+        "auf_low": auf.low,
+        "auf_high": auf.high,
+    }
+
+
+def _ratio(mine: pd.DataFrame, baseline: pd.DataFrame | None, name: str) -> dict[str, Any]:
+    ratio = Ratio(None, None, None, 0, "none") if baseline is None else paired_ratio(mine, baseline)
+    return {
+        f"ratio_{name}": ratio.estimate,
+        f"ratio_{name}_low": ratio.low,
+        f"ratio_{name}_high": ratio.high,
+        f"ratio_{name}_bound": ratio.bound,
+        f"ratio_{name}_tied": ratio.tied,
+    }
+
+
+def _other_intervals(mine: pd.DataFrame, own: pd.DataFrame) -> dict[str, Any]:
     """Mean FI per metric at the headline threshold, over all metrics at the others, and by the own reference."""
-    mine = scores[scores["method"] == method]
     found: dict[str, Any] = {}
     for threshold in THRESHOLDS:
         cell = mine[(mine["metric"] == ALL) & (mine["threshold"] == threshold)]
@@ -130,7 +140,5 @@ def _other_intervals(scores: pd.DataFrame, own_scores: pd.DataFrame, method: str
     for metric in sorted(set(mine["metric"]) - {ALL}):
         cell = mine[(mine["metric"] == metric) & (mine["threshold"] == HEADLINE)]
         found |= {f"fi_{metric}": cell["fi"].mean(), f"fi_{metric}_censored": bool(cell["censored"].any())}
-    own = own_scores[
-        (own_scores["method"] == method) & (own_scores["metric"] == ALL) & (own_scores["threshold"] == HEADLINE)
-    ]
-    return found | {"fi_own_reference": own["fi"].mean(), "fi_own_reference_censored": bool(own["censored"].any())}
+    cell = own[(own["metric"] == ALL) & (own["threshold"] == HEADLINE)]
+    return found | {"fi_own_reference": cell["fi"].mean(), "fi_own_reference_censored": bool(cell["censored"].any())}

@@ -28,7 +28,7 @@ from collapsebench.task import Task, load_task, registered_tasks
 
 Model = TypeVar("Model", bound=BaseModel)
 
-_NOT_SUBMISSIONS = {"schema.json"}
+SCHEMA_FILE = "schema.json"
 _LISTED = 100  # problems of one file
 _SHOWN = 100  # characters of what was given
 
@@ -60,26 +60,49 @@ class Context:
     published: list[Entry] = field(default_factory=list)
 
     @cached_property
-    def _by_task(self) -> dict[str, list[Entry]]:
-        found: dict[str, list[Entry]] = {}
+    def superseded(self) -> set[str]:
+        """Digests of the entries that another one replaces."""
+        return {entry.supersedes for entry in self.published if entry.supersedes is not None}
+
+    def alike(self, entry: Entry) -> list[Entry]:
+        """Other published entries of the task that have the entry's method, or a chain of its raw metrics."""
+        keys = _keys(entry)
+        found = {other.sha256: other for key in keys for other in self._by_key.get(key, [])}
+        return [other for sha256, other in found.items() if sha256 != entry.sha256]
+
+    def named(self, task_id: str, digest: str) -> Entry | None:
+        """The published entry of a task with this digest, if there is one."""
+        return next(iter(self._by_key.get((task_id, "digest", digest), [])), None)
+
+    def reference(self, task_id: str) -> Entry | None:
+        """The published entry of cross entropy on a task."""
+        return next(iter(self._by_key.get((task_id, "name", "ce"), [])), None)
+
+    @cached_property
+    def _by_key(self) -> dict[tuple[Any, ...], list[Entry]]:
+        found: dict[tuple[Any, ...], list[Entry]] = {}
         for entry in self.published:
-            found.setdefault(entry.task_id, []).append(entry)
+            names = ((entry.task_id, "digest", entry.digest), (entry.task_id, "name", entry.name))
+            for key in (*_keys(entry), *names):
+                found.setdefault(key, []).append(entry)
         return found
 
-    def others(self, task_id: str, sha256: str) -> list[Entry]:
-        """Published entries of a task, except the one with this digest."""
-        return [entry for entry in self._by_task.get(task_id, []) if entry.sha256 != sha256]
+
+def _keys(entry: Entry) -> list[tuple[Any, ...]]:
+    """What two entries of a task must not share."""
+    chains = [(entry.task_id, "chain", seed, chain) for seed, chain in entry.chains.items() if chain is not None]
+    return [(entry.task_id, "what", entry.what), *chains]
 
 
 def known_tasks(further: Iterable[Path] = ()) -> dict[str, Task]:
-    """Registered tasks, and those of the given files, by id."""
-    tasks = [load_task(path) for path in (*registered_tasks().values(), *further)]
+    """Registered tasks, their older versions (``task@<version>.yaml`` beside them), and those of files, by id."""
+    older = [old for path in registered_tasks().values() for old in sorted(path.parent.glob("task@*.yaml"))]
+    tasks = [load_task(path) for path in (*registered_tasks().values(), *older, *further)]
     return {task.id: task for task in tasks if task.calibrated}
 
 
 def published_entries(folder: Path | None = None, tasks: dict[str, Task] | None = None) -> list[Entry]:
-    """The valid submissions of a folder; None: the committed ones. Broken files are
-    left out, and no folder has no entries."""
+    """The valid submissions of a folder, none if there is no such folder; None: the committed ones."""
     folder = bundled("submissions") if folder is None else folder
     known = known_tasks() if tasks is None else tasks
     files = submission_files([folder]) if folder.is_dir() else []
@@ -96,7 +119,7 @@ def submission_files(paths: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            found += sorted(f for f in path.rglob("*.json") if f.name not in _NOT_SUBMISSIONS and f.is_file())
+            found += sorted(f for f in path.rglob("*.json") if f != path / SCHEMA_FILE and f.is_file())
         elif path.is_file():
             found.append(path)
         else:
@@ -114,18 +137,26 @@ def validate_files(paths: Sequence[Path], tasks: dict[str, Task], published: Seq
     own = [verdict.entry for verdict in alone.values() if verdict.entry is not None]
     known = {entry.sha256 for entry in own}
     context = Context(tasks, [*own, *(entry for entry in published if entry.sha256 not in known)])
+    refused = {entry.path: Verdict(entry.path, problems) for entry, problems in problems_among(own, context)}
+    return [refused.get(path, alone[path]) for path in paths]
+
+
+def problems_among(entries: Sequence[Entry], context: Context) -> list[tuple[Entry, list[Problem]]]:
+    """The entries that do not go together with the others, and why.
+
+    Args:
+        entries: valid by themselves. context: its `published` holds them and whatever else is there.
+    """
+    found = []
     digests: set[str] = set()
-    verdicts = []
-    for path in paths:
-        verdict = alone[path]
-        if verdict.entry is not None:
-            problems = _against_others(verdict.entry, context)
-            if verdict.entry.sha256 in digests:
-                problems.append(Problem("duplicate", "(file)", "the same content as another file", "every file once"))
-            digests.add(verdict.entry.sha256)
-            verdict = Verdict(path, problems) if problems else verdict
-        verdicts.append(verdict)
-    return verdicts
+    for entry in entries:
+        problems = _against_others(entry, context)
+        if entry.sha256 in digests:
+            problems.append(Problem("duplicate", "(file)", "the same content as another file", "every file once"))
+        digests.add(entry.sha256)
+        if problems:
+            found.append((entry, problems))
+    return found
 
 
 def _alone(path: Path, tasks: dict[str, Task]) -> Verdict:
@@ -232,18 +263,24 @@ def _file_problems(content: bytes, submission: Submission, path: Path | None) ->
 def _against_others(entry: Entry, context: Context) -> list[Problem]:
     """Is there the same already, or something that this one says to replace and does not?"""
     problems = []
-    others = context.others(entry.task_id, entry.sha256)
-    replaced = [other for other in others if other.digest == entry.supersedes]
-    if entry.supersedes is not None and context.published and not replaced:
+    replaced = None if entry.supersedes is None else context.named(entry.task_id, entry.supersedes)
+    if entry.supersedes is not None and context.published and replaced is None:
         problems.append(Problem("supersedes", "supersedes", entry.supersedes, f"an entry of {entry.task_id}"))
-    superseded = {other.supersedes for other in others}
-    for other in others:
-        if other in replaced or other.digest in superseded or other.supersedes == entry.digest:
+    if replaced is not None and not set(entry.authors) & set(replaced.authors):
+        given = f"an entry by {', '.join(replaced.authors)}"
+        problems.append(Problem("supersedes", "supersedes", given, "an entry that has an author in common"))
+    reference = context.reference(entry.task_id)
+    if reference is not None and reference.data_sha256 != entry.data_sha256:
+        allowed = f"{reference.data_sha256}, the data of {reference.path.name}"
+        problems.append(Problem("data", "task.data_sha256", entry.data_sha256, allowed))
+    for other in context.alike(entry):
+        if other.digest in (entry.supersedes, *context.superseded) or other.supersedes == entry.digest:
             continue
         if entry.what == other.what:
             allowed = f"one entry per method and task; to replace it, set supersedes to {other.digest}"
             problems.append(Problem("duplicate", "method", f"{entry.name} is in {other.path.name}", allowed))
-        elif copied := [seed for seed, chain in entry.chains.items() if other.chains.get(seed) == chain]:
+        else:
+            copied = [s for s, chain in entry.chains.items() if chain is not None and other.chains.get(s) == chain]
             given = f"seeds {copied} have the raw metrics of {other.path.name}"
             problems.append(Problem("copied", "results", given, "the method's own results"))
     return problems
