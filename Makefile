@@ -1,5 +1,5 @@
 # make demo         the main job: ce, focal and tce on text-wiki-micro, three seeds, eleven to twelve minutes on two cores
-# make leaderboard  the ranking of everything that has been run so far below OUT=runs
+# make leaderboard  the site over the committed submissions
 # make test         the tests
 # make check        format, lint, types, tests
 #
@@ -16,7 +16,7 @@ demo: environment
 	$(BIN)/collapsebench compare text-wiki-micro --methods ce,focal,tce --out $(OUT)
 
 leaderboard: environment
-	$(BIN)/collapsebench score $(OUT)
+	$(BIN)/collapsebench leaderboard
 
 test: environment
 	$(BIN)/python -m pytest

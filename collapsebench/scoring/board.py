@@ -22,6 +22,7 @@ from collapsebench.scoring.validation import Context, Verdict, problems_among, s
 from collapsebench.task import Task
 
 KEYS = ["task", "track", "method", "digest"]
+_DESCRIPTION = ("tier", "modality", "what", "date", "authors", "verified", "curve")
 Verified = Literal["verified", "by its authors", "disputed", "no"]
 
 
@@ -96,7 +97,7 @@ def read_board(
         if record.entry.digest not in superseded:
             by_task.setdefault(record.entry.task_id, []).append(record)
     tables = [_described(by_task[i], tasks[i], attestations, cache) for i in sorted(by_task)]
-    table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=[*KEYS, "tier", "modality"])
+    table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=[*KEYS, *_DESCRIPTION])
     return Board(tasks, table, entries, superseded, attestations, broken)
 
 
@@ -187,9 +188,6 @@ def leaderboard_table(board: Board) -> pd.DataFrame:
     """One row per entry, and only what attestations cannot change: what ``submissions/leaderboard.csv`` holds."""
     numbers = [c for c in board.table if c not in (*KEYS, *_DESCRIPTION, "rank") and not _of_one_metric(str(c))]
     return board.table[["task", "tier", "track", "rank", "method", "digest", "date", *numbers]]
-
-
-_DESCRIPTION = ("tier", "modality", "what", "date", "authors", "verified", "curve")
 
 
 def _of_one_metric(column: str) -> bool:

@@ -83,7 +83,8 @@ def remembered(cache: Path | None, key: str, make: Callable[[], pd.DataFrame]) -
     with closing(_open(cache)) as store:
         found = store.execute("SELECT content FROM records WHERE name = ?", (name,)).fetchone()
         if found is not None:
-            return _frame(json.loads(found[0]))
+            with suppress(ValueError, KeyError, TypeError):
+                return _frame(json.loads(found[0]))
         table = make()
         store.execute("INSERT OR REPLACE INTO records VALUES (?, ?)", (name, json.dumps(_plain(table))))
         store.commit()
@@ -117,7 +118,10 @@ def _code() -> str:
 
 def _known(store: sqlite3.Connection, name: str, path: Path) -> Record | None:
     found = store.execute("SELECT content FROM records WHERE name = ?", (name,)).fetchone()
-    return None if found is None else _record(path, json.loads(found[0]))
+    if found is not None:
+        with suppress(ValueError, KeyError, TypeError):  # damaged: computed again
+            return _record(path, json.loads(found[0]))
+    return None
 
 
 def _learned(store: sqlite3.Connection, name: str, path: Path, content: bytes, tasks: dict[str, Task]) -> Record:
