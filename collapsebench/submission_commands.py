@@ -126,27 +126,37 @@ def verify(
 
 
 def leaderboard(
-    csv: Annotated[Path | None, typer.Option(help="Write the table to this file.")] = None,
     submissions: Annotated[Path | None, typer.Option(help="Folder of submissions; the committed ones when absent.")] = (
         None
     ),
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Of the site; a free one from 8501 on.")] = None,
+    table: Annotated[bool, typer.Option("--table", help="Print the ranking instead of starting the site.")] = False,
+    csv: Annotated[Path | None, typer.Option(help="Write the ranking to this file; implies --table.")] = None,
     tasks: TaskFilesOption = None,
 ) -> None:
-    """Recompute the ranking of all submissions from their raw metrics."""
+    """Rank all submissions by their raw metrics, and show them in the browser."""
     from collapsebench.artifacts import write_atomically
-    from collapsebench.paths import bundled
+    from collapsebench.paths import bundled, cache_dir
     from collapsebench.scoring.board import csv_text, leaderboard_table, read_board
-    from collapsebench.scoring.validation import known_tasks
-    from collapsebench.terminal import plain_console, print_leaderboard
+    from collapsebench.scoring.validation import known_tasks, submission_files
+    from collapsebench.site import serve
+    from collapsebench.terminal import file_progress, plain_console, print_leaderboard
 
-    board = read_board(bundled("submissions") if submissions is None else submissions, known_tasks(tasks or ()))
+    folder = bundled("submissions") if submissions is None else submissions
+    if not folder.is_dir():
+        raise UserError(f"--submissions {folder}: no such folder.")
+    with file_progress(len(submission_files([folder])), plain_console(stderr=True)) as on_file:
+        board = read_board(folder, known_tasks(tasks or ()), cache_dir() / "board.sqlite", on_file)
     for verdict in board.broken:
         typer.echo("\n".join(_lines(verdict)), err=True)
-    table = leaderboard_table(board)
-    print_leaderboard(table, plain_console())
     if csv is not None:
-        write_atomically(csv, csv_text(table))
+        write_atomically(csv, csv_text(leaderboard_table(board)))
         typer.echo(f"Wrote {csv}")
+    if table or csv is not None:
+        print_leaderboard(board.table, plain_console())
+        return
+    if code := serve(folder, tuple(tasks or ()), port):
+        raise typer.Exit(code)
 
 
 def _text_of(card: str | None) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collapsebench.submit import Draft
 
 ENDS = ("complete", "reused", "diverged")
+_MANY_FILES = 50
 
 
 class _Rate(ProgressColumn):
@@ -61,6 +62,21 @@ def cell_progress(cells: Sequence[Cell], console: Console) -> Iterator[Listener]
     with Progress(*columns, console=console, speed_estimate_period=120, transient=True) as progress:
         board = _Board(cells, progress)
         yield board.update
+
+
+@contextmanager
+def file_progress(files: int, console: Console) -> Iterator[Callable[[], None]]:
+    """Show a bar while files are read, if there are many of them and somebody looks.
+
+    Yields:
+        What to call after every file.
+    """
+    if not console.is_terminal or files < _MANY_FILES:
+        yield lambda: None
+        return
+    with Progress(TextColumn("reading submissions"), BarColumn(), _Eta(), console=console, transient=True) as progress:
+        bar = progress.add_task("", total=files)
+        yield lambda: progress.advance(bar)
 
 
 class _Board:

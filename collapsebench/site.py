@@ -1,0 +1,52 @@
+"""Start the site of the leaderboard: a Streamlit app in ``leaderboard/``, in a process of its own."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from collapsebench.errors import UserError
+from collapsebench.paths import bundled
+
+# Streamlit takes settings from the folder it is started in; these hold wherever that is.
+_SETTINGS = {
+    "browser.gatherUsageStats": "false",
+    "server.enableXsrfProtection": "true",
+    "server.fileWatcherType": "none",
+    "server.maxUploadSize": "2",
+}
+
+
+def serve(submissions: Path, tasks: Sequence[Path] = (), port: int | None = None) -> int:
+    """Run the site until it is stopped with Ctrl-C; return its exit code.
+
+    Args:
+        submissions: folder of submissions. tasks: task files besides the registered ones.
+        port: None: 8501, or the next one that is free.
+
+    Raises:
+        UserError: Streamlit is not installed.
+    """
+    if importlib.util.find_spec("streamlit") is None:
+        raise UserError(
+            "the site needs Streamlit: pip install 'collapsebench[leaderboard]'. `collapsebench leaderboard --table` "
+            "prints the ranking without it."
+        )
+    settings = _SETTINGS | ({} if port is None else {"server.port": str(port)})
+    command = [sys.executable, "-m", "streamlit", "run", str(bundled("leaderboard") / "app.py")]
+    command += [f"--{name}={value}" for name, value in settings.items()]
+    environment = os.environ | {
+        "COLLAPSEBENCH_SUBMISSIONS": str(submissions.absolute()),
+        "COLLAPSEBENCH_TASKS": os.pathsep.join(str(task.absolute()) for task in tasks),
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]),
+    }
+    with subprocess.Popen(command, env=environment) as site:
+        try:
+            return site.wait()
+        except KeyboardInterrupt:  # the site was told, too
+            site.wait()
+            return 0
