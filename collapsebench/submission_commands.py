@@ -217,3 +217,8 @@ def _print_outcome(outcome: Outcome) -> None:
         typer.echo(f"  generation {d.generation}, {d.metric}: submitted {d.submitted}, measured {d.measured}")
     if len(outcome.differences) > 20:
         typer.echo(f"  and {len(outcome.differences) - 20} more")
+    if not outcome.matched and not outcome.alike:
+        typer.echo(
+            "This is not the kind of machine, or not the versions, of the submission. Recursion amplifies rounding, so "
+            "such a difference proves nothing; the task's card says under Verification how large it can be."
+        )

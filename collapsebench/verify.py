@@ -23,6 +23,7 @@ from collapsebench.scoring.submission import (
     SeedResult,
     Session,
     Submission,
+    alike,
     attestation_path,
     canonical_bytes,
 )
@@ -79,6 +80,11 @@ class Outcome:
     compared: int
     identical: int
     machine: Session
+
+    @property
+    def alike(self) -> bool:
+        """Whether this is the kind of machine, with the versions, of the submission."""
+        return alike(self.machine, self.plan.submission, self.plan.seed)
 
     @property
     def matched(self) -> bool:
@@ -220,6 +226,7 @@ def write_attestation(outcome: Outcome, by: str) -> Path:
         by=by,
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
         machine=outcome.machine,
+        alike=outcome.alike,
     )
     content = canonical_bytes(attestation)
     path = attestation_path(plan.entry.path, content)

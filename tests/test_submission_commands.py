@@ -279,8 +279,19 @@ def test_curve_edited_by_one_per_cent_fails_verification(submitted: Path) -> Non
     (attestation,) = changed.parent.glob("*.attestation-*.json")
     said = json.loads(attestation.read_text())
     assert said["outcome"] == "differed"
+    assert said["alike"] is True
     assert said["largest"]["metric"] == "kl_to_truth"
     assert said["largest"]["relative"] == pytest.approx(0.01, rel=1e-6)
+
+
+def test_difference_on_another_machine_is_said_to_prove_nothing(submitted: Path) -> None:
+    def elsewhere(content: dict[str, Any]) -> None:
+        content["provenance"][0]["processor"] = "Another one"
+        content["results"][0]["generations"][1]["metrics"]["kl_to_truth"]["value"] *= 1.1
+
+    finished = verify(edited(submitted, elsewhere), "--trust-code")
+    assert finished.code == 1
+    assert "such a difference proves nothing" in finished.out
 
 
 def test_without_trust_nothing_is_imported_or_run(submitted: Path) -> None:

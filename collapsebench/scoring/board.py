@@ -23,7 +23,7 @@ from collapsebench.task import Task
 
 KEYS = ["task", "track", "method", "digest"]
 _DESCRIPTION = ("tier", "modality", "what", "date", "authors", "verified", "curve")
-Verified = Literal["verified", "by its authors", "disputed", "no"]
+Verified = Literal["verified", "by its authors", "disputed", "inconclusive", "no"]
 
 
 @dataclass(frozen=True)
@@ -140,12 +140,16 @@ def _ranked(known: dict[str, Record], labels: dict[str, str], task: Task) -> pd.
 
 
 def verification(entry: Entry, attestations: list[Attestation]) -> Verified:
-    """What attestations say: a difference counts more than a match, a match by a stranger more than by an author."""
-    if any(attestation.outcome == "differed" for attestation in attestations):
+    """What attestations say: a difference counts more than a match, a match by a stranger more than by an author.
+
+    A difference on another kind of machine says nothing: recursion amplifies rounding.
+    """
+    if any(a.outcome == "differed" and a.alike for a in attestations):
         return "disputed"
-    if any(attestation.by not in entry.authors for attestation in attestations):
+    matched = [a for a in attestations if a.outcome == "matched"]
+    if any(a.by not in entry.authors for a in matched):
         return "verified"
-    return "by its authors" if attestations else "no"
+    return "by its authors" if matched else "inconclusive" if attestations else "no"
 
 
 def overall_table(board: Board, tier: str, track: str) -> pd.DataFrame:

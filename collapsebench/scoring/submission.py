@@ -249,6 +249,8 @@ class Attestation(Strict):
         outcome: whether every raw metric was within the task's tolerance. compared: how many values were.
         identical: how many of them were equal to the last bit. largest: the largest difference, if any.
         by: who ran it. machine: on what.
+        alike: whether that is the kind of machine, with the versions, that the seed was submitted from. If not, a
+            difference may be rounding that the recursion has amplified.
     """
 
     schema_version: Literal[1]
@@ -263,6 +265,24 @@ class Attestation(Strict):
     by: Line
     date: Day
     machine: Session
+    alike: bool
+
+
+def alike(machine: Session, submission: Submission, seed: int) -> bool:
+    """Whether a machine and its versions are those that a seed was submitted from: equal bytes can be expected."""
+    theirs = [session for session in submission.provenance if seed in session.seeds]
+    return (
+        len(theirs) == 1
+        and all(
+            getattr(machine, name) == getattr(theirs[0], name)
+            for name in ("processor", "platform", "gpu", "device", "precision", "threads")
+        )
+        and _libraries(machine) == _libraries(theirs[0])
+    )
+
+
+def _libraries(session: Session) -> dict[str, str | None]:
+    return {name: version for name, version in session.packages.items() if name != "collapsebench" and version}
 
 
 def plain_text(text: str, limit: int) -> str:

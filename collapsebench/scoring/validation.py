@@ -18,6 +18,7 @@ from collapsebench.scoring.entries import Entry, read_bounded
 from collapsebench.scoring.submission import (
     Attestation,
     Submission,
+    alike,
     attestation_path,
     canonical_bytes,
     is_attestation,
@@ -201,9 +202,13 @@ def validate_attestation(content: bytes, path: Path) -> Verdict:
     about = path.with_name(path.name.split(".attestation-")[0] + ".json")
     if path.name != attestation_path(about, content).name:
         problems.append(Problem("digest", "(file name)", path.name, attestation_path(about, content).name))
-    if not about.is_file() or sha256_of(read_bounded(about)) != parsed.submission_sha256:
+    subject = read_bounded(about) if about.is_file() else b""
+    if sha256_of(subject) != parsed.submission_sha256:
         given = f"{about.name} is missing or has another digest"
         problems.append(Problem("attestation", "submission_sha256", given, "the submission that was verified"))
+    elif isinstance(submission := parse_as(subject, Submission), Submission):
+        if parsed.alike != alike(parsed.machine, submission, parsed.seed):
+            problems.append(Problem("attestation", "alike", str(parsed.alike), "what the two machines say"))
     return Verdict(path, problems) if problems else Verdict(path, [], attestation=parsed)
 
 

@@ -66,7 +66,12 @@ def longer(submission: Submission, generations: int) -> Submission:
     return changed(submission, later)
 
 
-def attest(path: Path, by: str, outcome: str = "matched", sha256: str | None = None) -> Path:
+def attest(
+    path: Path, by: str, outcome: str = "matched", sha256: str | None = None, processor: str | None = None
+) -> Path:
+    machine = Submission.model_validate_json(path.read_bytes()).provenance[0]
+    if processor is not None:
+        machine = machine.model_copy(update={"processor": processor})
     content = canonical_bytes(
         Attestation(
             schema_version=1,
@@ -80,7 +85,8 @@ def attest(path: Path, by: str, outcome: str = "matched", sha256: str | None = N
             largest=Difference(metric="perplexity", generation=1, submitted=1.0, measured=1.5, relative=0.5),
             by=by,
             date=datetime.date(2026, 1, 1).isoformat(),
-            machine=Submission.model_validate_json(path.read_bytes()).provenance[0],
+            machine=machine,
+            alike=processor is None,
         )
     )
     file = attestation_path(path, content)
@@ -197,6 +203,16 @@ def test_attestations_decide_what_counts_as_verified(
     board = board_of(tmp_path, text_task)
     assert board.table["verified"].item() == verified
     assert sum(len(found) for found in board.attestations.values()) == len(attestations)
+
+
+def test_difference_on_another_machine_is_inconclusive(tmp_path: Path, text_task: Task) -> None:
+    path = write(valid_submission(text_task, name="Plain"), tmp_path)
+    attest(path, "C. Reader", "differed", processor="Another one")
+    assert board_of(tmp_path, text_task).table["verified"].item() == "inconclusive"
+    attest(path, "D. Reader")
+    assert board_of(tmp_path, text_task).table["verified"].item() == "verified"
+    attest(path, "E. Reader", "differed")
+    assert board_of(tmp_path, text_task).table["verified"].item() == "disputed"
 
 
 def test_attestation_about_another_content_does_not_count(tmp_path: Path, text_task: Task) -> None:
