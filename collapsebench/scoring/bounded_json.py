@@ -15,7 +15,7 @@ import numpy as np
 
 MAX_BYTES = 2_000_000
 MAX_DEPTH = 12
-MAX_VALUES = 100_000
+MAX_VALUES = 50_000
 MAX_KEYS = 256
 _STRING = re.compile(rb'"(?:[^"\\]+|\\.?)*+(?:"|\Z)', re.DOTALL)  # an unterminated one reaches to the end
 

@@ -12,8 +12,6 @@ from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
-
 from collapsebench.methods import CONTROL, registered_methods
 from collapsebench.metrics.catalogue import METRICS
 from collapsebench.scoring.entries import chain_digest
@@ -32,6 +30,7 @@ _REFERENCE_ROUNDING = 1e-4  # references are frozen with six digits
 _EQUAL = 1e-6  # relative, of numbers that are computed from one another
 _COUNT_SLACK = 0.01  # of a count that was divided by n
 _CHANNELS = (1, 3)
+_FIRST_DAY = "2026-01-01"
 
 
 @dataclass(frozen=True)
@@ -85,8 +84,9 @@ def _task(submission: Submission, task: Task) -> Iterator[Problem]:
             stated = f"reference {given[name].reference}, floor {given[name].floor}"
             frozen = f"reference {own[name].reference}, floor {own[name].floor}, as {task.id} has them"
             yield Problem("references", path, stated, frozen)
-    if submission.date > (datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=1)).date().isoformat():
-        yield Problem("date", "date", submission.date, "a day that has begun")
+    tomorrow = datetime.datetime.now(datetime.UTC).date() + datetime.timedelta(days=1)
+    if not _FIRST_DAY <= submission.date <= tomorrow.isoformat():
+        yield Problem("date", "date", submission.date, f"a day since {_FIRST_DAY} that has begun")
 
 
 def _method(submission: Submission) -> Iterator[Problem]:
@@ -95,7 +95,9 @@ def _method(submission: Submission) -> Iterator[Problem]:
     if CONTROL in claimed:
         yield Problem("method", "method.name", CONTROL, "a method; the control is no contestant")
     for name, path in registered_methods().items():
-        if name in claimed and (method.source_sha256 != _digest(path) or method.loss != name):
+        if (name in claimed or method.source_sha256 == _digest(path)) and (
+            method.source_sha256 != _digest(path) or method.loss != name
+        ):
             yield Problem(
                 "baseline-digest", "method.source_sha256", f"{method.source_sha256} as {method.name!r}",
                 f"{_digest(path)} for the registered {name}; a method of your own needs a name of its own",
@@ -175,6 +177,7 @@ def _metrics(submission: Submission, task: Task) -> Iterator[Problem]:
             low, high = METRICS[name].bounds
             if not low <= measured.value <= high:
                 yield Problem("metric-bounds", f"{place}.value", f"{measured.value!r}", f"{low:g} to {high:g}")
+                continue
             count = measured.value * measured.n
             if METRICS[name].counted and abs(count - round(count)) > _COUNT_SLACK:
                 yield Problem(
@@ -256,7 +259,7 @@ def _first_generation(submission: Submission, task: Task) -> Iterator[Problem]:
         if not firsts or frozen.reference is None or frozen.floor is None:
             continue
         path = f"results[*].generations[0].metrics.{name}.value"
-        mean = float(np.mean(firsts))
+        mean = sum(first / len(firsts) for first in firsts)  # never overflows
         if submission.method.name == "ce" and not math.isclose(
             mean, frozen.reference, rel_tol=task.spec.checks.tolerance + _REFERENCE_ROUNDING
         ):

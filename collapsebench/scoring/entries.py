@@ -20,7 +20,7 @@ class Entry:
         task_id, name, track, authors, date, supersedes: as in the submission.
         what: digest of the loss's source, name and parameters: entries of one method agree in it, on any task.
         chains: digest of the raw metrics of every seed; None where too little was measured to tell chains apart.
-        data_sha256: of the data it was run on.
+        data_sha256: of the data it was run on. sizes: digest of the number of elements of the scored metrics.
         generations: the last generation of the longest chain.
     """
 
@@ -35,13 +35,17 @@ class Entry:
     what: str
     chains: dict[int, str | None]
     data_sha256: str
+    sizes: str
     generations: int
 
     @staticmethod
     def of(path: Path, content: bytes, submission: Submission) -> Entry:
         """The entry of a submission whose bytes these are."""
         method = submission.method
-        what = repr((method.source_sha256, method.loss, sorted(method.parameters.items())))
+        parameters = sorted((k, float(v) if isinstance(v, int | float) else v) for k, v in method.parameters.items())
+        what = repr((method.source_sha256, method.loss, parameters))
+        first = submission.results[0].generations[0].metrics
+        sizes = sorted((name, first[name].n) for name in submission.task.scored if name in first)
         return Entry(
             path=path,
             sha256=sha256_of(content),
@@ -54,8 +58,14 @@ class Entry:
             what=_digest(what),
             chains={result.seed: chain_digest(result) for result in submission.results},
             data_sha256=submission.task.data_sha256,
+            sizes=_digest(repr(sizes)),
             generations=max(len(result.generations) for result in submission.results) - 1,
         )
+
+    @property
+    def measured(self) -> bool:
+        """Whether anything was: not if the first seed diverged at once."""
+        return self.sizes != _digest("[]")
 
     @property
     def digest(self) -> str:
@@ -88,7 +98,8 @@ def chain_digest(chain: SeedResult) -> str | None:
     """
     if sum(g.status == "ok" for g in chain.generations) < 2:
         return None
-    return _digest(repr([sorted((name, m.value) for name, m in g.metrics.items()) for g in chain.generations]))
+    # Nine digits: who copies and adds a little is found, and no two chains that were run agree so far.
+    return _digest(repr([sorted((k, f"{m.value:.9g}") for k, m in g.metrics.items()) for g in chain.generations]))
 
 
 def _digest(text: str) -> str:

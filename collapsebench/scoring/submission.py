@@ -17,15 +17,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pandas as pd
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
 SCHEMA_VERSION = 1
 DIGEST_LENGTH = 16
 MAX_GENERATION = 1000
 SHOWN_GENERATIONS = 21
+_LISTED_PARAMETERS, _TEXT_PARAMETER = 100, 200
 _KEPT_FORMATS = "\u200c\u200d"  # zero-width (non-)joiners belong to the spelling of several languages
+_BLANK = set(_KEPT_FORMATS + " \u115f\u1160\u3164\uffa0\u2800\u034f")  # letters and marks without any ink
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-_MARKUP = re.compile(r"<\s*[/!?a-z]|(?:javascript|vbscript|data)\s*:", re.IGNORECASE)
+_TAG = re.compile(r"<\s*[/!?a-z]", re.IGNORECASE)
+_ADDRESS = re.compile(r"(?:javascript|vbscript)\s*:|data\s*:\s*[a-z]+/", re.IGNORECASE)
 
 
 def _hidden(character: str) -> bool:
@@ -37,7 +40,7 @@ def _readable(text: str) -> str:
     for character in text:
         if _hidden(character) and character != "\n":
             raise ValueError(f"the invisible character U+{ord(character):04X} is not allowed")
-    if (found := _MARKUP.search(text)) is not None:
+    if (found := _TAG.search(text) or _ADDRESS.search(text)) is not None:
         raise ValueError(f"markup or a script address ({found.group()!r}) is not allowed: texts are plain")
     return text
 
@@ -45,7 +48,24 @@ def _readable(text: str) -> str:
 def _one_line(text: str) -> str:
     if "\n" in text or text != text.strip():
         raise ValueError("one line without spaces at its ends is needed")
+    if text and all(c in _BLANK for c in text):
+        raise ValueError("a text that can be seen is needed")
     return text
+
+
+def _parameter(value: Any) -> Any:
+    """One check instead of a union, whose every member would complain about every wrong value."""
+    items = value if isinstance(value, list) else [value]
+    if len(items) > _LISTED_PARAMETERS:
+        raise ValueError(f"a list of {len(items)} values; at most {_LISTED_PARAMETERS} are allowed")
+    for item in items:
+        if isinstance(item, str):
+            if not 0 < len(item) <= _TEXT_PARAMETER:
+                raise ValueError(f"a text of {len(item)} characters; 1 to {_TEXT_PARAMETER} are allowed")
+            _one_line(_readable(item))
+        elif item is not None and not isinstance(item, bool | int | float):
+            raise ValueError("a number, text, true, false, null or a list of them is needed")
+    return value
 
 
 def _existing_day(text: str) -> str:
@@ -64,7 +84,12 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:=,+-]*$", max_len
 Url = Annotated[str, Field(pattern=r"^https://[A-Za-z0-9.-]+(/[A-Za-z0-9._~/#?=&%+@:-]*)?$", max_length=300)]
 Day = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$"), AfterValidator(_existing_day)]
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=60)]
-Scalar = bool | int | float | Line | None
+_SCALAR = {"type": ["boolean", "number", "string", "null"]}
+Parameter = Annotated[
+    Any,
+    AfterValidator(_parameter),
+    WithJsonSchema({"anyOf": [_SCALAR, {"type": "array", "items": _SCALAR, "maxItems": _LISTED_PARAMETERS}]}),
+]
 GenerationKey = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,3})$")]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Count = Annotated[int, Field(ge=0, le=10**18)]
@@ -109,7 +134,7 @@ class MethodReference(Strict):
 
     name: Name
     loss: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+(:[A-Za-z_][A-Za-z0-9_]*)?$", max_length=200)]
-    parameters: dict[Identifier, Scalar | list[Scalar]] = Field(max_length=50)
+    parameters: dict[Identifier, Parameter] = Field(max_length=50)
     track: Literal["loss", "provenance"]
     source_sha256: Sha256
     card: Paragraph
@@ -258,8 +283,8 @@ class Attestation(Strict):
     seed: Seed
     generations: int = Field(ge=0, le=MAX_GENERATION)
     outcome: Literal["matched", "differed"]
-    tolerance: float = Field(ge=0, le=1)
-    compared: Count
+    tolerance: float = Field(ge=0, le=0.01)
+    compared: int = Field(ge=1, le=10**9)
     identical: Count
     largest: Difference | None
     by: Line
@@ -288,7 +313,9 @@ def _libraries(session: Session) -> dict[str, str | None]:
 def plain_text(text: str, limit: int) -> str:
     """A text made fit for a submission: invisible characters and markup replaced by look-alikes, cut to a length."""
     visible = "".join(c if c == "\n" or not _hidden(c) else "\ufffd" for c in text[:limit])
-    return _MARKUP.sub(lambda found: found.group().replace("<", "\u2039").replace(":", "\ua789"), visible)
+    for pattern in (_TAG, _ADDRESS):
+        visible = pattern.sub(lambda found: found.group().replace("<", "\u2039").replace(":", "\ua789"), visible)
+    return visible
 
 
 def canonical_bytes(content: BaseModel) -> bytes:
@@ -318,7 +345,7 @@ def attestation_path(submission: Path, content: bytes) -> Path:
 
 def is_attestation(path: Path) -> bool:
     """Whether a file's name says that it is an attestation."""
-    return ".attestation-" in path.name
+    return re.search(r"\.attestation-[^-]*$", path.name) is not None
 
 
 def raw_frame(submission: Submission, label: str | None = None) -> pd.DataFrame:

@@ -91,7 +91,7 @@ class Context:
 
 def _keys(entry: Entry) -> list[tuple[Any, ...]]:
     """What two entries of a task must not share."""
-    chains = [(entry.task_id, "chain", seed, chain) for seed, chain in entry.chains.items() if chain is not None]
+    chains = [(entry.task_id, "chain", chain) for chain in entry.chains.values() if chain is not None]
     return [(entry.task_id, "what", entry.what), *chains]
 
 
@@ -137,7 +137,7 @@ def validate_files(paths: Sequence[Path], tasks: dict[str, Task], published: Seq
     alone = {path: _alone(path, tasks) for path in paths}
     own = [verdict.entry for verdict in alone.values() if verdict.entry is not None]
     known = {entry.sha256 for entry in own}
-    context = Context(tasks, [*own, *(entry for entry in published if entry.sha256 not in known)])
+    context = Context(tasks, [*(entry for entry in published if entry.sha256 not in known), *own])
     refused = {entry.path: Verdict(entry.path, problems) for entry, problems in problems_among(own, context)}
     return [refused.get(path, alone[path]) for path in paths]
 
@@ -162,7 +162,10 @@ def problems_among(entries: Sequence[Entry], context: Context) -> list[tuple[Ent
 
 def _alone(path: Path, tasks: dict[str, Task]) -> Verdict:
     """Validate one file by itself; its content is not kept."""
-    content = read_bounded(path)
+    try:
+        content = read_bounded(path)
+    except OSError as error:
+        return Verdict(path, [Problem("unreadable", "(file)", str(error.strerror), "a file that can be read")])
     if is_attestation(path):
         return validate_attestation(content, path)
     return replace(validate_content(content, path, Context(tasks)), submission=None)
@@ -188,7 +191,9 @@ def validate_content(content: bytes, path: Path | None, context: Context) -> Ver
         problems += check_against_task(parsed, task)
     entry = Entry.of(place, content, parsed)
     problems += _against_others(entry, context)
-    return Verdict(place, problems[:_LISTED]) if problems else Verdict(place, [], entry=entry, submission=parsed)
+    if len(problems) > _LISTED:
+        problems[_LISTED:] = [Problem("more", "(file)", f"{len(problems) - _LISTED} more problems", "none")]
+    return Verdict(place, problems) if problems else Verdict(place, [], entry=entry, submission=parsed)
 
 
 def validate_attestation(content: bytes, path: Path) -> Verdict:
@@ -199,17 +204,36 @@ def validate_attestation(content: bytes, path: Path) -> Verdict:
     problems = []
     if canonical_bytes(parsed) != content:
         problems.append(Problem("not-canonical", "(file)", "other formatting", "the file as `verify` writes it"))
-    about = path.with_name(path.name.split(".attestation-")[0] + ".json")
+    about = path.with_name(path.name.rsplit(".attestation-", 1)[0] + ".json")
     if path.name != attestation_path(about, content).name:
-        problems.append(Problem("digest", "(file name)", path.name, attestation_path(about, content).name))
+        problems.append(
+            Problem("digest", "(file name)", visible(path.name), visible(attestation_path(about, content).name))
+        )
     subject = read_bounded(about) if about.is_file() else b""
     if sha256_of(subject) != parsed.submission_sha256:
-        given = f"{about.name} is missing or has another digest"
+        given = f"{visible(about.name)} is missing or has another digest"
         problems.append(Problem("attestation", "submission_sha256", given, "the submission that was verified"))
     elif isinstance(submission := parse_as(subject, Submission), Submission):
-        if parsed.alike != alike(parsed.machine, submission, parsed.seed):
-            problems.append(Problem("attestation", "alike", str(parsed.alike), "what the two machines say"))
+        problems += _about_submission(parsed, submission)
     return Verdict(path, problems) if problems else Verdict(path, [], attestation=parsed)
+
+
+def _about_submission(attestation: Attestation, submission: Submission) -> list[Problem]:
+    """What an attestation says that its submission makes impossible."""
+    problems = []
+    if attestation.alike != alike(attestation.machine, submission, attestation.seed):
+        problems.append(Problem("attestation", "alike", str(attestation.alike), "what the two machines say"))
+    lengths = {result.seed: len(result.generations) for result in submission.results}
+    last = lengths.get(attestation.seed, 0) - 1
+    if attestation.generations > last:
+        given = f"seed {attestation.seed}, generations 0 to {attestation.generations}"
+        problems.append(Problem("attestation", "generations", given, "a chain of the submission"))
+    if attestation.identical > attestation.compared:
+        given = f"{attestation.identical} of {attestation.compared}"
+        problems.append(Problem("attestation", "identical", given, "at most as many as were compared"))
+    if (attestation.outcome == "differed" or attestation.identical < attestation.compared) and not attestation.largest:
+        problems.append(Problem("attestation", "largest", "null", "the largest difference"))
+    return problems
 
 
 def parse_as(content: bytes, model: type[Model]) -> Model | list[Problem]:
@@ -223,7 +247,7 @@ def parse_as(content: bytes, model: type[Model]) -> Model | list[Problem]:
         problems = [_schema_problem(e) for e in error.errors(include_url=False)]
         more = len(problems) - _LISTED
         if more > 0:
-            rest = Problem("schema", "(file)", f"{more} more problems", "none")
+            rest = Problem("more", "(file)", f"{more} more problems", "none")
             return [*problems[:_LISTED], rest]
         return problems
 
@@ -235,7 +259,12 @@ def _schema_problem(error: Any) -> Problem:
     given = error["input"]
     shown = "missing" if error["type"] == "missing" else type(given).__name__ if _large(given) else ascii(given)
     message = error["msg"].removeprefix("Value error, ")
-    return Problem("schema", place, shown[:_SHOWN], message[:200])
+    return Problem("schema", place, shown[:_SHOWN], visible(message[:200]))
+
+
+def visible(text: str) -> str:
+    """A text with escapes for everything that could not be seen, or would move the cursor."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _large(value: Any) -> bool:
@@ -244,6 +273,8 @@ def _large(value: Any) -> bool:
 
 def json_path(location: Sequence[int | str]) -> str:
     """``results[0].generations[3].metrics.perplexity.value``, with odd keys escaped."""
+    if location[:1] == ("samples",) and len(location) > 1:  # pydantic also names the kind of samples
+        location = (*location[:1], *location[2:])
     path = ""
     for part in location:
         text = ascii(part)[1:-1][:_SHOWN] if isinstance(part, str) else ""
@@ -278,6 +309,9 @@ def _against_others(entry: Entry, context: Context) -> list[Problem]:
     if reference is not None and reference.data_sha256 != entry.data_sha256:
         allowed = f"{reference.data_sha256}, the data of {reference.path.name}"
         problems.append(Problem("data", "task.data_sha256", entry.data_sha256, allowed))
+    if reference is not None and reference.sizes != entry.sizes and entry.measured and reference.measured:
+        allowed = f"as many elements per scored metric as in {reference.path.name}"
+        problems.append(Problem("metric-n", "results[0].generations[0].metrics", "other sample sizes", allowed))
     for other in context.alike(entry):
         if other.digest in (entry.supersedes, *context.superseded) or other.supersedes == entry.digest:
             continue
@@ -285,7 +319,8 @@ def _against_others(entry: Entry, context: Context) -> list[Problem]:
             allowed = f"one entry per method and task; to replace it, set supersedes to {other.digest}"
             problems.append(Problem("duplicate", "method", f"{entry.name} is in {other.path.name}", allowed))
         else:
-            copied = [s for s, chain in entry.chains.items() if chain is not None and other.chains.get(s) == chain]
+            theirs = set(other.chains.values())
+            copied = [seed for seed, chain in entry.chains.items() if chain is not None and chain in theirs]
             given = f"seeds {copied} have the raw metrics of {other.path.name}"
             problems.append(Problem("copied", "results", given, "the method's own results"))
     return problems
