@@ -15,7 +15,7 @@ import pytest
 from submission_files import tiny_task, valid_submission, write
 
 from collapsebench.paths import bundled
-from collapsebench.scoring import index
+from collapsebench.scoring import index, validation
 from collapsebench.scoring.board import (
     Board,
     csv_text,
@@ -231,6 +231,18 @@ def test_overall_ratio_needs_every_task(tmp_path: Path, text_task: Task, gmm_tas
     assert overall.loc["Both", "tasks"] == 2
     assert overall.loc["One", "missing"] == [gmm_task.id]
     assert pd.isna(overall.loc["One", "ratio_ce"])
+
+
+def test_older_version_of_a_task_stays_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = tiny_task(tmp_path / "tiny", "gmm")
+    path = write(valid_submission(old, name="Plain"), tmp_path / "submissions")
+    old.path.rename(old.path.with_name("task@1.yaml"))
+    raised = tiny_task(tmp_path / "tiny", "gmm", version=2)
+    monkeypatch.setattr(validation, "registered_tasks", lambda: {"tiny-gmm": raised.path})
+    assert sorted(known_tasks()) == ["tiny-gmm@1", "tiny-gmm@2"]
+    board = read_board(path.parent, known_tasks())
+    assert board.broken == []
+    assert board.table["task"].tolist() == ["tiny-gmm@1"]
 
 
 # What is kept between sessions
