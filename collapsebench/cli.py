@@ -260,6 +260,34 @@ def calibrate(
 
 
 @app.command()
+def estimate(
+    task: TaskArgument,
+    generations: GenerationsOption = None,
+    device_tflops: Annotated[
+        float | None, typer.Option("--device-tflops", help="Sustained TFLOP/s of your device: also print hours.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it for programs.")] = False,
+    budget: BudgetOption = 1.0,
+    train_items: Annotated[
+        int | None, typer.Option(min=1, help="Items of the training split, where the task cannot know their number.")
+    ] = None,
+) -> None:
+    """Estimate what one chain takes: parameters, FLOPs, memory, disk, hours. Nothing is loaded or run."""
+    import json
+
+    from collapsebench.estimate import estimate
+    from collapsebench.estimates.sizes import known_sizes
+    from collapsebench.task import load_task
+
+    loaded = load_task(task, budget)
+    found = estimate(loaded, generations, known_sizes(loaded, train_items))
+    if as_json:
+        typer.echo(json.dumps(found.as_json(device_tflops), indent=1))
+    else:
+        typer.echo("\n".join(found.lines(device_tflops)))
+
+
+@app.command()
 def doctor(
     task: Annotated[str | None, typer.Argument(metavar="[TASK]", help="Also check that this task can run.")] = None,
     data: DataOption = None,
