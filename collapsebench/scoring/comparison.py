@@ -256,8 +256,8 @@ def _notes_on_published(published: Sequence[Entry], cells: list[dict[str, Any]])
             notes.append(f"{entry.name} was run elsewhere: {'; '.join(differing)}.")
     if len(notes) > 1:
         notes.append(
-            "Other machines and versions differ in the last digits, and recursion amplifies that, up to the size of the "
-            "noise between seeds (the task's card, Verification): ratios to these are not truly paired by seed."
+            "Other machines and versions differ in the last digits, and recursion amplifies that, up to the size of "
+            "the noise between seeds (the task's card, Verification): ratios to these are not truly paired by seed."
         )
     return notes
 
