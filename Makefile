@@ -10,7 +10,7 @@ OUT ?= runs
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo leaderboard test test-slow check format environment
+.PHONY: demo leaderboard test test-slow test-browser check format environment
 
 demo: environment
 	$(BIN)/collapsebench compare text-wiki-micro --methods ce,focal,tce --out $(OUT)
@@ -23,6 +23,9 @@ test: environment
 
 test-slow: environment
 	$(BIN)/python -m pytest -m slow
+
+test-browser: environment
+	$(BIN)/python -m pytest -m browser tests/leaderboard
 
 check: environment
 	$(BIN)/ruff format --check .
