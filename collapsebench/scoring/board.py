@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
 import pandas as pd
 
+from collapsebench.methods import BASELINES
 from collapsebench.scoring.comparison import score_raw
 from collapsebench.scoring.entries import Entry
 from collapsebench.scoring.fidelity import ALL
 from collapsebench.scoring.index import Record, read_records, remembered
-from collapsebench.scoring.statistics import rank_methods
-from collapsebench.scoring.submission import Attestation, raw_frame
-from collapsebench.scoring.table import HEADLINE, Scores, ranked_table
+from collapsebench.scoring.statistics import paired_ratio, rank_methods
+from collapsebench.scoring.submission import Attestation, Submission, raw_frame
+from collapsebench.scoring.table import HEADLINE, RATIO_BASELINES, Scores, ranked_table
 from collapsebench.scoring.validation import Context, Verdict, problems_among, submission_files
 from collapsebench.task import Task
 
 KEYS = ["task", "track", "method", "digest"]
 _DESCRIPTION = ("tier", "modality", "what", "date", "authors", "verified", "curve")
+_RATIO = ("", "_low", "_high", "_bound", "_tied")
 Verified = Literal["verified", "by its authors", "disputed", "inconclusive", "no"]
 
 
@@ -38,6 +42,7 @@ class Board:
         entries: by digest, superseded ones included. superseded: their digests.
         attestations: by the digest of the entry.
         broken: files that are not valid, with their problems.
+        records: what is known of every entry without reading its file, by digest.
     """
 
     tasks: dict[str, Task]
@@ -46,6 +51,7 @@ class Board:
     superseded: set[str] = field(repr=False)
     attestations: dict[str, list[Attestation]] = field(repr=False)
     broken: list[Verdict] = field(repr=False)
+    records: dict[str, Record] = field(repr=False)
 
     def label(self, digest: str) -> str:
         """What tables call an entry; unique within its task."""
@@ -62,6 +68,16 @@ class Board:
         (task_id,) = {entry.task_id for entry in entries}
         raw = pd.concat([raw_frame(e.submission, self.label(e.digest)) for e in entries], ignore_index=True)
         return score_raw(self.tasks[task_id], raw)
+
+    def headline(self, digests: Iterable[str]) -> pd.DataFrame:
+        """FI(0.75) per seed of some entries, from what is known of them: digest, seed, fi, censored, auf."""
+        frames = [pd.DataFrame(columns=["digest", "seed", "fi", "censored", "auf"])]
+        for digest in digests:
+            scores = self.records[digest].scores
+            assert scores is not None
+            mine = scores[(scores["metric"] == ALL) & (scores["threshold"] == HEADLINE)]
+            frames.append(mine[["seed", "fi", "censored", "auf"]].assign(digest=digest))
+        return pd.concat(frames[1:] or frames, ignore_index=True)
 
 
 def read_board(
@@ -98,7 +114,8 @@ def read_board(
             by_task.setdefault(record.entry.task_id, []).append(record)
     tables = [_described(by_task[i], tasks[i], attestations, cache) for i in sorted(by_task)]
     table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=[*KEYS, *_DESCRIPTION])
-    return Board(tasks, table, entries, superseded, attestations, broken)
+    known = {record.entry.digest: record for record in standing if record.entry is not None}
+    return Board(tasks, table, entries, superseded, attestations, broken, known)
 
 
 def _described(
@@ -160,21 +177,23 @@ def overall_table(board: Board, tier: str, track: str) -> pd.DataFrame:
         many entries); those with an overall ratio first, best first.
     """
     all_tasks = sorted(i for i, task in board.tasks.items() if task.spec.tier == tier)
-    rows = []
     mine = board.table[(board.table["tier"] == tier) & (board.table["track"] == track)]
-    for what, group in mine.groupby("what", sort=False):
-        missing = [i for i in all_tasks if i not in set(group["task"])]
-        ratios = [1.0 if m == "ce" else r for m, r in zip(group["method"], group["ratio_ce"], strict=True)]
+    groups: dict[str, list[dict[Any, Any]]] = {}
+    for row in mine.reindex(columns=["what", "method", "task", "ratio_ce", "fi", "auf", "verified"]).to_dict("records"):
+        groups.setdefault(row["what"], []).append(row)
+    rows = []
+    for what, group in groups.items():
+        missing = [i for i in all_tasks if i not in {row["task"] for row in group}]
+        ratios = [1.0 if row["method"] == "ce" else row["ratio_ce"] for row in group]
         rows.append(
             {
-                "method": str(group["method"].iloc[0]).split(" (")[0],
+                "method": str(group[0]["method"]).split(" (")[0],
                 "what": what,
                 "tasks": len(group),
                 "missing": missing,
                 "ratio_ce": None if missing else _geometric_mean(ratios),
-                "fi": float(group["fi"].mean()),
-                "auf": float(group["auf"].mean()),
-                "verified": int((group["verified"] == "verified").sum()),
+                **{name: fmean(row[name] for row in group) for name in ("fi", "auf")},
+                "verified": sum(row["verified"] == "verified" for row in group),
             }
         )
     columns = ["method", "what", "tasks", "missing", "ratio_ce", "fi", "auf", "verified"]
@@ -242,3 +261,140 @@ def _labels(entries: list[Entry]) -> dict[str, str]:
     """Digest to the method's name, with the digest where two entries of a task share a name."""
     names = Counter(entry.name for entry in entries)
     return {e.digest: e.name if names[e.name] == 1 else f"{e.name} ({e.digest[:8]})" for e in entries}
+
+
+def fidelity_bands(curves: pd.DataFrame) -> pd.DataFrame:
+    """Fidelity by generation over seeds, of every metric and, as ``all``, of the smallest of them.
+
+    Args:
+        curves: as in `Scores`.
+
+    Returns:
+        Columns method, metric, generation, mean, low, high (the range over seeds), seeds.
+    """
+    smallest = curves.groupby(["method", "seed", "generation"], as_index=False)["fidelity"].min().assign(metric=ALL)
+    return _bands(pd.concat([smallest, curves], ignore_index=True), "fidelity")
+
+
+def raw_bands(raw: pd.DataFrame) -> pd.DataFrame:
+    """The same of the raw metrics; seeds that diverged are missing from the generation on in which they did."""
+    return _bands(raw.dropna(subset=["metric"]).astype({"value": float}), "value")
+
+
+def _bands(frame: pd.DataFrame, column: str) -> pd.DataFrame:
+    grouped = frame.groupby(["method", "metric", "generation"], sort=False)[column]
+    return grouped.agg(mean="mean", low="min", high="max", seeds="count").reset_index()
+
+
+def crossings(scores: pd.DataFrame) -> pd.DataFrame:
+    """FI per method, metric and threshold: fi (mean over seeds), censored (it is a lower bound)."""
+    grouped = scores.groupby(["method", "metric", "threshold"], sort=False)
+    return grouped.agg(fi=("fi", "mean"), censored=("censored", "any")).reset_index()
+
+
+def methods_by_label(board: Board) -> dict[str, str]:
+    """Every ranked method's ``what``, by a label that is unique on the board; one method may have many tasks."""
+    names = board.table.drop_duplicates("what")
+    name = names["digest"].map(lambda digest: board.entries[digest].name)
+    labels = name.where(~name.duplicated(keep=False), name + " (" + names["what"].str[:8] + ")")
+    return dict(sorted(zip(labels, names["what"], strict=True)))
+
+
+def compared_methods(board: Board, one: str, other: str) -> pd.DataFrame:
+    """Two methods on every task that both have.
+
+    Args:
+        one, other: as ``what`` in the table.
+
+    Returns:
+        Columns task, digest_one, digest_other, fi_one, fi_other, n (paired seeds) and of the ratio of one to the
+        other: ratio, low, high, bound, tied.
+    """
+    rows = []
+    for task, digests in _common(board, one, other):
+        mine, theirs = (board.headline([digest]) for digest in digests)
+        r = paired_ratio(mine, theirs)
+        fis = (mine["fi"].mean(), theirs["fi"].mean())
+        rows.append((task, *digests, *fis, r.n, r.estimate, r.low, r.high, r.bound, r.tied))
+    columns = ["task", "digest_one", "digest_other", "fi_one", "fi_other", "n", "ratio", "low", "high", "bound", "tied"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def paired_seeds(board: Board, one: str, other: str) -> pd.DataFrame:
+    """FI(0.75) of two methods seed by seed: task, seed, fi_one, fi_other, difference, censored (either side is)."""
+    frames = [pd.DataFrame(columns=["task", "seed", "fi_one", "fi_other", "difference", "censored"])]
+    for task, digests in _common(board, one, other):
+        mine, theirs = (board.headline([digest]) for digest in digests)
+        pairs = mine.merge(theirs, on="seed", suffixes=("_one", "_other")).assign(task=task)
+        pairs["difference"] = pairs["fi_one"] - pairs["fi_other"]
+        pairs["censored"] = pairs["censored_one"] | pairs["censored_other"]
+        frames.append(pairs[list(frames[0])])
+    return pd.concat(frames[1:] or frames, ignore_index=True)
+
+
+def _common(board: Board, one: str, other: str) -> list[tuple[str, tuple[str, str]]]:
+    mine, theirs = (board.table[board.table["what"] == what].set_index("task")["digest"] for what in (one, other))
+    return [(str(task), (str(mine[task]), str(theirs[task]))) for task in mine.index if task in theirs.index]
+
+
+def rank_of(board: Board, entry: Entry, submission: Submission) -> dict[str, Any]:
+    """Where a valid submission would stand; it need not be on the board.
+
+    Returns:
+        Its row as `ranked_table` has it, with the rank among the entries of its task and track, and ``entries``: how
+        many those are with this one. An entry that it supersedes is left out.
+    """
+    task = board.tasks[entry.task_id]
+    here = board.table[board.table["task"] == entry.task_id]
+    here = here[~here["digest"].isin([entry.digest, entry.supersedes])]
+    found = score_raw(task, raw_frame(submission))
+    alone = ranked_table(found.scores, found.own_scores, found.costs, task.spec.horizon)
+    row = {str(column): alone[column].iloc[0] for column in alone}
+    mine = found.scores[(found.scores["metric"] == ALL) & (found.scores["threshold"] == HEADLINE)]
+    for name in RATIO_BASELINES:
+        rival = here.loc[here["method"] == name, "digest"]
+        if len(rival):
+            ratio = paired_ratio(mine, board.headline(rival))
+            values = (ratio.estimate, ratio.low, ratio.high, ratio.bound, ratio.tied)
+            row |= dict(zip((f"ratio_{name}{part}" for part in _RATIO), values, strict=True))
+    peers = board.headline(here.loc[here["track"] == entry.track, "digest"]).rename(columns={"digest": "method"})
+    ranks = rank_methods(pd.concat([peers, mine.assign(method=entry.digest)]))
+    return {**row, "rank": ranks[entry.digest], "entries": len(ranks)}
+
+
+def machines(board: Board) -> pd.DataFrame:
+    """On what every entry was run, one row per session: digest, device, processor, gpu.
+
+    Read from the part of a file that says so: valid files are canonical, so it stands on lines of its own.
+    """
+    rows = [
+        (digest, session["device"], session["processor"], session["gpu"])
+        for digest, entry in board.entries.items()
+        for session in json.loads(_part(entry.path, b'\n "provenance": ', b',\n "results": '))
+    ]
+    return pd.DataFrame(rows, columns=["digest", "device", "processor", "gpu"])
+
+
+def _part(path: Path, start: bytes, end: bytes, enough: int = 1 << 15) -> bytes:
+    with path.open("rb") as stream:
+        content = stream.read(enough)
+        if end not in content:
+            content += stream.read()
+    return content.partition(start)[2].partition(end)[0]
+
+
+def cell_costs(board: Board) -> pd.DataFrame:
+    """What a cell, one method and seed over all generations, took the baselines: task, method, seconds (mean), cells,
+    processor, device.
+
+    Raises:
+        UserError: a file has changed since the board was read.
+    """
+    rows = []
+    for row in board.table[board.table["method"].isin(BASELINES)].itertuples():
+        submission = board.entries[str(row.digest)].submission
+        seconds = [sum(g.seconds for g in result.generations) for result in submission.results]
+        session = submission.provenance[0]
+        where = (session.gpu or session.processor, session.device)
+        rows.append((row.task, row.method, fmean(seconds), len(seconds), *where))
+    return pd.DataFrame(rows, columns=["task", "method", "seconds", "cells", "processor", "device"])

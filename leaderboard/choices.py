@@ -1,0 +1,80 @@
+"""Choices that stand in the address of a page, so that every view has a link."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from urllib.parse import urlencode
+
+import streamlit as st
+from plain_text import as_markdown
+from reading import Reading
+
+from collapsebench.methods import BASELINES
+from collapsebench.task import Task
+
+MOST_METHODS = 8
+"""As many as a chart has colours, dashes and marks for."""
+
+_ENTRY, _ENTRY_SEEN = "entry-choice", "entry-seen"
+
+
+def choose_task(reading: Reading) -> Task:
+    """One of the calibrated tasks; the first that has entries unless told otherwise."""
+    tasks, submitted = reading.board.tasks, set(reading.board.table["task"])
+    ids = sorted(tasks, key=lambda i: (tasks[i].spec.tier, i))
+    report_unknown("task", ids, "calibrated task")
+    start = next((n for n, i in enumerate(ids) if i in submitted), 0)
+    chosen: str = st.selectbox("Task", ids, index=start, key="task", bind="query-params")
+    return tasks[chosen]
+
+
+def choose_methods(labels: Sequence[str]) -> list[str]:
+    """Some of the methods of a task, given best first; the baselines and the three best unless told otherwise."""
+    report_unknown("methods", labels, "method on this task")
+    start = [label for i, label in enumerate(labels) if i < 3 or label in BASELINES]
+    chosen: list[str] = st.multiselect(
+        "Methods", labels, default=start, key="methods", bind="query-params", max_selections=MOST_METHODS
+    )
+    return [label for label in labels if label in chosen]
+
+
+def choose_entry(reading: Reading) -> str | None:
+    """The digest of an entry, superseded ones included; None when there are none.
+
+    The address holds the digest alone while the list shows what it is, which `bind` cannot do.
+    """
+    board = reading.board
+    entries = sorted(board.entries.values(), key=lambda e: (e.task_id, e.digest in board.superseded, e.name, e.digest))
+    if not entries:
+        return None
+    labels = {e.digest: f"{e.name} on {e.task_id}, {e.digest}" for e in entries}
+    labels |= {digest: f"{labels[digest]} (superseded)" for digest in board.superseded & labels.keys()}
+    report_unknown("entry", labels, "entry")
+    wanted = st.query_params.get("entry")
+    if wanted in labels and (_ENTRY not in st.session_state or st.session_state.get(_ENTRY_SEEN) != wanted):
+        st.session_state[_ENTRY] = wanted
+    chosen: str = st.selectbox("Entry", list(labels), format_func=lambda digest: labels.get(digest, ""), key=_ENTRY)
+    st.session_state[_ENTRY_SEEN] = chosen
+    if wanted != chosen:
+        st.query_params["entry"] = chosen
+    return chosen
+
+
+def report_unknown(key: str, known: Iterable[str], noun: str) -> None:
+    """Say which values in the address of the page nobody knows; call it before the choice is shown."""
+    there = set(known)
+    unknown = [value for value in st.query_params.get_all(key) if value not in there]
+    if unknown:
+        told = ", ".join(as_markdown(value[:80]) for value in unknown[:3])
+        st.warning(f"The link names {told}, but there is no such {noun}. Shown is what there is.")
+
+
+def show_link(**parameters: str | Sequence[str]) -> None:
+    """Offer the address of the view as it is, with what is left to defaults spelt out."""
+    query = urlencode([(k, v) for k, value in parameters.items() for v in _listed(value)], safe="@:,=")
+    with st.popover("Link to this view", icon=":material/link:"):
+        st.code(f"{st.context.url or ''}?{query}", language=None, wrap_lines=True)
+
+
+def _listed(value: str | Sequence[str]) -> Sequence[str]:
+    return [value] if isinstance(value, str) else value

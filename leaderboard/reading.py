@@ -1,0 +1,112 @@
+"""What pages read: the board over the folder of submissions, kept until a file of it changes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import streamlit as st
+
+from collapsebench.errors import UserError
+from collapsebench.paths import bundled, cache_dir
+from collapsebench.scoring.board import Board, read_board
+from collapsebench.scoring.submission import Submission
+from collapsebench.scoring.table import Scores
+from collapsebench.scoring.validation import known_tasks
+from collapsebench.task import Task
+
+T = TypeVar("T")
+_ATTEMPTS = 3
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The board as a page sees it.
+
+    Attributes:
+        board: read and scored. state: digest of names, times and sizes of the files it was read from.
+    """
+
+    board: Board
+    state: str
+
+    def kept(self, compute: Callable[..., T], *arguments: Any) -> T:
+        """``compute(board, *arguments)``, computed once for as long as the files stay as they are.
+
+        Ends the page with a message when a file that is needed has gone or changed in the meantime.
+        """
+        try:
+            return _kept(self.board, compute, self.state, compute.__qualname__, arguments)
+        except (OSError, UserError):
+            _end("A submission of this page has just changed or gone. Reload the page to see the board without it.")
+
+    def scores(self, digests: Sequence[str]) -> Scores:
+        """Curves and scores of entries of one task."""
+        return self.kept(_scores, tuple(digests))
+
+    def submission(self, digest: str) -> Submission:
+        """A submission, read from its file."""
+        return self.kept(_submission, digest)
+
+
+def read() -> Reading:
+    """The board over the folder as it is now."""
+    folder, tasks = submissions_folder(), os.environ.get("COLLAPSEBENCH_TASKS", "")
+    for _ in range(_ATTEMPTS):
+        try:
+            state = _state(folder)
+            return Reading(_board(str(folder), tasks, state), state)
+        except OSError:  # a file vanished between being listed and being read
+            continue
+    _end("The folder of submissions keeps changing or cannot be read. Reload the page in a moment.")
+
+
+def submissions_folder() -> Path:
+    """What ``COLLAPSEBENCH_SUBMISSIONS`` names, else the committed submissions."""
+    given = os.environ.get("COLLAPSEBENCH_SUBMISSIONS")
+    return Path(given) if given else bundled("submissions")
+
+
+def _end(message: str) -> NoReturn:
+    st.warning(message)
+    st.stop()
+    raise AssertionError("st.stop ends the run")
+
+
+def _state(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path, _, names in sorted(os.walk(folder)):
+        for name in sorted(names):
+            if name.endswith(".json"):
+                about = (Path(path) / name).stat()
+                digest.update(f"{path}/{name} {about.st_mtime_ns} {about.st_size}\n".encode())
+    return digest.hexdigest()
+
+
+@st.cache_resource(max_entries=2, show_spinner="Reading the submissions; the first time takes a while …")
+def _board(folder: str, tasks: str, state: str) -> Board:
+    del state  # part of the key only
+    return read_board(Path(folder), _tasks(tasks), cache_dir() / "board.sqlite")
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _tasks(files: str) -> dict[str, Task]:
+    return known_tasks([Path(file) for file in files.split(os.pathsep) if file])
+
+
+@st.cache_resource(max_entries=256, show_spinner=False)
+def _kept(_board: Board, _compute: Callable[..., Any], state: str, name: str, arguments: tuple[Any, ...]) -> Any:
+    del state, name  # part of the key only
+    return _compute(_board, *arguments)
+
+
+def _scores(board: Board, digests: tuple[str, ...]) -> Scores:
+    return board.scores(list(digests))
+
+
+def _submission(board: Board, digest: str) -> Submission:
+    return board.entries[digest].submission

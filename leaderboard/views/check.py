@@ -1,0 +1,87 @@
+"""Check a file: the same report as `collapsebench validate`, and where the entry would stand."""
+
+from __future__ import annotations
+
+import pandas as pd
+import streamlit as st
+from plain_text import as_markdown
+from rankings import with_interval
+from reading import Reading, read
+from wording import HELP
+
+from collapsebench.report import cost_text
+from collapsebench.scoring.board import rank_of
+from collapsebench.scoring.bounded_json import MAX_BYTES
+from collapsebench.scoring.submission import submission_path
+from collapsebench.scoring.validation import Context, Verdict, validate_content
+
+
+def show_problems(verdict: Verdict) -> None:
+    """Everything that is wrong, at once."""
+    n = len(verdict.problems)
+    st.error(f"Refused: {n} {'problem' if n == 1 else 'problems'}. Section 8 of the rules explains the codes.")
+    rows = [{"code": p.code, "place": p.path, "given": p.given, "allowed": p.allowed} for p in verdict.problems]
+    st.dataframe(
+        pd.DataFrame(rows),
+        hide_index=True,
+        height="content",
+        alt="Problems of the file",
+        column_config={
+            "code": st.column_config.TextColumn(width=130),
+            "place": st.column_config.TextColumn(width=240),
+            "given": st.column_config.TextColumn(width=320),
+            "allowed": st.column_config.TextColumn(width=420),
+        },
+    )
+
+
+def show_rank(reading: Reading, verdict: Verdict) -> None:
+    """Where a valid submission would stand."""
+    entry, submission = verdict.entry, verdict.submission
+    assert entry is not None
+    assert submission is not None
+    with st.spinner("Ranking it among the others …"):
+        row = rank_of(reading.board, entry, submission)
+    row = {key: None if pd.isna(value) else value for key, value in row.items()}
+    st.header("Where it would stand", anchor="rank")
+    st.caption(f"Among the entries of {as_markdown(entry.task_id)}, track {entry.track}.")
+    with st.container(horizontal=True, gap="large"):
+        st.metric("Rank", f"{row['rank']} of {row['entries']}", help=HELP["rank"], width="content")
+        st.metric("FI(0.75) [95 %]", with_interval(row, "fi"), help=HELP["fi"], width="content")
+        for name, label in (("ratio_ce", "Ratio to CE"), ("ratio_tce", "Ratio to TCE")):
+            if f"ratio_{row['method']}" != name:
+                st.metric(label, with_interval(row, name), help=HELP["ratio"], width="content")
+        st.metric("AUF", f"{row['auf']:.3f}", help=HELP["auf"], width="content")
+        st.metric("Cost at gen. 0", cost_text(row), help=HELP["cost"], width="content")
+
+
+def show_verdict(reading: Reading, verdict: Verdict, content: bytes) -> None:
+    """The outcome for the file."""
+    if verdict.entry is None or verdict.submission is None:
+        show_problems(verdict)
+        return
+    entry = verdict.entry
+    shape = f"{len(entry.chains)} seeds, generations 0 to {entry.generations}"
+    st.success(f"Valid: {as_markdown(entry.name)} on {as_markdown(entry.task_id)}, {shape}.")
+    if entry.digest in reading.board.entries:
+        st.info("This very file is on the board already.")
+    st.text("In the repository it belongs at")
+    st.code(f"submissions/{submission_path(verdict.submission, content)}", language=None, wrap_lines=True)
+    show_rank(reading, verdict)
+
+
+reading = read()
+st.title("Check a file")
+st.markdown(
+    "Upload the JSON file that `collapsebench submit` has written. It is held against its task, against itself and "
+    "against everything on the board, as `collapsebench validate` does it; nothing that it names is imported or run. "
+    "The file stays in memory until you remove it or close the page, and is kept nowhere.",
+    width=820,
+)
+upload = st.file_uploader("Submission file", type=["json"], key="upload", help=f"At most {MAX_BYTES:,} bytes.")
+if upload is not None:
+    if ".attestation-" in upload.name:
+        st.info("This looks like an attestation. `collapsebench validate` checks it beside the submission it is about.")
+    uploaded = upload.getvalue()[: MAX_BYTES + 1]
+    context = Context(reading.board.tasks, list(reading.board.entries.values()))
+    show_verdict(reading, validate_content(uploaded, None, context), uploaded)

@@ -1,0 +1,156 @@
+"""One entry: what it is, where it comes from, its raw metrics, how to check and cite it."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import streamlit as st
+from choices import choose_entry, show_link
+from plain_text import as_markdown
+from rankings import with_interval
+from reading import Reading, read
+from reproduction import citation, commands, file_of, host_of
+from verification import show_attestations, show_state
+from wording import HELP
+
+from collapsebench.methods import registered_methods
+from collapsebench.report import censored_text, cost_text, records
+from collapsebench.scoring.board import Board
+from collapsebench.scoring.entries import Entry, read_bounded
+from collapsebench.scoring.submission import Submission, raw_frame
+
+
+def show_scores(board: Board, entry: Entry) -> None:
+    """The entry's row of the ranking."""
+    mine = board.table[board.table["digest"] == entry.digest]
+    if mine.empty:
+        return
+    (row,) = records(mine.drop(columns="curve"))
+    rivals = board.table[(board.table["task"] == entry.task_id) & (board.table["track"] == entry.track)]
+    with st.container(horizontal=True, gap="large"):
+        st.metric("Rank", f"{row['rank']} of {len(rivals)}", help=HELP["rank"], width="content")
+        for name, label, told in (
+            ("fi", "FI(0.75) [95 %]", "fi"),
+            ("ratio_ce", "Ratio to CE", "ratio"),
+            ("ratio_tce", "Ratio to TCE", "ratio"),
+        ):
+            if f"ratio_{row['method']}" != name:
+                st.metric(label, with_interval(row, name), help=HELP[told], width="content")
+        st.metric("AUF", f"{row['auf']:.3f}", help=HELP["auf"], width="content")
+        st.metric("Cost at gen. 0", cost_text(row), help=HELP["cost"], width="content")
+    st.caption(
+        f"FI(0.9) {censored_text(row, 'fi_0.9')}, FI(0.5) {censored_text(row, 'fi_0.5')}; FI(0.75) against its own "
+        f"generation 0: {censored_text(row, 'fi_own_reference')}, which is not ranked."
+    )
+
+
+def show_method(submission: Submission) -> None:
+    """What the authors say, as the text that it is."""
+    st.header("Method", anchor="method")
+    st.text(submission.method.card, width=820)
+    method = submission.method
+    parameters = json.dumps(method.parameters, ensure_ascii=False, sort_keys=True)
+    about = {
+        "loss": method.loss,
+        "parameters": parameters,
+        "track": method.track,
+        "sha256 of its source": method.source_sha256,
+        "authors": "; ".join(submission.authors),
+        "date": submission.date,
+        "licence": submission.licence,
+    }
+    st.dataframe(
+        pd.DataFrame({"": list(about), "value": list(about.values())}),
+        hide_index=True,
+        height="content",
+        alt="The method as submitted",
+        column_config={"": st.column_config.TextColumn(width=170), "value": st.column_config.TextColumn(width=640)},
+    )
+    host = host_of(method.url)
+    if method.loss in registered_methods():
+        st.caption(f"The source is part of collapsebench: `baselines/{method.loss}/loss.py`.")
+    elif method.url and host:
+        st.link_button(f"Source at {as_markdown(host)}", method.url, icon=":material/open_in_new:")
+    else:
+        st.caption("No address of the source was given, so nobody but the authors can verify this entry.")
+
+
+def show_provenance(submission: Submission) -> None:
+    """Every session in full."""
+    st.header("Provenance", anchor="provenance")
+    columns = {}
+    for number, session in enumerate(submission.provenance, start=1):
+        git = session.git
+        about = {
+            "seeds": ", ".join(map(str, session.seeds)),
+            "device": session.device,
+            "processor": session.processor or "unknown",
+            "GPU": session.gpu or "none",
+            "precision": session.precision,
+            "threads": str(session.threads),
+            "platform": session.platform,
+            "Python": session.python,
+            "commit": "unknown" if git is None else f"{git.commit}{' with changes' if git.dirty else ''}",
+        }
+        about |= {"task settings": submission.task.sha256, "prepared data": submission.task.data_sha256}
+        columns[f"session {number}"] = about | {k: v or "absent" for k, v in sorted(session.packages.items())}
+    st.dataframe(pd.DataFrame(columns), alt="Machines and versions of every session", height=360)
+
+
+def show_raw(entry: Entry, submission: Submission) -> None:
+    """Every raw metric, and the file itself."""
+    st.header("Raw metrics", anchor="raw")
+    raw = raw_frame(submission)
+    seconds = {(r.seed, g.generation): g.seconds for r in submission.results for g in r.generations}
+    wide = raw.pivot_table(index=["seed", "generation", "status"], columns="metric", values="value", sort=False)
+    wide = wide.reset_index()
+    wide["seconds"] = [seconds[(s, g)] for s, g in zip(wide["seed"], wide["generation"], strict=True)]
+    st.dataframe(wide, hide_index=True, alt="Raw metrics by seed and generation", placeholder="–")
+    if diverged := sorted({f"seed {s} in generation {g}" for s, g in _diverged(raw)}):
+        st.caption(f"Diverged: {', '.join(diverged)}. Fidelity is 0 from there on.")
+    with st.container(horizontal=True):
+        name = f"{entry.name.replace(':', '-')}-{entry.digest}"
+        st.download_button("Raw metrics as CSV", raw.to_csv(index=False), f"{name}.csv", "text/csv", on_click="ignore")
+        st.download_button(
+            "The file as published", read_bounded(entry.path), entry.path.name, "application/json", on_click="ignore"
+        )
+
+
+def _diverged(raw: pd.DataFrame) -> list[tuple[int, int]]:
+    mine = raw[raw["status"] == "diverged"]
+    return list(zip(mine["seed"], mine["generation"], strict=True))
+
+
+def show_checks(board: Board, entry: Entry, submission: Submission) -> None:
+    """Commands and citation, to copy."""
+    st.header("Check it yourself", anchor="reproduce")
+    st.code(commands(entry, submission), language="bash", wrap_lines=True)
+    st.header("Cite it", anchor="cite")
+    st.code(citation(entry, submission, board), language=None, wrap_lines=True)
+    st.caption("The file, and the sha256 of its bytes:")
+    st.code(f"{file_of(entry)}\n{entry.sha256}", language=None, wrap_lines=True)
+
+
+def show_entry(reading: Reading, digest: str) -> None:
+    """The whole page of an entry."""
+    board = reading.board
+    entry, submission = board.entries[digest], reading.submission(digest)
+    st.subheader(f"{as_markdown(entry.name)} on {as_markdown(entry.task_id)}", anchor=False)
+    show_state(board, entry)
+    show_scores(board, entry)
+    show_method(submission)
+    show_raw(entry, submission)
+    show_provenance(submission)
+    show_attestations(board, entry)
+    show_checks(board, entry, submission)
+    show_link(entry=digest)
+
+
+reading = read()
+st.title("Submission")
+chosen = choose_entry(reading)
+if chosen is None:
+    st.info("There are no entries yet.")
+else:
+    show_entry(reading, chosen)

@@ -1,0 +1,190 @@
+"""One task: who stays faithful for how long, the raw metrics behind it, the calibration, the card."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import charts
+import pandas as pd
+import streamlit as st
+from cards import show_card
+from choices import choose_methods, choose_task, report_unknown, show_link
+from plain_text import as_markdown
+from rankings import with_interval
+from reading import Reading, read
+from wording import FIDELITY, MODALITIES
+
+from collapsebench.metrics.catalogue import METRICS
+from collapsebench.report import records
+from collapsebench.scoring.board import crossings, fidelity_bands, raw_bands
+from collapsebench.scoring.fidelity import ALL
+from collapsebench.scoring.submission import raw_frame
+from collapsebench.scoring.table import HEADLINE, THRESHOLDS
+from collapsebench.task import Task
+
+MOST_INTERVALS = 15
+PROFILES: dict[str, tuple[str, ...]] = {
+    "tail": ("token_loss_p50", "token_loss_p90", "token_loss_p99"),
+    "diversity": (
+        "distinct_1", "distinct_2", "distinct_4", "repetition", "unigram_kl", "class_entropy", "recall", "density",
+        "nearest_training_distance", "model_variance", "sample_variance", "sample_mean",
+    ),
+}  # fmt: skip
+
+
+def raw_of(reading: Reading, digests: Sequence[str]) -> pd.DataFrame:
+    """Raw metrics of some entries, by generation."""
+    board = reading.board
+    frames = [raw_frame(reading.submission(digest), board.label(digest)) for digest in digests]
+    return raw_bands(pd.concat(frames, ignore_index=True))
+
+
+def show_ranks(task: Task, rows: pd.DataFrame) -> None:
+    """FI(0.75) with intervals, best first."""
+    best = rows.head(MOST_INTERVALS)
+    shown = pd.DataFrame([{**row, "text": with_interval(row, "fi")} for row in records(best.drop(columns="curve"))])
+    st.header("How long each method stays faithful", anchor="ranks")
+    told = "; ".join(f"{m} {text}" for m, text in zip(shown["method"], shown["text"], strict=True))
+    st.altair_chart(
+        charts.interval_chart(shown, charts.styles(list(shown["method"])), task.spec.horizon),
+        alt=f"FI(0.75) on {task.id} with 95 % intervals: {told}",
+    )
+    note = " Triangles: lower bounds." if shown["fi_censored"].any() else ""
+    more = f" The {MOST_INTERVALS} best of {len(rows)}." if len(rows) > MOST_INTERVALS else ""
+    st.caption(f"Mean over {len(task.spec.seeds)} seeds and its 95 % interval (Student t).{note}{more}")
+
+
+def show_fidelity(reading: Reading, task: Task, labels: dict[str, str]) -> tuple[str, float]:
+    """Curves of one metric with the crossings of a threshold; returns the metric and the threshold."""
+    st.header("Fidelity over generations", anchor="fidelity")
+    options = [ALL, *task.spec.scored]
+    report_unknown("metric", options, "scored metric of this task")
+    with st.container(horizontal=True, gap="medium"):
+        metric: str = st.pills(
+            "Scored metric", options, default=ALL, key="metric", bind="query-params", required=True,
+            help="all: the smallest fidelity over the scored metrics, which the ranking goes by. "
+            + " ".join(f"{name}: {METRICS[name].description}" for name in task.spec.scored),
+        )  # fmt: skip
+        threshold: float = st.segmented_control(
+            "Threshold λ", THRESHOLDS, default=HEADLINE, key="threshold", bind="query-params", required=True,
+            help="FI(λ) is the first generation, interpolated, at which fidelity falls below λ. The ranking uses 0.75.",
+        )  # fmt: skip
+    found = reading.scores(list(labels.values()))
+    look = charts.styles(list(labels))
+    bands = fidelity_bands(found.curves)
+    bands = bands[bands["metric"] == metric]
+    crossed = crossings(found.scores)
+    mine = crossed[(crossed["metric"] == metric) & (crossed["threshold"] == threshold)]
+    told = [f"{r.method} {'at least ' if r.censored else ''}{r.fi:.2f}" for r in mine.itertuples()]
+    st.altair_chart(
+        charts.fidelity_chart(bands, mine, look, threshold, task.spec.horizon),
+        alt=f"Fidelity ({metric}) on {task.id} by generation. FI({threshold:g}): {', '.join(told)}",
+    )
+    st.caption(
+        f"Lines: mean over seeds. Bands: smallest to largest seed. Dotted drops: FI({threshold:g}), the mean over "
+        f"seeds of where each one crosses λ; none where a seed never does. {FIDELITY}"
+    )
+    with st.expander("The numbers"):
+        show_crossings(crossed, metric)
+        wide = bands.pivot(index="generation", columns="method", values="mean")[list(labels)]
+        st.dataframe(wide.round(4), alt=f"Mean fidelity ({metric}) by generation and method")
+    return metric, threshold
+
+
+def show_crossings(crossed: pd.DataFrame, metric: str) -> None:
+    """FI at every threshold as text."""
+    mine = crossed[crossed["metric"] == metric]
+    text = mine.assign(text=[f"{'≥ ' if r.censored else ''}{r.fi:.2f}" for r in mine.itertuples()])
+    wide = text.pivot(index="method", columns="threshold", values="text")[list(THRESHOLDS)]
+    st.dataframe(wide.rename(columns=lambda t: f"FI({t:g})"), alt=f"FI of every method ({metric}) at three thresholds")
+
+
+def show_metrics(bands: pd.DataFrame, names: Sequence[str], look: charts.Look, task: Task) -> None:
+    """Small charts of raw metrics, three to a row."""
+    across = min(3, len(names))
+    for i, name in enumerate(names):
+        metric, mine = METRICS[name], bands[bands["metric"] == name]
+        if i % across == 0:  # a row of its own, so that phones keep the order
+            columns = st.columns(across)
+        notes = [f"{metric.direction} is better"] if metric.direction else []
+        notes += ["log scale"] if metric.scale == "log" else []
+        with columns[i % across]:
+            st.markdown(f"**{as_markdown(metric.title)}**", help=metric.description)
+            chart = charts.band_chart(mine, look, metric.unit, task.spec.horizon, metric.scale == "log")
+            ends = mine.sort_values("generation").groupby("method", sort=False)["mean"]
+            told = "; ".join(f"{m} {v.iloc[0]:.4g} to {v.iloc[-1]:.4g}" for m, v in ends)
+            st.altair_chart(chart, alt=f"{metric.title} from generation 0 to {task.spec.horizon}: {told}")
+            if notes:
+                st.caption(", ".join(notes).capitalize() + ".")
+
+
+def show_profile(bands: pd.DataFrame, task: Task, look: charts.Look) -> None:
+    """What is measured and never ranked, by theme."""
+    there = [name for name in METRICS if name in set(bands["metric"]) and name not in task.spec.scored]
+    themes = {theme: [n for n in names if n in there] for theme, names in PROFILES.items()}
+    named = {n for names in themes.values() for n in names}
+    themes["other"] = [n for n in there if n not in named]
+    themes = {theme: names for theme, names in themes.items() if names}
+    if not themes:
+        return
+    st.header("Profile", anchor="profile")
+    st.caption("Measured and shown, never ranked.")
+    theme: str = st.pills(
+        "Theme", list(themes), default=next(iter(themes)), key="profile", bind="query-params", required=True
+    )
+    show_metrics(bands, themes[theme], look, task)
+
+
+def show_calibration(task: Task) -> None:
+    """Cross entropy against the control, as frozen with the task."""
+    file = task.path.parent / "calibration.json"
+    if not file.is_file():
+        return
+    curves = pd.DataFrame(json.loads(file.read_text("utf-8"))["curves"])
+    st.header("Calibration", anchor="calibration")
+    st.caption(
+        "Why the fall is collapse and not over-training: the control is trained on real data with the same budget in "
+        "every generation and has to stay in the green band, 0.95 to 1.05. The settings were chosen on these two alone."
+    )
+    columns = st.columns(max(len(task.spec.scored), 1))
+    for column, name in zip(columns, task.spec.scored, strict=True):
+        mine = curves[curves["metric"] == name]
+        control = mine.loc[mine["method"] != "ce", "fidelity"]
+        with column:
+            st.markdown(f"**{as_markdown(METRICS[name].title)}**")
+            st.altair_chart(
+                charts.calibration_chart(mine, task.spec.horizon),
+                alt=f"{METRICS[name].title}: the control stays between {control.min():.2f} and {control.max():.2f}",
+            )
+
+
+reading = read()
+st.title("Task")
+task = choose_task(reading)
+spec = task.spec
+st.markdown(
+    f"{as_markdown(spec.title)}. {spec.tier.capitalize()} tier, {MODALITIES[spec.workload.kind]}, data policy "
+    f"`{spec.policy.name}`, {len(spec.seeds)} official seeds, generations 0 to {spec.horizon}."
+)
+rows = reading.board.table[reading.board.table["task"] == task.id]
+view: dict[str, str | list[str]] = {"task": task.id}
+if rows.empty:
+    st.info("Nobody has submitted to this task yet.")
+else:
+    show_ranks(task, rows)
+    chosen = choose_methods(list(rows["method"]))
+    labels = {str(m): str(d) for m, d in zip(rows["method"], rows["digest"], strict=True) if m in chosen}
+    if labels:
+        metric, threshold = show_fidelity(reading, task, labels)
+        look = charts.styles(list(labels))
+        bands = raw_of(reading, list(labels.values()))
+        st.header("Raw metrics behind it", anchor="raw")
+        show_metrics(bands, list(spec.scored), look, task)
+        show_profile(bands, task, look)
+        view |= {"methods": list(labels), "metric": metric, "threshold": f"{threshold:g}"}
+    else:
+        st.info("Choose at least one method.")
+show_calibration(task)
+show_link(**view)
+show_card(task)
