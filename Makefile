@@ -31,6 +31,7 @@ check: environment
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	cd leaderboard && MYPYPATH=.. $(abspath $(BIN))/mypy --config-file ../pyproject.toml *.py views/*.py
 	$(BIN)/python -m pytest
 
 format: environment
