@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from urllib.parse import urlencode
 
 import streamlit as st
@@ -15,17 +15,14 @@ from collapsebench.task import Task
 MOST_METHODS = 8
 """As many as a chart has colours, dashes and marks for."""
 
-_ENTRY, _ENTRY_SEEN = "entry-choice", "entry-seen"
-
 
 def choose_task(reading: Reading) -> Task:
     """One of the calibrated tasks; the first that has entries unless told otherwise."""
     tasks, submitted = reading.board.tasks, set(reading.board.table["task"])
     ids = sorted(tasks, key=lambda i: (tasks[i].spec.tier, i))
     report_unknown("task", ids, "calibrated task")
-    start = next((n for n, i in enumerate(ids) if i in submitted), 0)
-    chosen: str = st.selectbox("Task", ids, index=start, key="task", bind="query-params")
-    return tasks[chosen]
+    start = next((i for i in ids if i in submitted), ids[0])
+    return tasks[_choose("task", "Task", dict(zip(ids, ids, strict=True)), start)]
 
 
 def choose_methods(labels: Sequence[str]) -> list[str]:
@@ -39,10 +36,7 @@ def choose_methods(labels: Sequence[str]) -> list[str]:
 
 
 def choose_entry(reading: Reading) -> str | None:
-    """The digest of an entry, superseded ones included; None when there are none.
-
-    The address holds the digest alone while the list shows what it is, which `bind` cannot do.
-    """
+    """The digest of an entry, superseded ones included; None when there are none."""
     board = reading.board
     entries = sorted(board.entries.values(), key=lambda e: (e.task_id, e.digest in board.superseded, e.name, e.digest))
     if not entries:
@@ -50,13 +44,23 @@ def choose_entry(reading: Reading) -> str | None:
     labels = {e.digest: f"{e.name} on {e.task_id}, {e.digest}" for e in entries}
     labels |= {digest: f"{labels[digest]} (superseded)" for digest in board.superseded & labels.keys()}
     report_unknown("entry", labels, "entry")
-    wanted = st.query_params.get("entry")
-    if wanted in labels and (_ENTRY not in st.session_state or st.session_state.get(_ENTRY_SEEN) != wanted):
-        st.session_state[_ENTRY] = wanted
-    chosen: str = st.selectbox("Entry", list(labels), format_func=lambda digest: labels.get(digest, ""), key=_ENTRY)
-    st.session_state[_ENTRY_SEEN] = chosen
+    return _choose("entry", "Entry", labels, entries[0].digest)
+
+
+def _choose(key: str, label: str, options: Mapping[str, str], start: str) -> str:
+    """A list that shows labels, while the address holds what is chosen by itself.
+
+    Streamlit's `bind` would write the labels, and loses what a link brings when both pages choose the same thing.
+    """
+    widget, seen = f"{key}-choice", f"{key}-seen"
+    wanted, last = st.query_params.get(key), st.session_state.get(seen)
+    held = wanted if wanted in options and wanted != last else st.session_state.get(widget, last)
+    # Said on every run: on another page the list is another widget, which would begin with its first option.
+    st.session_state[widget] = held if held in options else start
+    chosen: str = st.selectbox(label, list(options), format_func=options.__getitem__, key=widget)
+    st.session_state[seen] = chosen
     if wanted != chosen:
-        st.query_params["entry"] = chosen
+        st.query_params[key] = chosen
     return chosen
 
 

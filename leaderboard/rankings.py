@@ -79,9 +79,9 @@ def show_ranking(table: pd.DataFrame, key: str, alt: str) -> None:
         alt=alt,
         column_config={
             "rank": number("#", help=HELP["rank"], width=40, pinned=True, format="%d"),
-            "method": text("method", help=HELP["method"], width=132, pinned=True),
+            "method": text("method", help=HELP["method"], width=128, pinned=True),
             "curve": st.column_config.LineChartColumn(
-                "fidelity", help=HELP["curve"], width=100, y_min=0, y_max=1, color="#0072B2"
+                "fidelity", help=HELP["curve"], width=96, y_min=0, y_max=1, color="#2E86C8"
             ),
             "fi": number("FI(0.75)", help=HELP["fi"], width=78, format="%.2f"),
             "fi_interval": text("95 %", help=HELP["fi_interval"], width=112),
@@ -90,7 +90,7 @@ def show_ranking(table: pd.DataFrame, key: str, alt: str) -> None:
             "ratio_tce": number("ratio to TCE", help=HELP["ratio"], width=96, format="%.2f"),
             "ratio_tce_interval": text("95 %", help=HELP["ratio_interval"], width=112),
             "auf": number("AUF", help=HELP["auf"], width=64, format="%.3f"),
-            "cost": number("cost at gen. 0", help=HELP["cost"], width=104, format="%.1f %%"),
+            "cost": number("cost at gen. 0", help=HELP["cost"], width=98, format="%.1f %%"),
             "verified": text("verified", help=HELP["verified"], width=84),
             "entry": st.column_config.LinkColumn(
                 "entry", help=HELP["entry"], width=84, display_text=r"entry=([0-9a-f]{8})"

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 FI = (
-    "The fidelity interval FI(0.75): the first generation, interpolated, at which fidelity to the real data falls "
-    "below 0.75; mean over the official seeds. The smallest over the scored metrics of the task counts. Higher is "
-    "better."
+    "The fidelity interval FI(0.75) is the first generation, interpolated, at which fidelity to the real data falls "
+    "below 0.75: the smallest over the scored metrics of a task, mean over its official seeds. Higher is better."
 )
 FIDELITY = (
     "Fidelity is 1 for what cross entropy reaches at generation 0 and 0 for a model that knows nothing; both ends are "

@@ -166,8 +166,7 @@ st.markdown(
     width=820,
 )
 st.caption(standing(reading.board, reading.kept(machines)))
-with st.expander("What the numbers mean"):
-    st.markdown(f"{FI} {FIDELITY} Hover over a column's title for what it holds.", width=820)
+st.markdown(f"{FI} {FIDELITY} Hover over a column's title for what it holds.", width=820)
 filters = ask()
 rows = filters.rows(reading.board.table)
 if rows.empty:

@@ -11,7 +11,7 @@ from choices import report_unknown, show_link
 from plain_text import as_markdown
 from rankings import finite, with_interval
 from reading import Reading, read
-from wording import HELP
+from wording import FI, HELP
 
 from collapsebench.report import records
 from collapsebench.scoring.board import compared_methods, methods_by_label, paired_seeds
@@ -142,6 +142,7 @@ def show_circumstances(reading: Reading, found: pd.DataFrame, names: tuple[str, 
 
 reading = read()
 st.title("Compare two methods")
+st.markdown(FI, width=820)
 known = reading.kept(methods_by_label)
 labels = list(known)
 if len(labels) < 2:

@@ -108,6 +108,9 @@ def explain(samples: Samples) -> None:
 reading = read()
 st.title("Gallery")
 task = choose_task(reading)
+st.page_link(
+    "views/task.py", label="Curves and calibration", icon=":material/show_chart:", query_params={"task": task.id}
+)
 rows = reading.board.table[reading.board.table["task"] == task.id]
 chosen = choose_methods(list(rows["method"])) if len(rows) else []
 labels = {str(m): str(d) for m, d in zip(rows["method"], rows["digest"], strict=True) if m in chosen}
@@ -123,10 +126,13 @@ else:
     with st.container(horizontal=True, gap="medium"):
         view = st.segmented_control("Show", VIEWS, default=VIEWS[0], key="view", bind="query-params", required=True)
         last = task.spec.horizon
-        generation = st.slider("Generation", 0, last, last // 2, key="generation", bind="query-params", width=420)
-    shown = [generation] if view == VIEWS[0] else range(last + 1)
-    for g in shown:
-        show_generation(found, g)
+        if view == VIEWS[0]:
+            first = st.slider("Generation", 0, last, last // 2, key="generation", bind="query-params", width=420)
+            shown, link = [first], {"generation": str(first)}
+        else:
+            shown, link = list(range(last + 1)), {}
+    for generation in shown:
+        show_generation(found, generation)
     if without := sorted(set(labels) - set(found)):
         st.caption(f"Without samples: {', '.join(map(as_markdown, without))}.")
-    show_link(task=task.id, methods=list(labels), view=view, generation=str(generation))
+    show_link(task=task.id, methods=list(labels), view=view, **link)

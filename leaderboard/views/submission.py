@@ -137,7 +137,11 @@ def show_entry(reading: Reading, digest: str) -> None:
     board = reading.board
     entry, submission = board.entries[digest], reading.submission(digest)
     st.subheader(f"{as_markdown(entry.name)} on {as_markdown(entry.task_id)}", anchor=False)
-    show_state(board, entry)
+    with st.container(horizontal=True, gap="medium", vertical_alignment="center"):
+        show_state(board, entry)
+        query = {"task": entry.task_id}
+        st.page_link("views/task.py", label="Its task", icon=":material/show_chart:", query_params=query)
+        st.page_link("views/gallery.py", label="What the models made", icon=":material/grid_view:", query_params=query)
     show_scores(board, entry)
     show_method(submission)
     show_raw(entry, submission)

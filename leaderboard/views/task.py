@@ -13,7 +13,7 @@ from choices import choose_methods, choose_task, report_unknown, show_link
 from plain_text import as_markdown
 from rankings import with_interval
 from reading import Reading, read
-from wording import FIDELITY, MODALITIES
+from wording import FI, FIDELITY, MODALITIES
 
 from collapsebench.metrics.catalogue import METRICS
 from collapsebench.report import records
@@ -52,7 +52,7 @@ def show_ranks(task: Task, rows: pd.DataFrame) -> None:
     )
     note = " Triangles: lower bounds." if shown["fi_censored"].any() else ""
     more = f" The {MOST_INTERVALS} best of {len(rows)}." if len(rows) > MOST_INTERVALS else ""
-    st.caption(f"Mean over {len(task.spec.seeds)} seeds and its 95 % interval (Student t).{note}{more}")
+    st.caption(f"{FI} Lines: 95 % intervals over {len(task.spec.seeds)} seeds (Student t).{note}{more}")
 
 
 def show_fidelity(reading: Reading, task: Task, labels: dict[str, str]) -> tuple[str, float]:
@@ -166,6 +166,9 @@ spec = task.spec
 st.markdown(
     f"{as_markdown(spec.title)}. {spec.tier.capitalize()} tier, {MODALITIES[spec.workload.kind]}, data policy "
     f"`{spec.policy.name}`, {len(spec.seeds)} official seeds, generations 0 to {spec.horizon}."
+)
+st.page_link(
+    "views/gallery.py", label="What the models made", icon=":material/grid_view:", query_params={"task": task.id}
 )
 rows = reading.board.table[reading.board.table["task"] == task.id]
 view: dict[str, str | list[str]] = {"task": task.id}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,14 @@ from collapsebench.scoring.board import Board, read_board  # noqa: E402
 from collapsebench.task import Task  # noqa: E402
 
 Site = Callable[..., AppTest]
+
+
+@pytest.fixture(autouse=True)
+def _own_main_module() -> Iterator[None]:
+    """Put back what Streamlit replaces by the app: new processes of other tests would import it as their own main."""
+    main = sys.modules["__main__"]
+    yield
+    sys.modules["__main__"] = main
 
 
 @pytest.fixture(scope="session")
@@ -57,17 +65,25 @@ def board(published: Path, tasks: dict[str, Task]) -> Board:
     return read_board(published, {task.id: task for task in tasks.values()})
 
 
+@pytest.fixture(autouse=True)
+def _no_components(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not look through every installed package for components, which the site has none of, on every run."""
+    manager = "streamlit.components.v2.component_manager.BidiComponentManager.discover_and_register_components"
+    monkeypatch.setattr(manager, lambda *_, **__: None, raising=False)
+
+
 @pytest.fixture
 def site(tasks: dict[str, Task], monkeypatch: pytest.MonkeyPatch) -> Site:
     """Open a page of the site over a folder: ``site(folder, "task", task="…")``."""
 
     def open_page(folder: Path, page: str = "board", **query: str | list[str]) -> AppTest:
-        monkeypatch.setenv("COLLAPSEBENCH_SUBMISSIONS", str(folder))
         files = os.pathsep.join(str(task.path) for task in tasks.values())
         monkeypatch.setenv("COLLAPSEBENCH_TASKS", files)
         app = AppTest.from_file(str(_SITE / "app.py"), default_timeout=120)
-        if page != "board":
+        if page != "board":  # reached from the board, which is quick over nothing
+            monkeypatch.setenv("COLLAPSEBENCH_SUBMISSIONS", "nowhere")
             app = app.run().switch_page(f"views/{page}.py")
+        monkeypatch.setenv("COLLAPSEBENCH_SUBMISSIONS", str(folder))
         app.query_params.update(query)
         return app.run()
 

@@ -167,9 +167,9 @@ def test_entry_of_the_address_is_shown(visit: Open) -> None:
     assert digest in page.url
 
 
-def test_task_is_kept_between_pages(visit: Open) -> None:
+def test_link_between_pages_keeps_the_task(visit: Open) -> None:
     page = visit("task?task=vae-mnist-micro@1")
-    page.get_by_role("link", name="Gallery").click()
+    page.get_by_role("link", name="What the models made").click()
     page.get_by_role("heading", name="Gallery", level=1).wait_for()
     settle(page)
     assert "task=vae-mnist-micro" in page.url.replace("%40", "@")
@@ -195,7 +195,7 @@ SHOTS = (
     ("board-phone", "", 390, "light"),
     ("board-dark", "", 1440, "dark"),
     ("task", "task?task=text-wiki-micro@1", 1440, "light"),
-    ("gallery", "gallery?task=vae-mnist-micro@1&generation=5", 1440, "light"),
+    ("gallery", "gallery?task=vae-mnist-micro@1&view=all+generations", 1440, "light"),
     ("compare", "compare?a=tce&b=ce", 1440, "light"),
     ("submission", "submission", 1440, "light"),
 )

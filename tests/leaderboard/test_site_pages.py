@@ -11,6 +11,13 @@ from streamlit.testing.v1 import AppTest
 from submission_files import tiny_task, valid_submission, write
 
 from collapsebench.scoring.board import Board
+from collapsebench.scoring.submission import (
+    Attestation,
+    Submission,
+    attestation_path,
+    canonical_bytes,
+    sha256_of,
+)
 from collapsebench.task import Task
 
 PAGES = ("board", "task", "gallery", "compare", "submission", "check", "rules")
@@ -150,7 +157,7 @@ def test_unknown_name_in_the_address_is_said(page: str, key: str, published: Pat
 
 def test_task_page_follows_its_link(published: Path, tasks: dict[str, Task], site: Site) -> None:
     app = site(published, "task", task=tasks["vae"].id, methods=["Loss_B"], metric="coverage", threshold="0.5")
-    assert app.selectbox(key="task").value == tasks["vae"].id
+    assert app.selectbox(key="task-choice").value == tasks["vae"].id
     assert app.multiselect(key="methods").value == ["Loss_B"]
     assert app.session_state["threshold"] == 0.5
     spec = json.dumps([chart.spec for chart in app.get("vega_lite_chart")])
@@ -160,9 +167,26 @@ def test_task_page_follows_its_link(published: Path, tasks: dict[str, Task], sit
 
 def test_task_page_moves_to_another_task(published: Path, tasks: dict[str, Task], site: Site) -> None:
     app = site(published, "task", task=tasks["vae"].id, methods=["Loss_B"])
-    app.selectbox(key="task").select(tasks["gmm"].id).run()
+    app.selectbox(key="task-choice").select(tasks["gmm"].id).run()
     assert not app.exception
     assert app.multiselect(key="methods").value
+    assert app.query_params["task"] == tasks["gmm"].id
+
+
+def test_task_is_kept_from_page_to_page(published: Path, tasks: dict[str, Task], site: Site) -> None:
+    app = site(published, "task", task=tasks["vae"].id)
+    del app.query_params["task"]
+    app.switch_page("views/gallery.py").run()
+    assert app.selectbox(key="task-choice").value == tasks["vae"].id
+    assert app.query_params["task"] == tasks["vae"].id
+
+
+def test_link_to_another_entry_is_followed_within_a_session(published: Path, board: Board, site: Site) -> None:
+    first, second = board.table["digest"].iloc[:2]
+    app = site(published, "submission", entry=first)
+    app.query_params["entry"] = second
+    app.run()
+    assert f"{second}.json" in "\n".join(block.value for block in app.code)
 
 
 @pytest.mark.parametrize("kind", ["text", "vae", "gmm"])
@@ -212,9 +236,46 @@ def test_superseded_entry_says_what_replaced_it(tmp_path: Path, tasks: dict[str,
     new = write(valid_submission(tasks["gmm"], name="New", supersedes=digest), tmp_path)
     app = site(tmp_path, "submission", entry=digest)
     assert not app.exception
-    link = app.get("page_link")[0]
-    assert new.stem.rpartition("-")[2] in link.label
+    assert any(new.stem.rpartition("-")[2] in link.label for link in app.get("page_link"))
     assert rankings(site(tmp_path)) == {"0": ["New"]}
+
+
+@pytest.mark.parametrize(
+    ("by", "outcome", "alike", "told"),
+    [
+        ("A. Stranger", "matched", False, "Verified by others"),
+        ("A. Author", "matched", True, "Verified by its authors only"),
+        ("A. Stranger", "differed", True, "Disputed"),
+        ("A. Stranger", "differed", False, "another kind of machine"),
+    ],
+)
+def test_attestations_are_shown_with_their_entry(
+    by: str, outcome: str, alike: bool, told: str, tmp_path: Path, tasks: dict[str, Task], site: Site
+) -> None:
+    path = write(valid_submission(tasks["gmm"], name="Mine"), tmp_path)
+    attest(path, by=by, outcome=outcome, alike=alike)
+    app = site(tmp_path, "submission")
+    assert not app.exception
+    assert told in "\n".join(badge.value for badge in app.markdown)
+    (rows,) = (f.value for f in app.dataframe if "an author" in f.value)
+    assert rows[["by", "outcome"]].to_numpy().tolist() == [[by, outcome]]
+    verified = site(tmp_path, verified="true")
+    assert bool(rankings(verified)) == (told == "Verified by others")
+
+
+def attest(path: Path, by: str, outcome: str, alike: bool) -> None:
+    """Write an attestation beside a submission."""
+    machine = Submission.model_validate_json(path.read_bytes()).provenance[0]
+    if not alike:
+        machine = machine.model_copy(update={"processor": "another one"})
+    about = {
+        "schema_version": 1, "submission_sha256": sha256_of(path.read_bytes()), "seed": 0, "generations": 1,
+        "outcome": outcome, "tolerance": 0.005, "compared": 10, "identical": 9, "by": by, "date": "2026-02-01",
+        "largest": {"metric": "kl_to_truth", "generation": 1, "submitted": 1.0, "measured": 1.5, "relative": 0.5},
+        "machine": machine.model_dump(mode="json"), "alike": alike,
+    }  # fmt: skip
+    content = canonical_bytes(Attestation.model_validate_json(json.dumps(about)))
+    attestation_path(path, content).write_bytes(content)
 
 
 def test_rules_page_has_the_protocol_the_costs_and_the_changes(published: Path, site: Site) -> None:
