@@ -23,8 +23,6 @@ from submission_files import content_of, put, tiny_task, valid_submission, write
 from collapsebench.scoring.board import Board, read_board  # noqa: E402
 from collapsebench.task import Task  # noqa: E402
 
-Site = Callable[..., AppTest]
-
 
 @pytest.fixture(autouse=True)
 def _own_main_module() -> Iterator[None]:
@@ -73,7 +71,7 @@ def _no_components(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def site(tasks: dict[str, Task], monkeypatch: pytest.MonkeyPatch) -> Site:
+def site(tasks: dict[str, Task], monkeypatch: pytest.MonkeyPatch) -> Callable[..., AppTest]:
     """Open a page of the site over a folder: ``site(folder, "task", task="…")``."""
 
     def open_page(folder: Path, page: str = "board", **query: str | list[str]) -> AppTest:

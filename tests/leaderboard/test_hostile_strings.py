@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Site
 from reproduction import citation, commands, host_of
 from streamlit.testing.v1 import AppTest
 from submission_files import content_of, put, valid_submission, write_content
@@ -16,6 +16,7 @@ from submission_files import content_of, put, valid_submission, write_content
 from collapsebench.scoring.board import Board, read_board
 from collapsebench.task import Task
 
+Site = Callable[..., AppTest]
 HOSTILE = "**bold** [x](https://e.org) `code` :material/home: $x$ :red[hi] #h ![i](https://e.org/i.png)"
 NAME = "www.e.org:smile:__b__=1"
 PAGES = ("board", "task", "gallery", "compare", "submission")

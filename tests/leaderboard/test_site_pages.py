@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Site
 from streamlit.testing.v1 import AppTest
 from submission_files import tiny_task, valid_submission, write
 
@@ -20,6 +20,7 @@ from collapsebench.scoring.submission import (
 )
 from collapsebench.task import Task
 
+Site = Callable[..., AppTest]
 PAGES = ("board", "task", "gallery", "compare", "submission", "check", "rules")
 
 
