@@ -44,10 +44,14 @@ Look = Mapping[str, Style]
 
 
 def styles(methods: Sequence[str]) -> Look:
-    """A style per method: the baselines always have theirs, the control is grey, others follow in their order."""
+    """A style per method: the baselines always have theirs, the control is grey, others follow in their order.
+
+    Nobody else ever gets the colour of a baseline: beyond five others the colours repeat, with other dashes and marks.
+    """
+    known, n = len(BASELINES), len(_COLOURS)
     order = [*BASELINES, *(m for m in methods if m not in (*BASELINES, CONTROL))]
-    n = len(_COLOURS)
-    found = {m: Style(_COLOURS[i % n], _DASHES[i % n], _MARKS[i % n]) for i, m in enumerate(order)}
+    colours = [*_COLOURS[:known], *(_COLOURS[known + i % (n - known)] for i in range(len(order) - known))]
+    found = {m: Style(colours[i], _DASHES[i % n], _MARKS[i % n]) for i, m in enumerate(order)}
     found[CONTROL] = Style(_GREY, [4, 3], "circle")
     return {m: found[m] for m in methods}
 

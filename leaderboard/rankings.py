@@ -12,6 +12,8 @@ from wording import HELP
 
 from collapsebench.report import records
 
+_SHOWN = "^(rank|method|verified|date|authors|digest|auf|generation_0_cost|fi(_low|_high|_censored)?|ratio_.*)$"
+
 
 def interval(row: Mapping[str, Any], name: str) -> str:
     """The interval of a number as text: ``[3.05, 3.40]``, with ≥ and ≤ for bounds and ≈ for a ratio that ties.
@@ -42,7 +44,7 @@ def with_interval(row: Mapping[str, Any], name: str) -> str:
 def ranking(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of a task's ranking, from those of `collapsebench.scoring.board.Board.table`."""
     rows = []
-    for row in records(table.drop(columns="curve")):
+    for row in records(table.filter(regex=_SHOWN)):
         row[f"ratio_{row['method']}"] = None  # to itself
         rows.append(
             {

@@ -34,7 +34,6 @@ HELP = {
     "missing": "Tasks of the tier without an entry of the method. It has no overall score until there is one.",
     "mean_auf": "Mean AUF over the tasks that the method has; compare it only between methods with the same tasks.",
     "verified_count": "How many of its entries somebody else has verified.",
-    "seeds": "Number of official seeds.",
 }
 MODALITIES = {
     "text": "text",
@@ -42,4 +41,3 @@ MODALITIES = {
     "diffusion": "images (diffusion)",
     "gmm": "Gaussian mixture",
 }
-VERIFIED = ("verified", "by its authors", "disputed", "inconclusive", "no")

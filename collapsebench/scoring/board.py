@@ -74,7 +74,6 @@ class Board:
         frames = [pd.DataFrame(columns=["digest", "seed", "fi", "censored", "auf"])]
         for digest in digests:
             scores = self.records[digest].scores
-            assert scores is not None
             mine = scores[(scores["metric"] == ALL) & (scores["threshold"] == HEADLINE)]
             frames.append(mine[["seed", "fi", "censored", "auf"]].assign(digest=digest))
         return pd.concat(frames[1:] or frames, ignore_index=True)
@@ -143,8 +142,8 @@ def _described(
 
 def _ranked(known: dict[str, Record], labels: dict[str, str], task: Task) -> pd.DataFrame:
     """Intervals and ratios of a task's entries; ranks are per track, ratios are to the entries ``ce`` and ``tce``."""
-    scores = pd.concat([r.scores.assign(method=labels[d]) for d, r in known.items() if r.scores is not None])
-    own = pd.concat([r.own_scores.assign(method=labels[d]) for d, r in known.items() if r.own_scores is not None])
+    scores = pd.concat([r.scores.assign(method=labels[d]) for d, r in known.items()])
+    own = pd.concat([r.own_scores.assign(method=labels[d]) for d, r in known.items()])
     costs = {labels[digest]: record.cost for digest, record in known.items()}
     table = ranked_table(scores, own, costs, task.spec.horizon)
     tracks = {labels[digest]: record.entry.track for digest, record in known.items() if record.entry is not None}

@@ -11,7 +11,8 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ class Record:
 
     Attributes:
         problems: of the file by itself; then there is nothing else. attestation: if it is one.
-        entry: if it is a submission. scores, own_scores: as in `collapsebench.scoring.table.Scores`, without method.
+        entry: if it is a submission. columns: of `scores` and `own_scores`.
         cost: fidelity given up at generation 0. curve: mean over seeds of the smallest fidelity, by generation.
     """
 
@@ -43,10 +44,19 @@ class Record:
     problems: list[Problem]
     attestation: Attestation | None = None
     entry: Entry | None = None
-    scores: pd.DataFrame | None = None
-    own_scores: pd.DataFrame | None = None
+    columns: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
     cost: float = 0.0
     curve: tuple[float, ...] = ()
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """As in `collapsebench.scoring.table.Scores`, without the method. Made when asked for: most never are."""
+        return pd.DataFrame(self.columns["scores"])
+
+    @cached_property
+    def own_scores(self) -> pd.DataFrame:
+        """The same with the method's own generation 0 as the reference."""
+        return pd.DataFrame(self.columns["own_scores"])
 
 
 def read_records(
@@ -154,8 +164,8 @@ def _record(path: Path, known: dict[str, Any]) -> Record:
             "chains": {int(seed): chain for seed, chain in about["chains"].items()},
         }
     )
-    scores, own = pd.DataFrame(known["scores"]), pd.DataFrame(known["own_scores"])
-    return Record(path, problems, None, entry, scores, own, known["cost"], tuple(known["curve"]))
+    columns = {name: known[name] for name in ("scores", "own_scores")}
+    return Record(path, problems, None, entry, columns, known["cost"], tuple(known["curve"]))
 
 
 def _plain(table: pd.DataFrame) -> dict[str, list[Any]]:

@@ -10,14 +10,13 @@ from plain_text import as_markdown
 from rankings import show_ranking
 from reading import Reading, read
 from summary import missing_tasks, standing, uncalibrated
-from wording import FI, FIDELITY, HELP
+from wording import FI, FIDELITY, HELP, MODALITIES
 
 from collapsebench.metrics.catalogue import METRICS
 from collapsebench.scoring.board import Board, csv_text, leaderboard_table, machines, overall_table
 from collapsebench.task import Task
 
 TIERS, TRACKS = ("micro", "standard"), ("loss", "provenance")
-MODALITIES = ("text", "vae", "diffusion", "gmm")
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ def ask() -> Filters:
             "Tracks are never ranked together.",
         )  # fmt: skip
         modalities = st.pills(
-            "Modality", MODALITIES, selection_mode="multi", key="modality", bind="query-params",
+            "Modality", list(MODALITIES), selection_mode="multi", key="modality", bind="query-params",
             help="What is modelled; none chosen: all. vae and diffusion: images. gmm: a known mixture of Gaussians.",
         )  # fmt: skip
         search = st.text_input(
@@ -177,7 +176,7 @@ else:
         show_task(reading.board.tasks[str(task_id)], of_task)
     st.download_button(
         "Download these rows as CSV",
-        csv_text(leaderboard_table(replace(reading.board, table=rows))),
+        lambda: csv_text(leaderboard_table(replace(reading.board, table=rows))),
         "leaderboard.csv",
         "text/csv",
         on_click="ignore",

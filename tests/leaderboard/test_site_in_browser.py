@@ -192,6 +192,15 @@ def test_good_and_bad_file_are_told_apart(visit: Open, tmp_path: Path) -> None:
     settle(page)
 
 
+def test_rows_can_be_downloaded(visit: Open) -> None:
+    page = visit("?modality=gmm")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download these rows as CSV").click()
+    rows = Path(download.value.path()).read_text("utf-8").splitlines()
+    assert rows[0].startswith("task,tier,track,rank,method,digest")
+    assert {row.partition(",")[0] for row in rows[1:]} == {"gmm-micro@1"}
+
+
 SHOTS = (
     ("board", "", 1440, "light"),
     ("board-phone", "", 390, "light"),

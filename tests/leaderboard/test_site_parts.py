@@ -107,6 +107,12 @@ def test_baselines_look_the_same_whoever_is_beside_them() -> None:
     assert len({(s.colour, tuple(s.dash), s.mark) for s in among.values()}) == 4
 
 
+def test_nobody_gets_the_colour_of_a_baseline() -> None:
+    looks = charts.styles(["ce", "focal", "tce", *map(str, range(20))])
+    taken = {looks[name].colour for name in ("ce", "focal", "tce")}
+    assert not any(look.colour in taken for name, look in looks.items() if name.isdigit())
+
+
 def test_eight_methods_differ_in_colour_dash_and_mark() -> None:
     looks = charts.styles(["ce", "focal", "tce", *"abcde"]).values()
     for feature in ("colour", "mark"):
