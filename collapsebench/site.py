@@ -12,14 +12,6 @@ from pathlib import Path
 from collapsebench.errors import UserError
 from collapsebench.paths import bundled
 
-# Streamlit takes settings from the folder it is started in; these hold wherever that is.
-_SETTINGS = {
-    "browser.gatherUsageStats": "false",
-    "server.enableXsrfProtection": "true",
-    "server.fileWatcherType": "none",
-    "server.maxUploadSize": "2",
-}
-
 
 def serve(submissions: Path, tasks: Sequence[Path] = (), port: int | None = None) -> int:
     """Run the site until it is stopped with Ctrl-C; return its exit code.
@@ -36,9 +28,8 @@ def serve(submissions: Path, tasks: Sequence[Path] = (), port: int | None = None
             "the site needs Streamlit: pip install 'collapsebench[leaderboard]'. `collapsebench leaderboard --table` "
             "prints the ranking without it."
         )
-    settings = _SETTINGS | ({} if port is None else {"server.port": str(port)})
     command = [sys.executable, "-m", "streamlit", "run", str(bundled("leaderboard") / "app.py")]
-    command += [f"--{name}={value}" for name, value in settings.items()]
+    command += [] if port is None else [f"--server.port={port}"]  # all else: leaderboard/.streamlit/config.toml
     environment = os.environ | {
         "COLLAPSEBENCH_SUBMISSIONS": str(submissions.absolute()),
         "COLLAPSEBENCH_TASKS": os.pathsep.join(str(task.absolute()) for task in tasks),

@@ -15,7 +15,8 @@ from PIL import Image
 
 from collapsebench.artifacts import RunDirectory, write_atomically
 from collapsebench.errors import UserError
-from collapsebench.methods import BASELINES, CONTROL, registered_methods
+from collapsebench.methods import BASELINES, CONTROL
+from collapsebench.paths import bundled
 from collapsebench.pictures import png, top_rows
 from collapsebench.scoring.comparison import cells_of, run_folders, task_of
 from collapsebench.scoring.consistency import Problem
@@ -86,12 +87,20 @@ def draft_submissions(directory: Path, method: str | None, about: About, out: Pa
             with the command that computes it.
     """
     found = {folder: cells_of(folder, None, None) for folder in run_folders(directory)}
+    context = _context(out)
     chosen = _chosen_method([cell["about"] for cells in found.values() for cell in cells], method, directory)
     drafts = []
     for folder, cells in found.items():
         if own := [cell for cell in cells if cell["about"]["method"]["id"] == chosen]:
-            drafts.append(_draft(task_of(folder, own), own, about, out))
+            drafts.append(_draft(task_of(folder, own), own, about, out, context))
     return drafts
+
+
+def _context(out: Path) -> Context:
+    """Known tasks, and the entries of the committed folder and of `out`, which may be the same one."""
+    tasks = known_tasks()
+    folders = {folder.resolve() for folder in (bundled("submissions"), out)}
+    return Context(tasks, [entry for folder in sorted(folders) for entry in published_entries(folder, tasks)])
 
 
 def _chosen_method(runs: list[dict[str, Any]], asked: str | None, directory: Path) -> str:
@@ -109,7 +118,7 @@ def _chosen_method(runs: list[dict[str, Any]], asked: str | None, directory: Pat
     return fitting[0]
 
 
-def _draft(task: Task, cells: list[dict[str, Any]], about: About, out: Path) -> Draft:
+def _draft(task: Task, cells: list[dict[str, Any]], about: About, out: Path, context: Context) -> Draft:
     by_seed = {cell["about"]["seed"]: cell for cell in cells}
     _require_whole(task, by_seed)
     seeds = task.spec.seeds
@@ -138,9 +147,10 @@ def _draft(task: Task, cells: list[dict[str, Any]], about: About, out: Path) -> 
         raise UserError(f"{runs[0]['method']['name']} on {task.id} cannot be submitted:\n{lines}")
     written = canonical_bytes(submission)
     file = out / submission_path(submission, written)
-    tasks = known_tasks() | {task.id: task}
-    entries = {e.sha256: e for folder in (None, out) for e in published_entries(folder, tasks)}
-    problems = validate_content(written, file, Context(tasks, list(entries.values()))).problems
+    if task.id not in context.tasks:  # a task file of the user's own
+        tasks = context.tasks | {task.id: task}
+        context = Context(tasks, published_entries(out, tasks))
+    problems = validate_content(written, file, context).problems
     return Draft(submission, written, file, task, problems)
 
 
@@ -193,13 +203,13 @@ def _same(runs: list[dict[str, Any]], *keys: str) -> Any:
 
 def _method(run: dict[str, Any], about: About) -> dict[str, Any]:
     method = run["method"]
-    loss = run.get("loss") or (method["name"].split(":")[0] if method["id"].split("-")[0] in BASELINES else None)
+    loss = run.get("loss")
     if loss is None:
         raise UserError(
             f"{method['name']} was given as a class of a Python process, so nobody could load it again. Put it into a "
             "file, name it as path/to/file.py:ClassName, and run it again."
         )
-    card = about.card or run.get("description") or _baseline_card(loss)
+    card = about.card or run.get("description")
     if not card:
         raise UserError(
             f"{method['name']} has no description. Say in a paragraph what it does and why: --card TEXT or --card FILE."
@@ -213,11 +223,6 @@ def _method(run: dict[str, Any], about: About) -> dict[str, Any]:
         "card": card.strip()[:_CARD_LENGTH],
         "url": about.url,
     }
-
-
-def _baseline_card(loss: str) -> str | None:
-    path = registered_methods().get(loss)
-    return None if path is None else (path.parent / "card.md").read_text("utf-8").split("\n\n")[1]
 
 
 def seed_result(store: RunDirectory, seed: int, horizon: int) -> dict[str, Any]:

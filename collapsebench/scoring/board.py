@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -362,24 +361,9 @@ def rank_of(board: Board, entry: Entry, submission: Submission) -> dict[str, Any
 
 
 def machines(board: Board) -> pd.DataFrame:
-    """On what every entry was run, one row per session: digest, device, processor, gpu.
-
-    Read from the part of a file that says so: valid files are canonical, so it stands on lines of its own.
-    """
-    rows = [
-        (digest, session["device"], session["processor"], session["gpu"])
-        for digest, entry in board.entries.items()
-        for session in json.loads(_part(entry.path, b'\n "provenance": ', b',\n "results": '))
-    ]
+    """On what every entry was run, one row per session: digest, device, processor, gpu."""
+    rows = [(digest, *machine) for digest, entry in board.entries.items() for machine in entry.machines]
     return pd.DataFrame(rows, columns=["digest", "device", "processor", "gpu"])
-
-
-def _part(path: Path, start: bytes, end: bytes, enough: int = 1 << 15) -> bytes:
-    with path.open("rb") as stream:
-        content = stream.read(enough)
-        if end not in content:
-            content += stream.read()
-    return content.partition(start)[2].partition(end)[0]
 
 
 def cell_costs(board: Board) -> pd.DataFrame:

@@ -22,6 +22,7 @@ class Entry:
         chains: digest of the raw metrics of every seed; None where too little was measured to tell chains apart.
         data_sha256: of the data it was run on. sizes: digest of the number of elements of the scored metrics.
         generations: the last generation of the longest chain.
+        machines: device, processor and GPU of every session.
     """
 
     path: Path
@@ -37,6 +38,7 @@ class Entry:
     data_sha256: str
     sizes: str
     generations: int
+    machines: tuple[tuple[str, str, str | None], ...]
 
     @staticmethod
     def of(path: Path, content: bytes, submission: Submission) -> Entry:
@@ -60,6 +62,7 @@ class Entry:
             data_sha256=submission.task.data_sha256,
             sizes=_digest(repr(sizes)),
             generations=max(len(result.generations) for result in submission.results) - 1,
+            machines=tuple((s.device, s.processor, s.gpu) for s in submission.provenance),
         )
 
     @property

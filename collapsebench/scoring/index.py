@@ -161,6 +161,7 @@ def _record(path: Path, known: dict[str, Any]) -> Record:
         | {
             "path": path,
             "authors": tuple(about["authors"]),
+            "machines": tuple(tuple(machine) for machine in about["machines"]),
             "chains": {int(seed): chain for seed, chain in about["chains"].items()},
         }
     )
