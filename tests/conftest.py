@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import settings
 from tiny_task import KINDS, write_tiny_task
 
@@ -66,3 +67,12 @@ def short(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def short_variant(kind: str, tmp_path: Path) -> Callable[..., Path]:
     """Write the short task of this kind with changes."""
     return lambda **changes: write_tiny_task(tmp_path / "task", kind, **(_SHORT | _SHORT_SAMPLING[kind] | changes))
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """On a busy machine, small products on several threads wait for each other most of the time."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

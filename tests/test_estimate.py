@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +23,12 @@ from collapsebench.seeding import Randomness
 from collapsebench.task import load_task, registered_tasks
 from collapsebench.workloads import load_workload
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """On a busy machine, small products on several threads wait for each other most of the time."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
 def real(short: Path, tmp_path_factory: pytest.TempPathFactory) -> Measured:
+    """What generation 0 of the short task spent, phase by phase."""
     return measured(short, tmp_path_factory.mktemp("gallery"))
 
 

@@ -24,18 +24,12 @@ from collapsebench.token_log_probs import token_log_probs
 from collapsebench.workloads import load_workload
 from collapsebench.workloads.text_sampling import sample_continuations
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """On a busy machine, small products on several threads wait for each other most of the time."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
 def real(short: Path, tmp_path_factory: pytest.TempPathFactory) -> Measured:
+    """What generation 0 of the short task spent, phase by phase."""
     return measured(short, tmp_path_factory.mktemp("gallery"))
 
 
