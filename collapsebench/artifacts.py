@@ -111,14 +111,14 @@ class RunDirectory:
             return "missing"
         for name, sha256 in marker["files"].items():
             file = folder / name
-            if not file.is_file() or _sha256(file) != sha256:
+            if not file.is_file() or sha256_of(file) != sha256:
                 return "missing"
         return marker["status"]
 
     def _parent_digest(self, g: int) -> str | None:
         """Digest of the previous generation's marker: a generation is only valid on top of the one it came from."""
         marker = self.generation(g - 1) / MARKER
-        return _sha256(marker) if g > 0 and marker.is_file() else None
+        return sha256_of(marker) if g > 0 and marker.is_file() else None
 
     @contextmanager
     def writing(self, g: int) -> Iterator[Path]:
@@ -133,7 +133,7 @@ class RunDirectory:
             partial.mkdir(parents=True)
             yield partial
             status = "diverged" if (partial / "diverged.json").is_file() else "ok"
-            files = {file.name: _sha256(file) for file in sorted(partial.iterdir()) if file.name != "timing.json"}
+            files = {file.name: sha256_of(file) for file in sorted(partial.iterdir()) if file.name != "timing.json"}
             marker = {
                 "schema_version": SCHEMA_VERSION,
                 "status": status,
@@ -189,7 +189,8 @@ def _is_whole(marker: dict[str, Any]) -> bool:
     )
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Digest of a file."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

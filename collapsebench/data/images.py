@@ -14,8 +14,14 @@ import torch
 from torch import Tensor
 
 from collapsebench.data.documents import SPLITS, compare_listings
+from collapsebench.data.image_files import (
+    has_image_folders,
+    mnist_folder,
+    not_downloaded,
+    not_held,
+    torchvision_cache,
+)
 from collapsebench.errors import DataError
-from collapsebench.paths import cache_dir
 
 if TYPE_CHECKING:
     from collapsebench.data.sources import ImageSource, ImageSplits
@@ -66,7 +72,7 @@ def load_images(data: ImageSource, base: Path, root: Path | None = None) -> Imag
         images = load_embedded_images(data.corpus)
     elif data.source == "local-images":
         images = _image_folder(base / Path(data.path).expanduser())
-    elif root is not None and (root / "train").is_dir() and (root / "test").is_dir():
+    elif root is not None and has_image_folders(root):
         train, test = _image_folder(root / "train"), _image_folder(root / "test")
         images = Images(
             torch.cat([train.pixels, test.pixels]), torch.cat([train.labels, test.labels]), official_test=len(test)
@@ -161,9 +167,9 @@ def _image_folder(folder: Path) -> Images:
 
 
 def _mnist(root: Path | None) -> Images:
-    folder = _found(root, "train-images-idx3-ubyte") if root else None
+    folder = mnist_folder(root) if root else None
     if folder is None:
-        folder = _found(_downloaded("MNIST", root), "train-images-idx3-ubyte")
+        folder = mnist_folder(_downloaded("MNIST", root))
     assert folder is not None
     parts = [
         Images(
@@ -175,14 +181,6 @@ def _mnist(root: Path | None) -> Images:
     return Images(
         torch.cat([p.pixels for p in parts]), torch.cat([p.labels for p in parts]), official_test=len(parts[1])
     )
-
-
-def _found(root: Path, file: str) -> Path | None:
-    """The folder below root that has the file, plain or compressed: root itself, or where torchvision puts it."""
-    for folder in (root, root / "MNIST" / "raw", root / "raw"):
-        if (folder / file).is_file() or (folder / f"{file}.gz").is_file():
-            return folder
-    return None
 
 
 def _read_idx(folder: Path, name: str) -> Tensor:
@@ -204,7 +202,7 @@ def _read_idx(folder: Path, name: str) -> Tensor:
 def _cifar10(root: Path | None) -> Images:
     from torchvision.datasets import CIFAR10
 
-    folder = root or cache_dir() / "torchvision"
+    folder = root or torchvision_cache()
     parts = []
     for train in (True, False):
         try:
@@ -222,17 +220,10 @@ def _downloaded(name: str, root: Path | None) -> Path:
     from torchvision import datasets
 
     if root is not None:
-        raise DataError(
-            f"--data {root} does not hold {name} as torchvision stores it; point to its root folder, or to "
-            "one with image files in train/<class>/ and test/<class>/."
-        )
-    folder = cache_dir() / "torchvision"
+        raise not_held(root, name)
+    folder = torchvision_cache()
     try:
         getattr(datasets, name)(str(folder), train=True, download=True)
     except (OSError, RuntimeError) as error:
-        told = " ".join(str(error).split())
-        raise DataError(
-            f"{name} is not in {folder} and cannot be downloaded ({told}). Without a network, give a folder that holds "
-            "it with --data PATH."
-        ) from error
+        raise not_downloaded(name, " ".join(str(error).split())) from error
     return folder

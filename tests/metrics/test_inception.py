@@ -18,10 +18,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from collapsebench.data import web_files
 from collapsebench.errors import DataError
-from collapsebench.metrics import inception
+from collapsebench.metrics import inception_weights
 from collapsebench.metrics.frechet import frechet_distance
-from collapsebench.metrics.inception import FILE, InceptionFeatures, inception_file
+from collapsebench.metrics.inception import InceptionFeatures
+from collapsebench.metrics.inception_weights import FILE, inception_file
 
 torch.set_num_threads(1)
 
@@ -32,7 +34,8 @@ CONTENT = b"weights of a network"
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLLAPSEBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("COLLAPSEBENCH_INCEPTION", raising=False)
-    monkeypatch.setattr(inception, "urlopen", forbidden)
+    monkeypatch.setattr(web_files, "urlopen", forbidden)
+    monkeypatch.setattr(inception_weights, "silence", lambda _: None)
 
 
 def forbidden(*_: Any, **__: Any) -> Any:
@@ -42,7 +45,7 @@ def forbidden(*_: Any, **__: Any) -> Any:
 @pytest.fixture
 def pinned(monkeypatch: pytest.MonkeyPatch) -> None:
     """The expected checksum is the one of CONTENT."""
-    monkeypatch.setattr(inception, "SHA256", hashlib.sha256(CONTENT).hexdigest())
+    monkeypatch.setattr(inception_weights, "SHA256", hashlib.sha256(CONTENT).hexdigest())
 
 
 def saved(folder: Path, name: str = FILE, content: bytes = CONTENT) -> Path:
@@ -100,10 +103,10 @@ def test_the_file_is_downloaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
         asked.append((url, timeout))
         return io.BytesIO(CONTENT)
 
-    monkeypatch.setattr(inception, "urlopen", answer)
+    monkeypatch.setattr(web_files, "urlopen", answer)
     assert inception_file() == inception_file() == tmp_path / "cache/inception" / FILE
     assert len(asked) == 1
-    assert asked[0][0] == inception.URL
+    assert asked[0][0] == inception_weights.URL
     assert asked[0][1] <= 10
     assert everything_in(tmp_path / "cache") == ["inception", f"inception/{FILE}"]
 
@@ -112,7 +115,7 @@ def test_the_file_is_downloaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     "failure",
     [
         urllib.error.URLError(OSError("Temporary failure in name resolution")),
-        urllib.error.HTTPError(inception.URL, 403, "Forbidden", None, None),  # type: ignore[arg-type]
+        urllib.error.HTTPError(inception_weights.URL, 403, "Forbidden", None, None),  # type: ignore[arg-type]
         TimeoutError("timed out"),
         ConnectionResetError("reset"),
     ],
@@ -121,12 +124,12 @@ def test_without_a_network_the_error_says_what_to_do(failure: Exception, monkeyp
     def refuse(*_: Any, **__: Any) -> Any:
         raise failure
 
-    monkeypatch.setattr(inception, "urlopen", refuse)
+    monkeypatch.setattr(web_files, "urlopen", refuse)
     start = time.perf_counter()
     with pytest.raises(DataError) as caught:
         inception_file()
     assert time.perf_counter() - start < 2
-    for part in (FILE, inception.URL, "--inception PATH", "COLLAPSEBENCH_INCEPTION", str(failure)):
+    for part in (FILE, inception_weights.URL, "--inception PATH", "COLLAPSEBENCH_INCEPTION", str(failure)):
         assert part in str(caught.value)
 
 
@@ -141,7 +144,7 @@ def test_an_interrupted_download_leaves_nothing(
                 raise failure
             return super().read(3)
 
-    monkeypatch.setattr(inception, "urlopen", lambda url, timeout: Broken(CONTENT))
+    monkeypatch.setattr(web_files, "urlopen", lambda url, timeout: Broken(CONTENT))
     with pytest.raises(KeyboardInterrupt if isinstance(failure, KeyboardInterrupt) else DataError):
         inception_file()
     assert everything_in(tmp_path / "cache") == ["inception"]
@@ -149,7 +152,7 @@ def test_an_interrupted_download_leaves_nothing(
 
 @pytest.mark.usefixtures("pinned")
 def test_a_download_of_something_else_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inception, "urlopen", lambda url, timeout: io.BytesIO(b"<html>Sign in to the network</html>"))
+    monkeypatch.setattr(web_files, "urlopen", lambda url, timeout: io.BytesIO(b"<html>Sign in to the network</html>"))
     with pytest.raises(DataError, match="not the Inception network"):
         inception_file()
     assert everything_in(tmp_path / "cache") == ["inception"]
@@ -157,7 +160,7 @@ def test_a_download_of_something_else_leaves_nothing(tmp_path: Path, monkeypatch
 
 def test_the_address_is_the_one_of_clean_fid() -> None:
     downloads = pytest.importorskip("cleanfid.downloads_helper")
-    assert downloads.inception_url == inception.URL
+    assert downloads.inception_url == inception_weights.URL
 
 
 def test_clean_fid_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,7 +195,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         torch.jit.script(_Network()).save(str(file))
-    monkeypatch.setattr(inception, "SHA256", hashlib.sha256(file.read_bytes()).hexdigest())
+    monkeypatch.setattr(inception_weights, "SHA256", hashlib.sha256(file.read_bytes()).hexdigest())
     return file.parent
 
 
@@ -229,7 +232,7 @@ def test_features_are_those_of_clean_fid_on_files(channels: int, folder: Path, t
     assert found.shape == (70, 2048)
     assert found.dtype == torch.float32
     assert extractor.name == "inception"
-    assert extractor.sha256 == inception.SHA256
+    assert extractor.sha256 == inception_weights.SHA256
     assert np.ptp(expected[:, 0]) > 1
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5, atol=1e-5)
 
