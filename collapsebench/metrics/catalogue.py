@@ -9,6 +9,9 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+HARNESS = "harness_"  # names of metrics by the lm-eval harness begin with it
+KNOWLEDGE = "knowledge_fraction_"  # and those of the KR-test on a fraction of the training stream with this
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -51,8 +54,21 @@ def _distances(features: str, fd: str, fd_title: str, kd: str, kd_title: str) ->
     )
 
 
-METRICS: dict[str, Metric] = {
-    metric.name: metric
+class _Catalogue(dict[str, Metric]):
+    """Metrics by name. Those of the lm-eval harness are a task's own, and described by their name alone."""
+
+    def __missing__(self, name: str) -> Metric:
+        if (number := name.removeprefix(KNOWLEDGE)) != name and number.isdecimal():
+            about = f"The KR-test on the items about fraction {number} of the training stream; 0 is the oldest."
+            return _profile(name, f"KR-test (fraction {number})", "", about, 1.0, True)
+        if not name.startswith(HARNESS):
+            raise KeyError(name)
+        title = name.removeprefix(HARNESS)
+        return Metric(name, title, "higher", "", (0.0, 1.0), "linear", f"Accuracy on {title}, by the lm-eval harness.")
+
+
+METRICS: dict[str, Metric] = _Catalogue(
+    (metric.name, metric)
     for metric in (
         Metric(
             "perplexity", "Perplexity (real test text)", "lower", "", (1.0, math.inf), "log",
@@ -139,5 +155,15 @@ METRICS: dict[str, Metric] = {
         _profile("sample_variance", "Variance of the samples", "", "Maximum-likelihood variance of the samples."),
         _profile("model_variance", "Variance of the model", "", "Variance of the fitted mixture."),
         _profile("unigram_kl", "Unigram KL to real text", "nats", "KL(samples ‖ real training text) of token counts."),
+        Metric(
+            "oldest_perplexity", "Perplexity (oldest fraction)", "lower", "", (1.0, math.inf), "log",
+            "On the real text of the oldest fraction, which generation 0 was trained on: what is retained of it.",
+        ),
+        Metric(
+            "knowledge_retention", "KR-test (oldest fraction)", "higher", "", (0.0, 1.0), "linear",
+            "Share of the KR-test's items about the oldest fraction with the true sentence likelier per token.",
+            counted=True,
+        ),
+        _profile("knowledge_retention_all", "KR-test (all items)", "", "The same over all fractions.", 1.0, True),
     )
-}  # fmt: skip
+)  # fmt: skip
