@@ -15,7 +15,9 @@ from collapsebench.progress import Listener, silent
 from collapsebench.scoring.comparison import Comparison, read_all, read_comparison
 from collapsebench.scoring.entries import Entry
 from collapsebench.scoring.validation import published_entries
+from collapsebench.supplies import check_supplies
 from collapsebench.task import Task, load_task
+from collapsebench.tracking import check_tracker
 
 
 def run(
@@ -93,6 +95,8 @@ def plan(
     Raises:
         UserError: anything given cannot be used.
     """
+    check_supplies(task)
+    check_tracker(task.resources.track)
     last = task.spec.horizon if generations is None else generations
     if not 0 <= last <= task.spec.horizon:
         raise UserError(f"--generations {last} is not allowed; {task.id} has generations 0 to {task.spec.horizon}.")
@@ -112,7 +116,12 @@ def plan(
                 f"`collapsebench calibrate {task.path} --write`."
             )
     chosen = resolve_device(device)
-    return [Cell(task, method, seed, Path(out), last, chosen) for seed in seeds for method in resolved]
+    cells = [Cell(task, method, seed, Path(out), last, chosen) for seed in seeds for method in resolved]
+    if settings.kind == "pretrained-lm":
+        from collapsebench.workloads.pretrained_model import check_room
+
+        check_room(task, chosen, Path(out), last, len(cells))
+    return cells
 
 
 def require_calibrated(task: Task) -> None:

@@ -21,7 +21,6 @@ from collapsebench.artifacts import write_atomically
 from collapsebench.engines import Cell
 from collapsebench.errors import RunError
 from collapsebench.methods import CONTROL
-from collapsebench.metrics.catalogue import METRICS
 from collapsebench.scoring.comparison import raw_metrics_of
 from collapsebench.scoring.fidelity import Scale, fidelity_interval, unclipped_fidelity
 from collapsebench.scoring.table import HEADLINE
@@ -152,7 +151,7 @@ def measure_calibration(cells: list[Cell]) -> Calibration:
     floors = load_workload(task, "cpu").floors()
     first = raw[(raw["method"] == "ce") & (raw["generation"] == 0)].groupby("metric")["value"].mean()
     scales = {
-        name: Scale(_rounded(float(first[name])), _rounded(floors[name]), METRICS[name].scale)
+        name: Scale(_rounded(float(first[name])), _rounded(floors[name]), task.spec.metric(name).scale)
         for name in task.spec.scored
     }
     rows = []

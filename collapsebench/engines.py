@@ -21,12 +21,15 @@ from types import FrameType
 from typing import Any, Literal
 
 from collapsebench.artifacts import RunDirectory
+from collapsebench.distributed import SharedRun, is_first, world_size
 from collapsebench.environment import circumstances, cpu_count
 from collapsebench.errors import CollapsebenchError, RunError, UserError
 from collapsebench.methods import Method, load_method
 from collapsebench.progress import Event, Listener, silent
 from collapsebench.resources import Resources
 from collapsebench.task import Task, load_task, registered_tasks
+from collapsebench.tracking import tracking
+from collapsebench.workloads.pretrained_settings import PretrainedSettings
 
 Engine = Literal["auto", "inline", "local", "ray"]
 
@@ -100,7 +103,7 @@ def run_cell(cell: Cell, listener: Listener = silent) -> None:
         "device": cell.device.split(":")[0],
         "extractors": cell.task.resources.differences,
     }
-    store = cell.directory
+    store = SharedRun(cell.directory.path) if world_size() > 1 else cell.directory
     about = circumstances(cell.device, cell.task.spec.threads)
     origin = {
         "task_file": str(cell.task.path),
@@ -108,8 +111,13 @@ def run_cell(cell: Cell, listener: Listener = silent) -> None:
         "spec": cell.method.spec,
         "description": cell.method.description,
     }
-    with store.opened(identity, origin, about):
-        Chain(cell.task, cell.method, cell.seed, workload, store, listener).run(cell.generations)
+    run = f"{cell.task.id}/{cell.method.id}/seed-{cell.seed}"
+    config = {"task": cell.task.id, "method": cell.method.name, "seed": cell.seed, **cell.method.parameters}
+    with (
+        store.opened(identity, origin, about),
+        tracking(cell.task.resources.track, run, cell.out / "tracking", config) as log,
+    ):
+        Chain(cell.task, cell.method, cell.seed, workload, store, listener, log).run(cell.generations)
 
 
 def _keep_freed_memory() -> None:
@@ -139,6 +147,10 @@ def run_cells(cells: Sequence[Cell], engine: Engine, workers: int | None, listen
     """
     if not cells:
         return
+    if world_size() > 1:
+        _require_parallel(cells, engine)
+        _run_inline(cells, listener if is_first() else silent)
+        return
     possible = cpu_count() // cells[0].task.spec.threads if cells[0].device == "cpu" else 1
     workers = min(len(cells), max(1, possible if workers is None else workers))
     anonymous = [str(c.method.name) for c in cells if c.method.spec is None]
@@ -159,6 +171,24 @@ def run_cells(cells: Sequence[Cell], engine: Engine, workers: int | None, listen
         _Pool(cells, workers, listener).run()
 
 
+def _require_parallel(cells: Sequence[Cell], engine: Engine) -> None:
+    settings = cells[0].task.spec.workload
+    if not isinstance(settings, PretrainedSettings):
+        raise UserError(
+            f"{cells[0].task.id} cannot use {world_size()} processes for one cell: start it without `accelerate "
+            "launch`; `compare` runs its cells side by side."
+        )
+    if engine not in ("auto", "inline"):
+        raise UserError(
+            f"--engine {engine} and `accelerate launch` exclude one another: the processes share each cell."
+        )
+    if settings.training.batch_size < world_size():
+        raise UserError(
+            f"{cells[0].task.id} trains on {settings.training.batch_size} windows per update, too few for "
+            f"{world_size()} processes: start fewer."
+        )
+
+
 def _run_inline(cells: Sequence[Cell], listener: Listener) -> None:
     failures = []
     with _noticing_ctrl_c() as noticed:
@@ -166,12 +196,16 @@ def _run_inline(cells: Sequence[Cell], listener: Listener) -> None:
             try:
                 run_cell(cell, listener)
             except RunError as error:
+                if world_size() > 1:  # the others still work on this cell: only the end of this process stops them
+                    raise
                 failures.append(f"{cell}: {error}")
             except CollapsebenchError:
                 raise
             except Exception as error:
                 if noticed:
                     raise KeyboardInterrupt from error
+                if world_size() > 1:
+                    raise RunError(f"{cell}: {_in_one_line(error)}") from error
                 failures.append(f"{cell}: {_in_one_line(error)}")
     raise_failures(failures)
 

@@ -16,6 +16,7 @@ from collapsebench.errors import UserError
 PACKAGES = (
     "collapsebench", "torch", "transformers", "tokenizers", "safetensors", "numpy", "scipy", "pandas",
     "mwparserfromhell", "gensim", "torchvision", "diffusers", "clean-fid", "mlxtend", "pillow",
+    "accelerate", "lm-eval",
 )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from collapsebench.errors import UserError
 from collapsebench.estimates.costs import Costs, Memory
 from collapsebench.estimates.diffusion import diffusion_costs
 from collapsebench.estimates.gmm import gmm_costs
+from collapsebench.estimates.pretrained import pretrained_costs
 from collapsebench.estimates.sizes import Sizes, known_sizes, samples, updates
 from collapsebench.estimates.text import text_costs
 from collapsebench.estimates.vae import vae_costs
@@ -22,11 +23,12 @@ from collapsebench.task import Task
 
 _COSTS: dict[str, Callable[[Task, Sizes, int], Costs]] = {
     "text": text_costs,
+    "pretrained-lm": pretrained_costs,
     "vae": vae_costs,
     "diffusion": diffusion_costs,
     "gmm": gmm_costs,
 }
-_ELEMENTS = {"text": "tokens", "vae": "pixels", "diffusion": "pixels", "gmm": "points"}
+_ELEMENTS = {"text": "tokens", "pretrained-lm": "tokens", "vae": "pixels", "diffusion": "pixels", "gmm": "points"}
 _HOUR = 3600.0
 _GAP = "  "
 
@@ -179,7 +181,7 @@ def estimate(task: Task, generations: int | None = None, sizes: Sizes | None = N
 
 def _spent(task: Task, generation: int, sizes: Sizes, costs: Costs, drawn: int) -> Spent:
     training = task.spec.workload.training
-    steps = updates(task.spec.policy, training, generation, sizes.train)
+    steps = updates(task, generation, sizes.train)
     return Spent(
         trained=steps * training.batch_size * costs.elements,
         sampled=drawn * costs.elements,

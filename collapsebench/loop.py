@@ -23,7 +23,8 @@ from collapsebench.policies import (
 from collapsebench.progress import Event, Listener, Phase, Throttle, silent
 from collapsebench.seeding import Randomness
 from collapsebench.task import Task
-from collapsebench.workloads import Workload
+from collapsebench.tracking import Log, untracked
+from collapsebench.workloads import Measurement, Workload
 
 
 class Chain:
@@ -41,6 +42,7 @@ class Chain:
         workload: Workload,
         store: RunDirectory,
         listener: Listener = silent,
+        log: Log = untracked,
     ):
         self.task = task
         self.method = method
@@ -48,6 +50,7 @@ class Chain:
         self.workload = workload
         self.store = store
         self.listener = listener
+        self.log = log
         self.randomness = Randomness(task.id, seed)
 
     def run(self, generations: int) -> None:
@@ -88,13 +91,14 @@ class Chain:
                 folder / "metrics.json",
                 {
                     "generation": g,
-                    "metrics": {name: {"value": m.value, "n": m.n} for name, m in measured.items()},
+                    "metrics": {name: _written(m) for name, m in measured.items()},
                     "elements_trained": trained,
                     "elements_sampled": samples.numel(),
                     "real_share": float((data.made_by < 0).double().mean()),
                 },
             )
         write_json(folder / "timing.json", clock.seconds)
+        self.log({name: m.value for name, m in measured.items()} | _prefixed("seconds", clock.seconds), g)
         self._tell(g, "complete")
         return "ok"
 
@@ -124,6 +128,15 @@ class Chain:
 
     def _tell(self, g: int, phase: Phase) -> None:
         self.listener(Event(self.method.name, self.seed, g, phase))
+
+
+def _written(measured: Measurement) -> dict[str, float]:
+    written = {"value": measured.value, "n": measured.n}
+    return written if measured.stderr is None else written | {"stderr": measured.stderr}
+
+
+def _prefixed(prefix: str, values: dict[str, float]) -> dict[str, float]:
+    return {f"{prefix}/{name}": value for name, value in values.items()}
 
 
 class Clock:

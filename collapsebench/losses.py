@@ -20,7 +20,8 @@ from torch.nn import functional as F
 from collapsebench.errors import LossError, UserError
 
 Reduction = Literal["mean", "kept", "sum", "none"]
-Kind = Literal["text", "vae", "diffusion", "gmm"]
+Kind = Literal["text", "pretrained-lm", "vae", "diffusion", "gmm"]
+_LANGUAGE = ("text", "pretrained-lm")
 
 
 @dataclass(frozen=True)
@@ -296,7 +297,7 @@ def check_loss(loss: Loss, kind: Kind = "text") -> None:
 
 def _known_elements(loss: Loss, kind: Kind) -> tuple[Tensor, Elements]:
     """What a model of this kind could have predicted, and the 64 elements that it gives."""
-    if kind == "text":
+    if kind in _LANGUAGE:
         logits = torch.cat([torch.linspace(-20.0, 20.0, 63), torch.zeros(1)])[:, None] * torch.tensor([1.0, 0.0, -0.5])
         prediction = logits.requires_grad_(True)
         target = torch.zeros(64, dtype=torch.int64)
@@ -313,7 +314,7 @@ def _known_elements(loss: Loss, kind: Kind) -> tuple[Tensor, Elements]:
     if loss.needs_logits:
         restricted["target"] = target
         restricted |= {} if kind == "gmm" else {"prediction": prediction}
-        restricted |= {"logits": prediction} if kind == "text" else {}
+        restricted |= {"logits": prediction} if kind in _LANGUAGE else {}
     if loss.track == "provenance":
         restricted["synthetic"] = torch.arange(64) % 2 == 0
     return prediction, Elements(log_p, _restricted=restricted)

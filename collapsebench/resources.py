@@ -13,12 +13,16 @@ class Resources(Frozen):
 
     Attributes:
         data: folder of the data (``--data``).
+        model: folder with the weights of a pretrained model (``--model``).
         inception: the file of the Inception network or its folder (``--inception``); ``none``: measure no FID.
+        track: tracker that gets the metrics (``--track``).
         features: further networks to measure images with (``--features``); never scored.
     """
 
     data: Path | None = None
+    model: Path | None = None
     inception: str | None = None
+    track: Literal["tensorboard", "wandb", "trackio"] | None = None
     features: tuple[Literal["efficientnet-lite0"], ...] = ()
 
     @property

@@ -14,14 +14,18 @@ from pydantic import Field, ValidationError, model_validator
 from collapsebench.data.sources import AnySplits, EmbeddedData, ImageSplits, Source, Splits
 from collapsebench.errors import TaskError
 from collapsebench.frozen import Frozen
-from collapsebench.metrics.catalogue import METRICS
+from collapsebench.metrics.catalogue import KNOWLEDGE, METRICS, Metric
+from collapsebench.metrics.harness_settings import HarnessTask
 from collapsebench.paths import bundled
 from collapsebench.resources import NOTHING_GIVEN, Resources
 from collapsebench.workloads.gmm_settings import GmmSettings
 from collapsebench.workloads.image_settings import DiffusionSettings, VaeSettings
+from collapsebench.workloads.pretrained_settings import PretrainedSettings
 from collapsebench.workloads.text_settings import TextSettings
 
-WorkloadSettings = Annotated[TextSettings | VaeSettings | DiffusionSettings | GmmSettings, Field(discriminator="kind")]
+WorkloadSettings = Annotated[
+    TextSettings | PretrainedSettings | VaeSettings | DiffusionSettings | GmmSettings, Field(discriminator="kind")
+]
 
 
 class Policy(Frozen):
@@ -115,15 +119,44 @@ class TaskSpec(Frozen):
 
     @model_validator(mode="after")
     def _scored_metrics_exist(self) -> TaskSpec:
-        possible = [name for name in self.workload.METRICS if METRICS[name].direction]
+        without_floor = [t.metric_name for t in self._benchmarks if t.chance is None]
+        possible = [n for n in self.metrics if self.metric(n).direction and n not in without_floor]
         unknown = [name for name in self.scored if name not in possible]
         if unknown:
             raise ValueError(f"scored: unknown metrics {unknown}; a {self.workload.kind} task can score {possible}")
+        if self.workload.kind == "pretrained-lm" and self.policy.name != "regenerate-fresh":
+            raise ValueError("policy: a pretrained-lm task rewrites its training stream: name must be regenerate-fresh")
         if self.workload.kind in ("vae", "diffusion") and self.workload.evaluation.samples > self.policy.size:
             raise ValueError("evaluation.samples must not exceed policy.size: measured are a generation's own samples")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds: {list(self.seeds)} has a seed twice")
         return self
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of everything that the task can measure."""
+        return (*self.workload.METRICS, *self._knowledge, *self._harness)
+
+    def metric(self, name: str) -> Metric:
+        """What is known of a metric: from the catalogue, or as the task declares it.
+
+        Raises:
+            KeyError: the task does not measure it.
+        """
+        return self._harness.get(name) or METRICS[name]
+
+    @property
+    def _knowledge(self) -> list[str]:
+        has = self.workload.kind == "pretrained-lm" and self.workload.evaluation.knowledge is not None
+        return [f"{KNOWLEDGE}{g}" for g in range(1, self.horizon + 1)] if has else []
+
+    @property
+    def _benchmarks(self) -> tuple[HarnessTask, ...]:
+        return self.workload.evaluation.harness if self.workload.kind == "pretrained-lm" else ()
+
+    @property
+    def _harness(self) -> dict[str, Metric]:
+        return {task.metric_name: task.declared_metric for task in self._benchmarks}
 
 
 class Task:
@@ -213,6 +246,9 @@ def _reduced(spec: TaskSpec, budget: float) -> TaskSpec:
         return max(min(n, least), round(n * budget))
 
     settings = spec.workload
+    policy = spec.policy.model_copy(update={"size": share(spec.policy.size, 16)})
+    if settings.kind == "pretrained-lm":
+        return spec.model_copy(update={"policy": policy, "workload": settings.reduced(share)})
     training = settings.training
     stages = {
         name: stage.model_copy(update={"updates": share(stage.updates, 1)})
@@ -225,7 +261,6 @@ def _reduced(spec: TaskSpec, budget: float) -> TaskSpec:
     if settings.kind == "diffusion":
         steps = {"sample_steps": share(settings.schedule.sample_steps, 4)}
         changes["schedule"] = settings.schedule.model_copy(update=steps)
-    policy = spec.policy.model_copy(update={"size": share(spec.policy.size, 16)})
     return spec.model_copy(update={"policy": policy, "workload": settings.model_copy(update=changes)})
 
 

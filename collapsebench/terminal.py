@@ -118,7 +118,7 @@ class _Board:
 def planned_elements(cell: Cell) -> list[int]:
     """Elements that each generation of a cell will process."""
     spec = cell.task.spec
-    return [spec.workload.planned_elements(g, spec.policy.size) for g in range(cell.generations + 1)]
+    return [spec.workload.planned_elements(g, spec.policy.size, spec.horizon) for g in range(cell.generations + 1)]
 
 
 def _line_per_generation(cells: Sequence[Cell], console: Console) -> Listener:

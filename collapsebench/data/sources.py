@@ -42,6 +42,35 @@ class HubText(Frozen):
     column: str = "text"
 
 
+class HubSplits(Frozen):
+    """A text dataset of the Hugging Face hub with the splits that its authors fixed, at a pinned revision.
+
+    ``--data`` names a folder with a file per split instead.
+
+    Attributes:
+        files: name of the file of each split in the repository.
+        column: of a parquet file, which holds the text; rows are joined as they are.
+    """
+
+    source: Literal["hub-splits"]
+    dataset: str
+    revision: str = Field(pattern=r"^[0-9a-f]{40}$")
+    files: dict[Literal["train", "validation", "test"], str] = Field(min_length=3)
+    column: str = "text"
+
+
+class LocalSplits(Frozen):
+    """Text of the user's own that is split already: a folder with a train, a validation and a test file.
+
+    Attributes:
+        path: the folder, relative to the task file. column: of parquet files.
+    """
+
+    source: Literal["local-splits"]
+    path: str
+    column: str = "text"
+
+
 class LocalImages(Frozen):
     """Images of the user's own: a folder with one sub-folder of PNG or JPEG files per class, all of one size.
 
@@ -91,7 +120,8 @@ class MixtureData(Frozen):
 TextSource = EmbeddedData | LocalText | HubText
 ImageSource = EmbeddedData | LocalImages | TorchvisionData
 Source = Annotated[
-    EmbeddedData | LocalText | HubText | LocalImages | TorchvisionData | MixtureData, Field(discriminator="source")
+    EmbeddedData | LocalText | HubText | HubSplits | LocalSplits | LocalImages | TorchvisionData | MixtureData,
+    Field(discriminator="source"),
 ]
 
 

@@ -121,7 +121,8 @@ def causal_lm_flops(model: CausalLm, plan: LmPlan) -> LmFlops:
     Per token of a sequence of T: 2 · products in every layer, where products are its weights; attention to the tokens
     up to itself, 4 · query_width · (T + 1) / 2 per layer; 2 · V · D for each predicted token. Backward, the products
     cost twice and the attention 2.5 times the forward pass; a head that stores no logits computes them once more.
-    Checkpointing runs the layers forward again, each but for its last product, where torch stops early.
+    Checkpointing runs the layers forward again, each but for its last product, where torch stops early. Beams share
+    one reading of the prompt but for its last token; from there on each of them costs what a single sample does.
     """
     products, attention, head = _parts(model, plan.block, plan.block - 1)
     forward = products + attention
@@ -129,9 +130,11 @@ def causal_lm_flops(model: CausalLm, plan: LmPlan) -> LmFlops:
     again = forward - last if plan.checkpointing else 0  # nothing waits for what a layer's last product gives
     backward = 2 * products + round(_ATTENTION_BACKWARD * attention) + again
     heads = (4 if plan.head == "recomputed" else 3) * head
+    reading = scoring_flops(model, plan.prompt_tokens - 1, 0)
+    writing = scoring_flops(model, plan.prompt_tokens + plan.new_tokens - 1, plan.new_tokens) - reading
     return LmFlops(
         update=plan.accumulation * plan.batch_size * (forward + backward + heads),
-        sample=plan.beams * scoring_flops(model, plan.prompt_tokens + plan.new_tokens - 1, plan.new_tokens),
+        sample=reading + plan.beams * writing,
         window=forward + head,
     )
 
@@ -199,9 +202,11 @@ def _head_memory(model: CausalLm, plan: LmPlan) -> int:
 
 
 def _writing(model: CausalLm, plan: LmPlan, width: int) -> int:
+    """A cache for every beam, and the larger of reading the prompts, once for all beams, and drawing tokens."""
     rows = plan.sample_batch * plan.beams
     cache = 2 * model.layers * model.key_width * (plan.prompt_tokens + plan.new_tokens) * width
-    return rows * (cache + max(_DRAWING * FLOAT * model.vocab_size, _forward(model, plan.prompt_tokens) * width))
+    reading = plan.sample_batch * _forward(model, plan.prompt_tokens) * width
+    return rows * cache + max(rows * _DRAWING * FLOAT * model.vocab_size, reading)
 
 
 def _scoring(model: CausalLm, plan: LmPlan, width: int) -> int:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from collapsebench.data.sources import EmbeddedData, ImageSplits, LocalImages, MixtureData, TorchvisionData
 from collapsebench.task import Policy, Task
+from collapsebench.workloads.pretrained_settings import FineTuning, PretrainedSettings
 from collapsebench.workloads.text_settings import TextSettings
-from collapsebench.workloads.training_settings import Training
 
 # images besides the test set that the authors fixed, images in it, channels
 _COLLECTIONS = {"mnist-5k": (5_000, 0, 1), "mnist": (60_000, 10_000, 1), "cifar10": (50_000, 10_000, 3)}
@@ -52,8 +52,11 @@ def known_sizes(task: Task, train: int | None = None) -> Sizes:
     return sizes
 
 
-def updates(policy: Policy, training: Training, generation: int, train: int | None) -> int:
+def updates(task: Task, generation: int, train: int | None) -> int:
     """Optimiser steps of a generation; see `collapsebench.workloads.training.Schedule`."""
+    policy, training = task.spec.policy, task.spec.workload.training
+    if isinstance(training, FineTuning):
+        return training.updates(samples(policy, generation, task.spec.horizon, train))
     steps = training.stage(generation).updates
     if policy.name == "accumulate" and generation > 0:
         return round(steps * ((train or 0) + generation * policy.size) / policy.size)
@@ -73,6 +76,9 @@ def _sizes(task: Task) -> Sizes:
     if isinstance(settings, TextSettings):
         evaluation = settings.evaluation
         return Sizes(None, evaluation.selection_windows, evaluation.test_windows)
+    if isinstance(settings, PretrainedSettings):
+        found = settings.evaluation
+        return Sizes(task.spec.policy.size, found.selection_windows + found.oldest_windows, found.test_windows)
     if isinstance(data, MixtureData):
         return Sizes(data.points, 0, 0)
     assert isinstance(splits, ImageSplits)

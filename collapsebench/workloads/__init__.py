@@ -24,10 +24,15 @@ OnElements = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Measurement:
-    """A metric's value and the number of elements it was measured on (tokens, pairs, samples)."""
+    """A metric's value and the number of elements it was measured on (tokens, pairs, samples).
+
+    Attributes:
+        stderr: standard error over the elements, where whoever measured it gave one.
+    """
 
     value: float
     n: int
+    stderr: float | None = None
 
 
 class Workload(Protocol):
@@ -93,6 +98,7 @@ class Workload(Protocol):
 # kind of workload: module and class; imported only when a task of that kind is run
 _CLASSES = {
     "text": ("text", "TextWorkload"),
+    "pretrained-lm": ("pretrained", "PretrainedWorkload"),
     "vae": ("vae", "VaeWorkload"),
     "diffusion": ("diffusion", "DiffusionWorkload"),
     "gmm": ("gmm", "GmmWorkload"),
@@ -110,7 +116,9 @@ def load_workload(task: Task, device: str) -> Workload:
         UserError: the user names data or weights that the task does not use.
     """
     settings, resources = task.spec.workload, task.resources
-    if resources.data is not None and task.spec.data.source != "torchvision":
+    if resources.model is not None and settings.kind != "pretrained-lm":
+        raise UserError(f"--model cannot be given for {task.id}: its model is made from scratch.")
+    if resources.data is not None and task.spec.data.source not in ("torchvision", "hub-splits"):
         raise UserError(f"--data cannot be given for {task.id}: its data is {task.spec.data.source}.")
     if resources.inception is not None and "inception" not in extractors_of(task):
         raise UserError(f"--inception cannot be given for {task.id}: it does not measure FID.")
@@ -120,8 +128,9 @@ def load_workload(task: Task, device: str) -> Workload:
     try:
         workload = getattr(importlib.import_module(f"collapsebench.workloads.{module}"), name)
     except ModuleNotFoundError as error:
+        extra = "pretrained" if settings.kind == "pretrained-lm" else "micro"
         raise DataError(
-            f"{task.id} needs the package {error.name}, which is not installed: pip install 'collapsebench[micro]'."
+            f"{task.id} needs the package {error.name}, which is not installed: pip install 'collapsebench[{extra}]'."
         ) from error
     return workload(task, device)
 

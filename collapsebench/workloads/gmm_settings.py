@@ -57,7 +57,7 @@ class GmmSettings(Frozen):
     training: Training
     sampler: MixtureSampler = MixtureSampler()
 
-    def planned_elements(self, generation: int, size: int) -> int:
+    def planned_elements(self, generation: int, size: int, horizon: int) -> int:
         """Points processed by a generation that draws `size` of them."""
         stage = self.training.stage(generation)
         return stage.updates * self.training.batch_size + size

@@ -101,7 +101,7 @@ class VaeSettings(_ImageSettings):
             raise ValueError(f"image_size must be a multiple of {2 ** len(self.model.channels)}: each layer halves it")
         return self
 
-    def planned_elements(self, generation: int, size: int) -> int:
+    def planned_elements(self, generation: int, size: int, horizon: int) -> int:
         """Images processed by a generation that draws `size` images: what progress and ETA count in."""
         stage = self.training.stage(generation)
         return stage.updates * self.training.batch_size + size + self.evaluation.samples
@@ -181,7 +181,7 @@ class DiffusionSettings(_ImageSettings):
             raise ValueError(f"image_size must be a multiple of {2 ** (len(self.model.channels) - 1)}")
         return self
 
-    def planned_elements(self, generation: int, size: int) -> int:
+    def planned_elements(self, generation: int, size: int, horizon: int) -> int:
         """Passes of an image through the network; an image trained on counts as three."""
         stage = self.training.stage(generation)
         return 3 * stage.updates * self.training.batch_size + size * self.schedule.sample_steps

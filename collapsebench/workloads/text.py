@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors.torch import load_model, save_model
 from torch import Tensor
@@ -14,7 +12,6 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from collapsebench.artifacts import write_json
 from collapsebench.data.documents import listing_of
 from collapsebench.losses import Elements, Loss
-from collapsebench.metrics.diversity import distinct, repetition, unigram_kl
 from collapsebench.metrics.language_model import continuation_log_probs, predict
 from collapsebench.policies import REAL, TrainingSet
 from collapsebench.seeding import Randomness
@@ -22,6 +19,7 @@ from collapsebench.task import Task
 from collapsebench.token_log_probs import token_log_probs
 from collapsebench.workloads import Measurement, OnElements, finite
 from collapsebench.workloads.text_data import prepared_text, task_splits
+from collapsebench.workloads.text_measures import prediction_measures, sample_measures, unigram_floors
 from collapsebench.workloads.text_sampling import sample_continuations
 from collapsebench.workloads.text_settings import TextSettings
 from collapsebench.workloads.training import Schedule, initialised, method_loss, train_model
@@ -127,21 +125,10 @@ class TextWorkload:
         model.eval()
         test = predict(model, self.text.test, size, on_elements)
         selection = predict(model, self.text.selection, size, on_elements)
-        loss = test.loss.double().numpy()
-        n = len(loss)
-        p50, p90, p99 = np.percentile(loss, [50, 90, 99])
         measured = {
-            "token_loss": Measurement(float(loss.mean()), n),
-            "perplexity": Measurement(_perplexity(loss.mean()), n),
-            "token_loss_p50": Measurement(float(p50), n),
-            "token_loss_p90": Measurement(float(p90), n),
-            "token_loss_p99": Measurement(float(p99), n),
-            "next_token_accuracy": Measurement(int(test.hit.sum()) / n, n),
-            "prediction_entropy": Measurement(float(test.entropy.double().mean()), n),
-            "confident_share": Measurement(float((loss < -math.log(0.9)).mean()), n),
-            "selection_perplexity": Measurement(_perplexity(selection.loss.double().mean()), len(selection.loss)),
+            **prediction_measures(test, selection),
             **self._pair_accuracy(model, size, on_elements),
-            **self._profile(samples.numpy()),
+            **sample_measures(samples.numpy(), self.text.train_counts.numpy()),
         }
         return finite(measured)
 
@@ -153,23 +140,13 @@ class TextWorkload:
         right = first_true + second_true > first_false + second_false
         return {"pair_accuracy": Measurement(int(right.sum()) / len(right), len(right))}
 
-    def _profile(self, samples: np.ndarray) -> dict[str, Measurement]:
-        n = samples.size
-        return {
-            **{f"distinct_{k}": Measurement(distinct(samples, k), n) for k in (1, 2, 4)},
-            "repetition": Measurement(repetition(samples), n),
-            "unigram_kl": Measurement(unigram_kl(samples, self.text.train_counts.numpy()), n),
-        }
-
     def floors(self) -> dict[str, float]:
         """Unigram model of the real training text; one half for pairs."""
-        counts = self.text.train_counts.double() + 1
-        log_p = (counts / counts.sum()).log()
-        test, selection = (log_p[windows[:, 1:].flatten()] for windows in (self.text.test, self.text.selection))
         most_frequent = self.text.train_counts.argmax()
         return {
-            "perplexity": _perplexity(-test.mean()),
-            "selection_perplexity": _perplexity(-selection.mean()),
+            **unigram_floors(
+                self.text.train_counts, perplexity=self.text.test, selection_perplexity=self.text.selection
+            ),
             "next_token_accuracy": float((self.text.test[:, 1:] == most_frequent).double().mean()),
             "pair_accuracy": 0.5,
         }
@@ -185,7 +162,3 @@ class TextWorkload:
             for start, sample in zip(starts, samples[:_EXCERPTS].tolist(), strict=True)
         ]
         write_json(folder / "samples.json", excerpts)
-
-
-def _perplexity(mean_loss: float | Tensor) -> float:
-    return math.exp(min(float(mean_loss), 700.0)) if math.isfinite(float(mean_loss)) else math.nan

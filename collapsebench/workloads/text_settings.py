@@ -87,7 +87,7 @@ class TextSettings(Frozen):
             raise ValueError("sampler.prompt_tokens must not exceed block")
         return self
 
-    def planned_elements(self, generation: int, size: int) -> int:
+    def planned_elements(self, generation: int, size: int, horizon: int) -> int:
         """Tokens processed by a generation that draws `size` windows: what progress and ETA count in."""
         stage = self.training.stage(generation)
         trained = stage.updates * self.training.batch_size * self.block

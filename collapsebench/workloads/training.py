@@ -70,7 +70,7 @@ def train_model(
         model.parameters(), lr=0.0, betas=training.betas, weight_decay=training.weight_decay, fused=True
     )
     limit = math.inf if training.clip_norm is None else training.clip_norm
-    order = _epochs(len(data), updates * training.batch_size, randomness.generator(generation, "order"))
+    order = epochs_of(len(data), updates * training.batch_size, randomness.generator(generation, "order"))
     healthy = torch.ones((), dtype=torch.bool, device=next(model.parameters()).device)
     model.train()
     for step, batch in enumerate(order.split(training.batch_size)):
@@ -123,7 +123,7 @@ def initialised(make: Callable[[], Model], randomness: Randomness, device: torch
         return make().to(device)
 
 
-def _epochs(n: int, total: int, generator: torch.Generator) -> Tensor:
+def epochs_of(n: int, total: int, generator: torch.Generator) -> Tensor:
     """Indices of `total` items: shuffled epochs, one after the other."""
     epochs = [torch.randperm(n, generator=generator) for _ in range(-(-total // n))]
     return torch.cat(epochs)[:total]

@@ -1,0 +1,74 @@
+"""Several processes on one cell, as ``accelerate launch -m collapsebench run …`` starts them.
+
+All of them run the same chain: training is data-parallel, sampling is divided, and what is measured is measured by
+every one alike, so that they agree without talking. Only the first process writes.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from collapsebench.artifacts import RunDirectory, State
+
+
+def world_size() -> int:
+    """Number of processes that work together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes and talks."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+class SharedRun(RunDirectory):
+    """A run directory that several processes read and the first one writes; it lies on storage that all of them see."""
+
+    @contextmanager
+    def opened(self, identity: dict[str, Any], origin: dict[str, Any], circumstances: dict[str, Any]) -> Iterator[None]:
+        """As `RunDirectory.opened`: the first process holds the lock for all."""
+        if is_first():
+            with super().opened(identity, origin, circumstances):
+                _wait()
+                yield
+                _wait()
+        else:
+            _wait()
+            yield
+            _wait()
+
+    def state(self, g: int) -> State:
+        """As `RunDirectory.state`, the same answer in every process."""
+        from accelerate.utils import broadcast_object_list
+
+        answer: list[State] = [super().state(g)] if is_first() else ["missing"]
+        broadcast_object_list(answer)
+        return answer[0]
+
+    @contextmanager
+    def writing(self, g: int) -> Iterator[Path]:
+        """As `RunDirectory.writing`; what the other processes write is thrown away."""
+        if is_first():
+            with super().writing(g) as folder:
+                yield folder
+        else:
+            with tempfile.TemporaryDirectory(prefix="collapsebench-") as scratch:
+                yield Path(scratch)
+        _wait()
+
+
+def _wait() -> None:
+    from accelerate import PartialState
+
+    PartialState().wait_for_everyone()
+
+
+def my_share(n: int) -> range:
+    """The items of n that this process works on; all together are all of them."""
+    rank, size = int(os.environ.get("RANK", "0")), world_size()
+    return range(n * rank // size, n * (rank + 1) // size)

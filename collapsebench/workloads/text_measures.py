@@ -1,0 +1,52 @@
+"""What is measured on a language model's predictions of held-out text, and on the windows that it wrote."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from torch import Tensor
+
+from collapsebench.metrics.diversity import distinct, repetition, unigram_kl
+from collapsebench.metrics.language_model import Predictions
+from collapsebench.workloads import Measurement
+
+
+def prediction_measures(test: Predictions, selection: Predictions) -> dict[str, Measurement]:
+    """Losses, percentiles, hits, entropy and confidence on the test split; perplexity on the selection split."""
+    loss = test.loss.double().numpy()
+    n = len(loss)
+    p50, p90, p99 = np.percentile(loss, [50, 90, 99])
+    return {
+        "token_loss": Measurement(float(loss.mean()), n),
+        "perplexity": Measurement(perplexity(loss.mean()), n),
+        "token_loss_p50": Measurement(float(p50), n),
+        "token_loss_p90": Measurement(float(p90), n),
+        "token_loss_p99": Measurement(float(p99), n),
+        "next_token_accuracy": Measurement(int(test.hit.sum()) / n, n),
+        "prediction_entropy": Measurement(float(test.entropy.double().mean()), n),
+        "confident_share": Measurement(float((loss < -math.log(0.9)).mean()), n),
+        "selection_perplexity": Measurement(perplexity(selection.loss.double().mean()), len(selection.loss)),
+    }
+
+
+def sample_measures(samples: np.ndarray, real_counts: np.ndarray) -> dict[str, Measurement]:
+    """Diversity and repetition of windows (n, T), and their distance to the token counts (V,) of the real text."""
+    n = samples.size
+    return {
+        **{f"distinct_{k}": Measurement(distinct(samples, k), n) for k in (1, 2, 4)},
+        "repetition": Measurement(repetition(samples), n),
+        "unigram_kl": Measurement(unigram_kl(samples, real_counts), n),
+    }
+
+
+def unigram_floors(counts: Tensor, **windows: Tensor) -> dict[str, float]:
+    """Perplexities of the unigram model of the real training text on windows (n, T), by name."""
+    smoothed = counts.double() + 1
+    log_p = (smoothed / smoothed.sum()).log()
+    return {name: perplexity(-log_p[found[:, 1:].flatten()].mean()) for name, found in windows.items()}
+
+
+def perplexity(mean_loss: float | Tensor) -> float:
+    """exp of a mean loss in nats; huge but finite for what would overflow, NaN for what is not finite."""
+    return math.exp(min(float(mean_loss), 700.0)) if math.isfinite(float(mean_loss)) else math.nan
