@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import os
 import sys
-from collections.abc import Callable
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from collapsebench import __version__, submission_commands
+from collapsebench.cli_options import (
+    Against,
+    BudgetOption,
+    DataOption,
+    DeviceOption,
+    DirectoryArgument,
+    EngineName,
+    GenerationsOption,
+    InceptionOption,
+    ModelOption,
+    OutOption,
+    TaskArgument,
+    What,
+    load,
+    on_task,
+    resources_of,
+)
 from collapsebench.errors import CollapsebenchError, UserError
 
 if TYPE_CHECKING:
     from collapsebench.engines import Cell
-    from collapsebench.resources import Resources
     from collapsebench.task import Task
 
 _INTERRUPTED = 130
@@ -32,84 +44,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-TaskArgument = Annotated[str, typer.Argument(metavar="TASK", help="A registered task, or the path of a task.yaml.")]
-OutOption = Annotated[Path, typer.Option("--out", help="Directory of all runs; finished generations are reused.")]
-GenerationsOption = Annotated[int | None, typer.Option(help="Last generation; the task's horizon when absent.")]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
-BudgetOption = Annotated[
-    float,
-    typer.Option(help="Share of the task's updates, samples and sampling steps, to try out what would take too long."),
-]
-DataOption = Annotated[
-    Path | None, typer.Option("--data", help="Folder that holds the task's data already; nothing is downloaded.")
-]
-InceptionOption = Annotated[
-    str | None, typer.Option(help="File or folder of the Inception network of FID; none: do not measure FID.")
-]
-DirectoryArgument = Annotated[
-    Path, typer.Argument(metavar="DIR", help="A directory of runs (--out of run or compare).")
-]
-
-
-class EngineName(StrEnum):
-    """Where cells run."""
-
-    AUTO = "auto"
-    INLINE = "inline"
-    LOCAL = "local"
-    RAY = "ray"
-
-
-class Against(StrEnum):
-    """Where the baselines' curves come from."""
-
-    RUN = "run"
-    PUBLISHED = "published"
-
-
-class What(StrEnum):
-    """What can be listed."""
-
-    TASKS = "tasks"
-    METHODS = "methods"
-
-
-class FeaturesName(StrEnum):
-    """Further networks to measure images with."""
-
-    EFFICIENTNET_LITE0 = "efficientnet-lite0"
-
-
-FeaturesOption = Annotated[
-    FeaturesName | None, typer.Option(help="Measure images in the features of this network, too; never scored.")
-]
-
-
-def on_task(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn a function of a loaded `Task` and its own options into a command that also takes those of any task."""
-
-    def with_options(
-        task: TaskArgument,
-        *,
-        budget: BudgetOption = 1.0,
-        data: DataOption = None,
-        inception: InceptionOption = None,
-        features: FeaturesOption = None,
-        **own: Any,
-    ) -> None:
-        command(_load(task, budget, _resources(data, inception, features)), **own)
-
-    outer, inner = inspect.signature(with_options, eval_str=True), inspect.signature(command)
-    hints = get_type_hints(command, localns={"Task": object}, include_extras=True)  # Task is imported late
-    own = [p.replace(annotation=hints[p.name], kind=p.KEYWORD_ONLY) for p in list(inner.parameters.values())[1:]]
-    first, *common = [p for p in outer.parameters.values() if p.kind != p.VAR_KEYWORD]
-    signature = inspect.Signature([first, *own, *common])
-    functools.update_wrapper(with_options, command)
-    del with_options.__wrapped__  # type: ignore[attr-defined]
-    with_options.__signature__ = signature  # type: ignore[attr-defined]
-    with_options.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
-    return with_options
 
 
 @app.callback(invoke_without_command=True)
@@ -162,6 +96,7 @@ def run(
     device: DeviceOption = "auto",
 ) -> None:
     """Run one chain of generations: one task, one method, one seed."""
+    _check_supplies(task)
     from collapsebench.api import plan
 
     cells = plan(task, [method], [seed], out, generations, device)
@@ -190,6 +125,8 @@ def compare(
     ] = (Against.RUN),
 ) -> None:
     """Run the missing cells of methods × seeds, then compare the methods."""
+    if task.calibrated:
+        _check_supplies(task)
     from collapsebench.api import comparison_of, plan, published_baselines, require_calibrated
     from collapsebench.methods import BASELINES
 
@@ -230,6 +167,7 @@ def calibrate(
     write: Annotated[bool, typer.Option("--write", help="Freeze references, floors and splits in the task.")] = False,
     device: DeviceOption = "auto",
     data: DataOption = None,
+    model: ModelOption = None,
     inception: InceptionOption = None,
 ) -> None:
     """Measure a task's references and floors on ce and control, and check the calibration rule."""
@@ -237,7 +175,8 @@ def calibrate(
     from collapsebench.calibration import calibration_cells, measure_calibration, sigma_cells, write_sigma
     from collapsebench.terminal import plain_console
 
-    loaded = _load(task, 1.0, _resources(data, inception))
+    resources = resources_of(data, inception, model=model)
+    loaded = load(task, 1.0, resources)
     if needed := sigma_cells(loaded, plan, out, device):
         if not write:
             raise UserError(
@@ -245,7 +184,7 @@ def calibrate(
             )
         _run(needed, "auto")
         typer.echo(f"sigma = {write_sigma(needed)}, measured on ce at generation 0 and written into {loaded.path}")
-        loaded = _load(task, 1.0, _resources(data, inception))
+        loaded = load(task, 1.0, resources)
     cells = calibration_cells(loaded, plan, out, device)
     _run(cells, "auto")
     outcome = measure_calibration(cells)
@@ -291,32 +230,25 @@ def estimate(
 def doctor(
     task: Annotated[str | None, typer.Argument(metavar="[TASK]", help="Also check that this task can run.")] = None,
     data: DataOption = None,
+    model: ModelOption = None,
     inception: InceptionOption = None,
 ) -> None:
-    """Check the installation: versions, device, data."""
+    """Check the installation: versions, device; for a task its data, weights, memory and disk."""
     from collapsebench.doctor import diagnose
 
     problems = 0
-    for finding in diagnose(task, _resources(data, inception)):
+    for finding in diagnose(task, resources_of(data, inception, model=model)):
         typer.echo(f"{'ok  ' if finding.fine else 'WARN' if finding.usable else 'FAIL'}  {finding.text}")
         problems += not finding.usable
     if problems:
         raise typer.Exit(1)
 
 
-def _resources(data: Path | None, inception: str | None, features: FeaturesName | None = None) -> Resources:
-    from collapsebench.resources import Resources
+def _check_supplies(task: Task) -> None:
+    """Before `collapsebench.api` imports torch: whoever is offline should know within seconds."""
+    from collapsebench.supplies import check_supplies
 
-    if data is not None and not data.is_dir():
-        raise UserError(f"--data {data}: no such folder.")
-    wanted = () if features is None else (features.value,)
-    return Resources.model_validate({"data": data and data.absolute(), "inception": inception, "features": wanted})
-
-
-def _load(task: str, budget: float, resources: Resources) -> Task:
-    from collapsebench.task import load_task
-
-    return load_task(task, budget, resources)
+    check_supplies(task)
 
 
 def split_methods(text: str) -> list[str]:
@@ -339,13 +271,17 @@ def _integers(text: str) -> list[int]:
 
 
 def _run(cells: list[Cell], engine: Any) -> None:
+    from collapsebench.distributed import is_first
     from collapsebench.engines import run_cells
     from collapsebench.terminal import cell_progress, plain_console
 
     console = plain_console(stderr=True)
-    console.print("preparing data and models …", style="dim")
+    if is_first():
+        console.print("preparing data and models …", style="dim")
     with cell_progress(cells, console) as listener:
         run_cells(cells, engine, None, listener)
+    if not is_first():  # one of several processes on the same cells: the first one reports
+        raise typer.Exit
 
 
 def _report(comparison: Any) -> None:

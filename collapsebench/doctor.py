@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from collapsebench.environment import PACKAGES, cpu_count, package_versions, resolve_device
-from collapsebench.errors import UserError
+from collapsebench.errors import DataError, UserError
 from collapsebench.paths import bundled, cache_dir
 from collapsebench.resources import NOTHING_GIVEN, Resources
-from collapsebench.task import load_task
+from collapsebench.supplies import Supply, model_folder, supplies_of
+from collapsebench.task import Task, load_task
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def diagnose(task: str | None = None, resources: Resources = NOTHING_GIVEN) -> I
     yield Finding(f"device {device}{name}, {cpu_count()} CPUs, torch {torch.__version__}")
     yield Finding(f"prepared data is kept in {cache_dir()} (COLLAPSEBENCH_CACHE changes it)")
     if task is not None:
-        yield from _task(task, resources)
+        yield from _task(task, resources, device)
 
 
 def tested_versions() -> dict[str, str]:
@@ -54,25 +55,59 @@ def _versions() -> Iterator[Finding]:
     for name, version in installed.items():
         wanted = tested.get(name)
         if version is None:
-            yield Finding(f"{name} is not installed; the micro tasks need pip install 'collapsebench[micro]'", False)
+            extra = "pretrained" if name in ("accelerate", "lm-eval") else "micro"
+            yield Finding(
+                f"{name} is not installed; the {extra} tasks need pip install 'collapsebench[{extra}]'", False
+            )
         elif wanted is not None and version.split("+")[0] != wanted:
             yield Finding(f"{name} {version}; tested with {wanted}: results may differ in the last digits", False)
         else:
             yield Finding(f"{name} {version}")
 
 
-def _task(name: str, resources: Resources) -> Iterator[Finding]:
-    from collapsebench.workloads import load_workload
-
+def _task(name: str, resources: Resources, device: str) -> Iterator[Finding]:
     try:
         task = load_task(name, resources=resources)
-        yield Finding(f"task {task.id}, digest {task.sha256[:16]}")
-        workload = load_workload(task, "cpu")
     except UserError as error:
         yield Finding(str(error), fine=False, usable=False)
         return
-    yield Finding(f"data prepared: {len(workload.real):,} training items, digest {workload.data_sha256[:16]}")
-    if task.split_listing is None:
+    yield Finding(f"task {task.id}, digest {task.sha256[:16]}")
+    found = [_supply(supply) for supply in supplies_of(task)]
+    yield from found
+    if all(finding.usable for finding in found):
+        yield from _prepared(task, device)
+    frozen = task.split_listing is not None
+    if not frozen and task.spec.data.source not in ("hub-splits", "local-splits"):  # whose splits are their authors'
         yield Finding("no splits.json: the splits are not frozen; `collapsebench calibrate --write` does it", False)
     if not task.calibrated:
         yield Finding(f"no references: run `collapsebench calibrate {Path(name)} --write` before comparing", False)
+
+
+def _supply(supply: Supply) -> Finding:
+    try:
+        return Finding(f"{supply.name}: {supply.find()}")
+    except DataError as error:
+        return Finding(f"{supply.name}: {error}", fine=False, usable=False)
+
+
+def _prepared(task: Task, device: str) -> Iterator[Finding]:
+    """What the data gives; weights of gigabytes are not loaded for it."""
+    from collapsebench.workloads import load_workload
+
+    settings = task.spec.workload
+    try:
+        if settings.kind == "pretrained-lm":
+            from collapsebench.workloads.pretrained_data import stream_data
+            from collapsebench.workloads.pretrained_model import check_room, load_tokenizer
+
+            check_room(task, device, Path.cwd(), task.spec.horizon, cells=1)
+            yield Finding(f"memory and disk for one chain of weights on {device}, activations not counted")
+            data = stream_data(task, load_tokenizer(settings.model, model_folder(task)))
+            items, digest = len(data.train), data.sha256
+        else:
+            workload = load_workload(task, "cpu")
+            items, digest = len(workload.real), workload.data_sha256
+    except UserError as error:
+        yield Finding(str(error), fine=False, usable=False)
+        return
+    yield Finding(f"data prepared: {items:,} training items, digest {digest[:16]}")

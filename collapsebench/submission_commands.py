@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from collapsebench.cli_options import with_resources
 from collapsebench.errors import UserError
 
 if TYPE_CHECKING:
+    from collapsebench.resources import Resources
     from collapsebench.scoring.validation import Verdict
     from collapsebench.submit import Draft
     from collapsebench.verify import Outcome
@@ -82,7 +84,9 @@ def validate(
         raise typer.Exit(2)
 
 
+@with_resources
 def verify(
+    resources: Resources,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A submission.")],
     seed: Annotated[int | None, typer.Option(help="An official seed; the first one when absent.")] = None,
     generations: Annotated[int, typer.Option(help="The last generation to run again.")] = 1,
@@ -109,9 +113,11 @@ def verify(
     if verdict.entry is None:
         typer.echo("\n".join(_lines(verdict)))
         raise UserError(f"{file} is not a valid submission, so there is nothing to verify.")
+    from collapsebench.task import load_task
     from collapsebench.verify import plan_verification, verification_cell, verify, write_attestation
 
-    plan = plan_verification(verdict.entry, known[verdict.entry.task_id], seed, generations, method)
+    task = load_task(known[verdict.entry.task_id].path, resources=resources)
+    plan = plan_verification(verdict.entry, task, seed, generations, method)
     typer.echo("This imports and runs\n  " + "\n  ".join(plan.lines()))
     if not trust_code:
         raise UserError("nothing was run: read the source of the loss, then add --trust-code.")

@@ -232,7 +232,9 @@ def seed_result(store: RunDirectory, seed: int, horizon: int) -> dict[str, Any]:
         seconds = round(sum(store.seconds(g).values()), 3)
         measured = {"metrics": {}, "elements_trained": 0, "elements_sampled": 0, "real_share": 0.0}
         if state == "ok":
-            measured = {key: value for key, value in store.read(g, "metrics.json").items() if key in measured}
+            found = store.read(g, "metrics.json")
+            measured = {key: found[key] for key in measured}
+            measured["metrics"] = {k: {"value": m["value"], "n": m["n"]} for k, m in found["metrics"].items()}
         generations.append({"generation": g, "status": state, "seconds": seconds, **measured})
     return {"seed": seed, "generations": generations}
 

@@ -13,7 +13,6 @@ from collapsebench.engines import Cell, run_cells
 from collapsebench.environment import resolve_device
 from collapsebench.errors import RunError, UserError
 from collapsebench.methods import load_method_with, source_file
-from collapsebench.metrics.catalogue import METRICS
 from collapsebench.progress import Listener, silent
 from collapsebench.scoring.entries import Entry
 from collapsebench.scoring.submission import (
@@ -28,6 +27,7 @@ from collapsebench.scoring.submission import (
     canonical_bytes,
 )
 from collapsebench.submit import seed_result, sessions
+from collapsebench.supplies import check_supplies
 from collapsebench.task import Task
 
 _COUNTS = 1.5  # a share of n things may differ by one of them
@@ -126,6 +126,7 @@ def verification_cell(plan: Plan, out: Path, device: str = "auto") -> Cell:
     Raises:
         UserError: the loss is not the submitted one, or does not load.
     """
+    check_supplies(plan.task)
     parameters = dict(plan.submission.method.parameters)
     method = load_method_with(plan.loss, parameters, plan.task.spec.workload.kind)
     _require_digest(plan.submission, method.source_sha256, plan.loss)
@@ -187,7 +188,7 @@ def _compared(plan: Plan, submitted: SeedResult, measured: SeedResult, machine: 
                 relative=size,
             )
             differences.append((float("inf") if size is None else size, difference))
-            if there is None or here is None or not within(name, there, here, plan.task.spec.checks.tolerance):
+            if there is None or here is None or not within(plan.task, name, there, here):
                 beyond.append(differences[-1])
     largest = max(differences, key=lambda pair: pair[0], default=None)
     ordered = [d for _, d in sorted(beyond, key=lambda pair: -pair[0])]
@@ -202,12 +203,13 @@ def relative_difference(there: Measured | None, here: Measured | None) -> float 
     return abs(there.value - here.value) / larger if larger else 0.0
 
 
-def within(metric: str, there: Measured, here: Measured, tolerance: float) -> bool:
-    """Whether two values of a metric agree: relatively, or, for a share of n things, to one of them."""
+def within(task: Task, metric: str, there: Measured, here: Measured) -> bool:
+    """Whether two values of a metric agree within the task's tolerance; a share of n things also to one of them."""
     size = relative_difference(there, here)
     if size is None:
         return False
-    return size <= tolerance or (METRICS[metric].counted and abs(there.value - here.value) * here.n <= _COUNTS)
+    counted = task.spec.metric(metric).counted
+    return size <= task.spec.checks.tolerance or (counted and abs(there.value - here.value) * here.n <= _COUNTS)
 
 
 def write_attestation(outcome: Outcome, by: str) -> Path:

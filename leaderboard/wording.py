@@ -37,6 +37,7 @@ HELP = {
 }
 MODALITIES = {
     "text": "text",
+    "pretrained-lm": "text (pretrained models)",
     "vae": "images (VAE)",
     "diffusion": "images (diffusion)",
     "gmm": "Gaussian mixture",

@@ -12,7 +12,6 @@ import pandas as pd
 
 from collapsebench.artifacts import RunDirectory
 from collapsebench.errors import UserError
-from collapsebench.metrics.catalogue import METRICS
 from collapsebench.scoring.entries import Entry
 from collapsebench.scoring.fidelity import DIVERGED, Scale, incomplete_cells
 from collapsebench.scoring.submission import raw_frame
@@ -142,7 +141,7 @@ def task_scales(task: Task) -> dict[str, Scale]:
     if not task.calibrated:
         raise UserError(f"{task.id} is not calibrated; run `collapsebench calibrate {task.path} --write`.")
     return {
-        name: Scale(float(s.reference or 0), float(s.floor or 0), METRICS[name].scale)
+        name: Scale(float(s.reference or 0), float(s.floor or 0), task.spec.metric(name).scale)
         for name, s in task.spec.scored.items()
     }
 

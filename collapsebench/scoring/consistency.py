@@ -13,7 +13,6 @@ from itertools import pairwise
 from pathlib import Path
 
 from collapsebench.methods import CONTROL, registered_methods
-from collapsebench.metrics.catalogue import METRICS
 from collapsebench.scoring.entries import chain_digest
 from collapsebench.scoring.fidelity import Scale, unclipped_fidelity
 from collapsebench.scoring.plain_png import check_plain_png
@@ -164,7 +163,7 @@ def _each(submission: Submission) -> Iterator[tuple[str, GenerationResult]]:
 
 
 def _metrics(submission: Submission, task: Task) -> Iterator[Problem]:
-    possible, expected = task.spec.workload.METRICS, None
+    possible, expected = task.spec.metrics, None
     for path, g in _each(submission):
         for name in task.spec.scored:
             if name not in g.metrics:
@@ -174,12 +173,12 @@ def _metrics(submission: Submission, task: Task) -> Iterator[Problem]:
             if name not in possible:
                 yield Problem("metric-unknown", place, name, f"the metrics of a {task.spec.workload.kind} task")
                 continue
-            low, high = METRICS[name].bounds
+            low, high = task.spec.metric(name).bounds
             if not low <= measured.value <= high:
                 yield Problem("metric-bounds", f"{place}.value", f"{measured.value!r}", f"{low:g} to {high:g}")
                 continue
             count = measured.value * measured.n
-            if METRICS[name].counted and abs(count - round(count)) > _COUNT_SLACK:
+            if task.spec.metric(name).counted and abs(count - round(count)) > _COUNT_SLACK:
                 yield Problem(
                     "not-a-multiple", f"{place}.value", f"{measured.value!r}", f"a multiple of 1/{measured.n}"
                 )
@@ -229,6 +228,10 @@ def allowed_counts(spec: TaskSpec, generation: int) -> tuple[tuple[int, ...], tu
     Images have one channel or three; the task file does not say which.
     """
     settings, policy = spec.workload, spec.policy
+    if settings.kind == "pretrained-lm":
+        windows = policy.size * (generation + 1) // (spec.horizon + 1)
+        tokens = settings.training.updates(windows) * settings.training.batch_size * settings.block
+        return (tokens,), (windows * settings.block,)
     if settings.kind == "text":
         per_item: tuple[int, ...] = (settings.block,)
     elif settings.kind == "gmm":
@@ -249,6 +252,9 @@ def _real_share(spec: TaskSpec, generation: int) -> float | None:
     if spec.policy.name == "mix":
         assert spec.policy.real_share is not None
         return round(spec.policy.real_share * spec.policy.size) / spec.policy.size
+    if spec.workload.kind == "pretrained-lm":  # whose policy says how many items the real data has
+        before, after = (spec.policy.size * g // (spec.horizon + 1) for g in (generation, generation + 1))
+        return (after - before) / after
     return None
 
 
@@ -265,7 +271,7 @@ def _first_generation(submission: Submission, task: Task) -> Iterator[Problem]:
         ):
             given = f"mean over seeds {mean:g}"
             yield Problem("first-generation", path, given, f"{frozen.reference:g}: ce is the reference of {task.id}")
-        scale = Scale(frozen.reference, frozen.floor, METRICS[name].scale)
+        scale = Scale(frozen.reference, frozen.floor, task.spec.metric(name).scale)
         reached = float(unclipped_fidelity(firsts, scale).mean())
         if reached > task.spec.checks.best_start:
             given = f"mean fidelity {reached:.3g} ({mean:g})"
@@ -286,7 +292,7 @@ def _samples(submission: Submission, task: Task) -> Iterator[Problem]:
     samples = submission.samples
     if samples is None:
         return
-    kinds = {"text": "text", "gmm": "density", "vae": "images", "diffusion": "images"}
+    kinds = {"text": "text", "pretrained-lm": "text", "gmm": "density", "vae": "images", "diffusion": "images"}
     wanted = kinds[task.spec.workload.kind]
     if samples.kind != wanted:
         yield Problem("samples", "samples.kind", samples.kind, wanted)

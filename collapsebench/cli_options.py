@@ -1,0 +1,155 @@
+"""Arguments and options of the command line that several commands share."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+from collapsebench.errors import UserError
+
+if TYPE_CHECKING:
+    from collapsebench.resources import Resources
+    from collapsebench.task import Task
+
+TaskArgument = Annotated[str, typer.Argument(metavar="TASK", help="A registered task, or the path of a task.yaml.")]
+OutOption = Annotated[Path, typer.Option("--out", help="Directory of all runs; finished generations are reused.")]
+GenerationsOption = Annotated[int | None, typer.Option(help="Last generation; the task's horizon when absent.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+BudgetOption = Annotated[
+    float,
+    typer.Option(help="Share of the task's updates, samples and sampling steps, to try out what would take too long."),
+]
+DataOption = Annotated[
+    Path | None, typer.Option("--data", help="Folder that holds the task's data already; nothing is downloaded.")
+]
+ModelOption = Annotated[
+    Path | None, typer.Option("--model", help="Folder with the weights of a pretrained model; nothing is downloaded.")
+]
+InceptionOption = Annotated[
+    str | None, typer.Option(help="File or folder of the Inception network of FID; none: do not measure FID.")
+]
+DirectoryArgument = Annotated[
+    Path, typer.Argument(metavar="DIR", help="A directory of runs (--out of run or compare).")
+]
+
+
+class EngineName(StrEnum):
+    """Where cells run."""
+
+    AUTO = "auto"
+    INLINE = "inline"
+    LOCAL = "local"
+    RAY = "ray"
+
+
+class Against(StrEnum):
+    """Where the baselines' curves come from."""
+
+    RUN = "run"
+    PUBLISHED = "published"
+
+
+class What(StrEnum):
+    """What can be listed."""
+
+    TASKS = "tasks"
+    METHODS = "methods"
+
+
+class FeaturesName(StrEnum):
+    """Further networks to measure images with."""
+
+    EFFICIENTNET_LITE0 = "efficientnet-lite0"
+
+
+class TrackerName(StrEnum):
+    """Who gets the metrics of every generation."""
+
+    TENSORBOARD = "tensorboard"
+    WANDB = "wandb"
+    TRACKIO = "trackio"
+
+
+TrackOption = Annotated[TrackerName | None, typer.Option(help="Also send the metrics of every generation there.")]
+FeaturesOption = Annotated[
+    FeaturesName | None, typer.Option(help="Measure images in the features of this network, too; never scored.")
+]
+
+
+def on_task(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn a function of a loaded `Task` and its own options into a command that also takes those of any task."""
+
+    def with_options(
+        task: TaskArgument,
+        *,
+        budget: BudgetOption = 1.0,
+        data: DataOption = None,
+        model: ModelOption = None,
+        inception: InceptionOption = None,
+        features: FeaturesOption = None,
+        track: TrackOption = None,
+        **own: Any,
+    ) -> None:
+        command(load(task, budget, resources_of(data, inception, features, model, track)), **own)
+
+    return _merged(with_options, command)
+
+
+def with_resources(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn a function of `Resources` and its own options into a command that takes what names them."""
+
+    def with_options(
+        *, data: DataOption = None, model: ModelOption = None, inception: InceptionOption = None, **own: Any
+    ) -> None:
+        command(resources_of(data, inception, model=model), **own)
+
+    return _merged(with_options, command)
+
+
+def _merged(with_options: Callable[..., None], command: Callable[..., None]) -> Callable[..., None]:
+    """A command with the options of two functions; the first one makes the second one's first argument."""
+    outer, inner = inspect.signature(with_options, eval_str=True), inspect.signature(command)
+    late = {"Task": object, "Resources": object}  # imported when a command runs
+    hints = get_type_hints(command, localns=late, include_extras=True)
+    own = [p.replace(annotation=hints[p.name], kind=p.KEYWORD_ONLY) for p in list(inner.parameters.values())[1:]]
+    common = [p for p in outer.parameters.values() if p.kind != p.VAR_KEYWORD]
+    first = [p for p in common if p.kind == p.POSITIONAL_OR_KEYWORD]
+    signature = inspect.Signature([*first, *own, *common[len(first) :]])
+    functools.update_wrapper(with_options, command)
+    del with_options.__wrapped__  # type: ignore[attr-defined]
+    with_options.__signature__ = signature  # type: ignore[attr-defined]
+    with_options.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
+    return with_options
+
+
+def resources_of(
+    data: Path | None,
+    inception: str | None,
+    features: FeaturesName | None = None,
+    model: Path | None = None,
+    track: TrackerName | None = None,
+) -> Resources:
+    """What a user named on the command line; a folder that does not exist is a `UserError`."""
+    from collapsebench.resources import Resources
+
+    folders = {"data": data, "model": model}
+    for name, folder in folders.items():
+        if folder is not None and not folder.is_dir():
+            raise UserError(f"--{name} {folder}: no such folder.")
+    given = {name: folder and folder.absolute() for name, folder in folders.items()}
+    wanted = () if features is None else (features.value,)
+    tracker = track and track.value
+    return Resources.model_validate({**given, "inception": inception, "features": wanted, "track": tracker})
+
+
+def load(task: str, budget: float, resources: Resources) -> Task:
+    """A task by name or path; imported late, as it reads the settings of every kind of workload."""
+    from collapsebench.task import load_task
+
+    return load_task(task, budget, resources)
