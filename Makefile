@@ -19,7 +19,7 @@ leaderboard: environment
 	$(BIN)/collapsebench leaderboard
 
 test: environment
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: environment
 	$(BIN)/python -m pytest -m slow
@@ -32,7 +32,7 @@ check: environment
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	cd leaderboard && MYPYPATH=.. $(abspath $(BIN))/mypy --config-file ../pyproject.toml *.py views/*.py
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 format: environment
 	$(BIN)/ruff format .

@@ -57,16 +57,22 @@ def kind(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
+def _short(kind: str) -> dict[str, Any]:
+    if kind == "pretrained-lm":  # trains in epochs over what the policy gives
+        return {"horizon": 2, "policy.size": 48, "workload.sampler.method": "draw"}
+    return _SHORT | _SHORT_SAMPLING[kind]
+
+
 @pytest.fixture(scope="module")
 def short(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The task file of a tiny task of this kind with a few updates per generation; not to be changed."""
-    return write_tiny_task(tmp_path_factory.mktemp(f"short-{kind}"), kind, **_SHORT, **_SHORT_SAMPLING[kind])
+    return write_tiny_task(tmp_path_factory.mktemp(f"short-{kind}"), kind, **_short(kind))
 
 
 @pytest.fixture
 def short_variant(kind: str, tmp_path: Path) -> Callable[..., Path]:
     """Write the short task of this kind with changes."""
-    return lambda **changes: write_tiny_task(tmp_path / "task", kind, **(_SHORT | _SHORT_SAMPLING[kind] | changes))
+    return lambda **changes: write_tiny_task(tmp_path / "task", kind, **(_short(kind) | changes))
 
 
 @pytest.fixture(scope="module")

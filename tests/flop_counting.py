@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from collapsebench.estimate import Estimate
 from collapsebench.methods import load_method
+from collapsebench.policies import first_training_set
 from collapsebench.seeding import Randomness
 from collapsebench.task import Task, load_task
 from collapsebench.workloads import Workload, load_workload
@@ -109,8 +110,10 @@ def measured(file: Path, folder: Path) -> Measured:
     kind = task.spec.workload.kind
     workload, randomness = load_workload(task, "cpu"), Randomness(task.id, 0)
     model, loss = workload.new_model(randomness), load_method("ce", kind).make_loss()
-    prompts = workload.real[torch.arange(task.spec.policy.size) % len(workload.real)]
-    training, _ = counted(kind, lambda: workload.train(model, workload.real, loss, 0, randomness, lambda _: None))
+    data = first_training_set(task.spec.policy, workload.real, task.spec.horizon)
+    n = len(data) if task.spec.policy.name == "regenerate-fresh" else task.spec.policy.size
+    prompts = data[torch.arange(n) % len(data)]
+    training, _ = counted(kind, lambda: workload.train(model, data, loss, 0, randomness, lambda _: None))
     sampling, made = counted(kind, lambda: workload.sample(model, prompts, 0, randomness, lambda _: None))
     evaluation, _ = counted(kind, lambda: workload.evaluate(model, made, lambda _: None))
     gallery, _ = counted(kind, lambda: workload.show(folder, model, made, prompts, randomness))

@@ -27,8 +27,12 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def real(short: Path, tmp_path_factory: pytest.TempPathFactory) -> Measured:
-    """What generation 0 of the short task spent, phase by phase."""
+def real(kind: str, short: Path, tmp_path_factory: pytest.TempPathFactory) -> Measured:
+    """What generation 0 of the short task spent, phase by phase; without what an estimate says it does not count."""
+    if kind == "pretrained-lm":
+        nothing = {"workload.evaluation.knowledge": None, "workload.evaluation.harness": []}
+        changes = {"policy.size": 48, "horizon": 2, "scored": {"oldest_perplexity": {}}}
+        short = write_tiny_task(tmp_path_factory.mktemp("lm"), kind, **changes, **nothing)
     return measured(short, tmp_path_factory.mktemp("gallery"))
 
 
@@ -48,7 +52,10 @@ def test_sizes_of_the_data_are_known_without_it(kind: str, real: Measured) -> No
         assert (known.test, known.selection) == (len(real.workload.text.test), len(real.workload.text.selection))
         return
     assert known.train == len(real.workload.real)
-    if kind != "gmm":
+    if kind == "pretrained-lm":
+        text = real.workload.text
+        assert (known.test, known.selection) == (len(text.test), len(text.selection) + len(text.oldest))
+    elif kind != "gmm":
         data = real.workload.data
         assert (known.test, known.selection, known.channels) == (len(data.test), len(data.selection), data.channels)
 

@@ -18,7 +18,7 @@ from command import PATIENCE, Command, start
 from diffusers import DDIMScheduler
 from safetensors.torch import load_file
 from test_artifacts import flip_bit
-from tiny_task import results
+from tiny_task import MICRO_BATCHES, SHORT_UPDATES, results
 from torch import Tensor
 
 from collapsebench import artifacts, loop
@@ -26,22 +26,47 @@ from collapsebench.api import run
 from collapsebench.artifacts import MARKER, RunDirectory
 from collapsebench.engines import Cell
 from collapsebench.methods import load_method
-from collapsebench.policies import REAL
+from collapsebench.policies import REAL, TrainingSet
 from collapsebench.seeding import Randomness
 from collapsebench.task import load_task
-from collapsebench.workloads import diffusion, gmm, image_metrics, load_workload, text, text_sampling, vae
+from collapsebench.workloads import (
+    diffusion,
+    fine_tuning,
+    gmm,
+    image_metrics,
+    load_workload,
+    pretrained,
+    stream_sampling,
+    text,
+    text_sampling,
+    vae,
+)
 
 LAST = 2
-FIRST_UPDATES, LATER_UPDATES = 6, 4
-MODULES: dict[str, Any] = {"text": text, "vae": vae, "diffusion": diffusion, "gmm": gmm}
-WORKLOADS: dict[str, type] = {
+MODULES: dict[str, Any] = {  # where a kind of workload asks the method for its loss
+    "text": text,
+    "pretrained-lm": fine_tuning,
+    "vae": vae,
+    "diffusion": diffusion,
+    "gmm": gmm,
+}
+WORKLOADS: dict[str, Any] = {
     "text": text.TextWorkload,
+    "pretrained-lm": pretrained.PretrainedWorkload,
     "vae": vae.VaeWorkload,
     "diffusion": diffusion.DiffusionWorkload,
     "gmm": gmm.GmmWorkload,
 }
-SHOWN = {"text": "samples.json", "vae": "samples.png", "diffusion": "samples.png", "gmm": "density.json"}
+SHOWN = {
+    "text": "samples.json",
+    "pretrained-lm": "samples.json",
+    "vae": "samples.png",
+    "diffusion": "samples.png",
+    "gmm": "density.json",
+}
 NUMBERS = ("metrics.json", "samples.safetensors", "model.safetensors")
+ALSO_WRITTEN = {"pretrained-lm": ("training.json",)}
+FRACTION = 16  # windows of real data that are new to each generation of the short pretrained-lm task
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +87,10 @@ def metrics(path: Path, g: int) -> dict[str, Any]:
     return json.loads((path / f"gen-{g}" / "metrics.json").read_text())
 
 
+def numbers(kind: str) -> tuple[str, ...]:
+    return (*NUMBERS, *ALSO_WRITTEN.get(kind, ()))
+
+
 def states(path: Path) -> list[str]:
     return [RunDirectory(path).state(g) for g in range(LAST + 1)]
 
@@ -74,17 +103,17 @@ def test_same_command_twice_gives_the_same_bytes(kind: str, short: Path, uninter
     torch.rand(7)
     again = results(run(short, "ce", out=tmp_path, device="cpu"))
     assert again == results(uninterrupted)
-    assert set(again) == {f"gen-{g}/{name}" for g in range(LAST + 1) for name in (*NUMBERS, SHOWN[kind], MARKER)}
+    assert set(again) == {f"gen-{g}/{name}" for g in range(LAST + 1) for name in (*numbers(kind), SHOWN[kind], MARKER)}
 
 
-def test_other_seed_gives_other_results(short: Path, uninterrupted: Path, tmp_path: Path) -> None:
+def test_other_seed_gives_other_results(kind: str, short: Path, uninterrupted: Path, tmp_path: Path) -> None:
     other = run(short, "ce", seed=1, out=tmp_path, generations=0, device="cpu")
-    for name in NUMBERS:
+    for name in numbers(kind):
         assert (other / "gen-0" / name).read_bytes() != (uninterrupted / "gen-0" / name).read_bytes()
 
 
 def test_generations_differ_from_each_other(kind: str, uninterrupted: Path) -> None:
-    for name in (*NUMBERS, SHOWN[kind]):
+    for name in (*numbers(kind), SHOWN[kind]):
         assert len({(uninterrupted / f"gen-{g}" / name).read_bytes() for g in range(LAST + 1)}) == LAST + 1
 
 
@@ -149,12 +178,14 @@ def die_half_way(place: Any, name: str, file_of: Callable[..., Path], call: int 
 # Function and its call: between two tokens, two batches, two steps of denoising; points are drawn all at once.
 SAMPLING_GENERATION_1: dict[str, tuple[Any, str, int]] = {
     "text": (text_sampling, "draw", 16 + 9),
+    "pretrained-lm": (stream_sampling, "draw", 2 * 8 + 8 + 5),  # two batches of chunks in generation 0
     "vae": (vae.VaeWorkload, "_means", 3 + 1 + 2),  # three batches and what is shown, per generation
     "diffusion": (DDIMScheduler, "step", 2 * (3 + 1) + 3),
     "gmm": (gmm, "_draw", 1 + 1 + 1),  # the real data, generation 0, generation 1
 }
 EVALUATING_GENERATION_1: dict[str, tuple[Any, str, int]] = {
     "text": (text, "continuation_log_probs", 2),
+    "pretrained-lm": (pretrained, "answer", 2),
     "vae": (image_metrics, "manifold_metrics", 2),
     "diffusion": (image_metrics, "manifold_metrics", 2),
     "gmm": (gmm, "finite", 2),
@@ -163,7 +194,10 @@ EVALUATING_GENERATION_1: dict[str, tuple[Any, str, int]] = {
 MOMENTS: dict[str, tuple[int, Callable[[str], None]]] = {
     "before the first update": (0, lambda kind: die_at(MODULES[kind], "method_loss", 1)),
     "training generation 0": (0, lambda kind: die_at(MODULES[kind], "method_loss", 4)),
-    "training generation 2": (2, lambda kind: die_at(MODULES[kind], "method_loss", FIRST_UPDATES + LATER_UPDATES + 2)),
+    "training generation 2": (
+        2,
+        lambda kind: die_at(MODULES[kind], "method_loss", MICRO_BATCHES[kind] * (sum(SHORT_UPDATES[kind][:2]) + 1) + 1),
+    ),
     "sampling generation 1": (1, lambda kind: die_at(*SAMPLING_GENERATION_1[kind])),
     "evaluating generation 1": (1, lambda kind: die_at(*EVALUATING_GENERATION_1[kind])),
     "half of a model written": (
@@ -196,7 +230,7 @@ def run_until(kind: str, task: str, out: str, moment: str) -> None:
 def test_chain_killed_and_resumed_equals_uninterrupted_chain(
     kind: str, short: Path, uninterrupted: Path, tmp_path: Path, moment: str
 ) -> None:
-    if moment in OF_THE_LOOP and kind in ("vae", "diffusion"):
+    if moment in OF_THE_LOOP and kind in ("pretrained-lm", "vae", "diffusion"):
         pytest.skip("the loop's own writing, tested on text and points")
     process = start(run_until, kind, str(short), str(tmp_path), moment)
     process.join(PATIENCE)
@@ -260,8 +294,9 @@ def test_weights_order_and_noise_of_generation_0_are_common_to_all_methods(
     kind: str, short: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     new_model, sample = WORKLOADS[kind].new_model, WORKLOADS[kind].sample
-    train_model, generator = MODULES[kind].train_model, Randomness.generator
+    method_loss, generator = MODULES[kind].method_loss, Randomness.generator
     begun: list[Tensor] = []
+    batches: list[Tensor] = []
     drawn: dict[tuple[int, str], torch.Generator] = {}
 
     def spy_model(self: Any, randomness: Randomness) -> Any:
@@ -269,12 +304,9 @@ def test_weights_order_and_noise_of_generation_0_are_common_to_all_methods(
         begun.extend(p.detach().clone() for p in model.parameters())
         return model
 
-    def spy_training(model: Any, data: Any, schedule: Any, batch_loss: Any, *rest: Any) -> int:
-        def spied(batch: Any, clock: Any) -> Tensor:
-            begun.append(batch.items.clone())
-            return batch_loss(batch, clock)
-
-        return train_model(model, data, schedule, spied, *rest)
+    def spy_loss(loss: Any, log_p: Tensor, batch: TrainingSet, *rest: Any, **seen: Any) -> Tensor:
+        batches.append(batch.items.clone())
+        return method_loss(loss, log_p, batch, *rest, **seen)
 
     def spy_sample(self: Any, model: Any, prompts: Any, *rest: Any) -> Tensor:
         begun.append(prompts.items.clone())
@@ -285,18 +317,20 @@ def test_weights_order_and_noise_of_generation_0_are_common_to_all_methods(
 
     monkeypatch.setattr(WORKLOADS[kind], "new_model", spy_model)
     monkeypatch.setattr(WORKLOADS[kind], "sample", spy_sample)
-    monkeypatch.setattr(MODULES[kind], "train_model", spy_training)
+    monkeypatch.setattr(MODULES[kind], "method_loss", spy_loss)
     monkeypatch.setattr(Randomness, "generator", spy_generator)
     seen = {}
     for method in ("ce", "focal", "tce", "control", "tce:gamma=0.5"):
-        begun.clear()
-        drawn.clear()
+        for kept in (begun, batches, drawn):
+            kept.clear()
         run(short, method, out=tmp_path, generations=0, device="cpu")
         # a generator of the same name that ends in the same state has drawn the same numbers
-        seen[method] = [*begun, *(drawn[key].get_state() for key in sorted(drawn))]
+        seen[method] = [*begun, *batches, *(drawn[key].get_state() for key in sorted(drawn))]
+        assert begun
+        assert len(batches) == SHORT_UPDATES[kind][0] * MICRO_BATCHES[kind]
         assert {(0, "order"), (0, "sampling")} <= drawn.keys()
     for method, tensors in seen.items():
-        assert len(tensors) == len(seen["ce"]) > FIRST_UPDATES
+        assert len(tensors) == len(seen["ce"])
         assert all(torch.equal(a, b) for a, b in zip(seen["ce"], tensors, strict=True)), method
 
 
@@ -316,19 +350,22 @@ POLICIES: dict[str, set[int]] = {  # where generation 2's training items come fr
     "mix": {REAL, 1},
     "regenerate-fresh": {REAL, 1},
 }
-SIZES = {"text": 128, "vae": 48, "gmm": 100}
+SIZES = {"text": 128, "pretrained-lm": 48, "vae": 48, "gmm": 100}
+ALLOWED = [(kind, name) for kind in SIZES for name in POLICIES if kind != "pretrained-lm" or name == "regenerate-fresh"]
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("kind", SIZES, scope="module")
+@pytest.mark.parametrize(("kind", "policy"), ALLOWED, scope="module")
 def test_two_generations_run_under_every_policy(
     kind: str, short_variant: Callable[..., Path], tmp_path: Path, policy: str
 ) -> None:
-    changes = {"policy.real_share": 0.25} if policy == "mix" else {}
+    changes: dict[str, Any] = {"policy.real_share": 0.25} if policy == "mix" else {}
+    if kind == "pretrained-lm":  # the other tests draw
+        changes["workload.sampler.method"] = "beam"
     task = short_variant(**{"policy.name": policy, "policy.size": SIZES[kind]}, **changes)
     path = run(task, "ce", out=tmp_path, device="cpu")
     assert states(path) == ["ok", "ok", "ok"]
-    second = chain(task, "ce", tmp_path).training_set(2)
+    known = chain(task, "ce", tmp_path)
+    second = known.training_set(2)
     assert {int(source) for source in second.made_by} == POLICIES[policy]
     share = metrics(path, 2)["real_share"]
     assert share == pytest.approx(float((second.made_by == REAL).double().mean()))
@@ -336,6 +373,8 @@ def test_two_generations_run_under_every_policy(
         assert share == 0.25
     if policy not in ("accumulate", "regenerate-fresh"):
         assert len(second) == SIZES[kind]
+    if policy == "regenerate-fresh":
+        assert len(second) == len(known.workload.real)
     copy = tmp_path / "copy" / path.relative_to(tmp_path)
     shutil.copytree(path, copy)
     for g in (1, 2):
@@ -350,20 +389,29 @@ def test_control_trains_on_real_data_only(kind: str, short: Path, tmp_path: Path
     real = {item.numpy().tobytes() for item in known.workload.real.items}
     for g in range(1, LAST + 1):
         data = known.training_set(g)
-        assert len(data) == known.task.spec.policy.size
         assert set(data.made_by.tolist()) == {REAL}
-        assert {item.numpy().tobytes() for item in data.items} <= real
+        if kind == "pretrained-lm":  # under regenerate-fresh, the real windows that the others see rewritten
+            assert torch.equal(data.items, known.workload.real.items[: FRACTION * (g + 1)])
+        else:
+            assert len(data) == known.task.spec.policy.size
+            assert {item.numpy().tobytes() for item in data.items} <= real
 
 
-def test_replace_trains_on_the_samples_of_the_generation_before(short: Path, uninterrupted: Path) -> None:
+def test_generations_train_on_the_samples_of_the_one_before_and_on_what_their_policy_adds(
+    kind: str, short: Path, uninterrupted: Path
+) -> None:
     known = chain(short, "ce", uninterrupted.parents[2])
+    real = known.workload.real.items
+    new = FRACTION if kind == "pretrained-lm" else 0  # the others have policy replace
     for g in range(1, LAST + 1):
         data = known.training_set(g)
         samples = load_file(uninterrupted / f"gen-{g - 1}" / "samples.safetensors")["items"]
-        assert torch.equal(data.items, samples)
-        assert data.items.dtype == known.workload.real.items.dtype
-        assert set(data.made_by.tolist()) == {g - 1}
-    assert [metrics(uninterrupted, g)["real_share"] for g in range(LAST + 1)] == [1.0, 0.0, 0.0]
+        assert torch.equal(data.items, torch.cat([samples, real[new * g : new * (g + 1)]]))
+        assert data.items.dtype == samples.dtype == real.dtype
+        assert data.made_by.tolist() == [g - 1] * len(samples) + [REAL] * new
+        assert len(samples) == (new * g or known.task.spec.policy.size)
+    shares = [1.0, 1 / 2, 1 / 3] if kind == "pretrained-lm" else [1.0, 0.0, 0.0]
+    assert [metrics(uninterrupted, g)["real_share"] for g in range(LAST + 1)] == shares
 
 
 @pytest.fixture
@@ -381,11 +429,18 @@ def started(kind: str, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Tensor
 
 
 def test_scratch_starts_every_generation_from_the_same_new_weights(
-    short_variant: Callable[..., Path], tmp_path: Path, started: list[dict[str, Tensor]]
+    kind: str, short_variant: Callable[..., Path], tmp_path: Path, started: list[dict[str, Tensor]]
 ) -> None:
-    run(short_variant(init="scratch"), "ce", out=tmp_path, device="cpu")
+    task = short_variant(init="scratch")
+    run(task, "ce", out=tmp_path, device="cpu")
+    assert len(started) == LAST + 1
     for later in started[1:]:
         assert all(torch.equal(started[0][name], tensor) for name, tensor in later.items())
+    if kind == "pretrained-lm":  # "new" are the pretrained ones, whatever the seed
+        run(task, "ce", seed=1, out=tmp_path, generations=0, device="cpu")
+        given = load_file(task.parent / "model" / "model.safetensors")
+        for weights in (started[0], started[-1]):
+            assert all(torch.equal(weights[name], tensor) for name, tensor in given.items())
 
 
 def test_previous_starts_from_the_weights_that_the_last_generation_ended_with(

@@ -12,7 +12,7 @@ import pytest
 import torch
 from command import collapsebench
 from safetensors.torch import load_file
-from tiny_task import SIDE
+from tiny_task import MICRO_BATCHES, SHORT_UPDATES, SIDE
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -20,6 +20,8 @@ from collapsebench.api import run
 from collapsebench.artifacts import RunDirectory
 from collapsebench.errors import LossError
 from collapsebench.losses import Elements, Loss
+from collapsebench.seeding import Randomness
+from collapsebench.task import load_task
 
 MY_LOSS = '''
 """Cross entropy that counts an element less, the less likely it is."""
@@ -35,11 +37,11 @@ class MyLoss(Loss):
 '''
 SHAPES = {  # of log p in training
     "text": (8, 15),
+    "pretrained-lm": (4, 15),
     "vae": (16, 1, SIDE, SIDE),
     "diffusion": (16, 1, SIDE, SIDE),
     "gmm": (100,),
 }
-FIRST_UPDATES, LATER_UPDATES = 6, 4
 
 
 @pytest.fixture(scope="module")
@@ -102,8 +104,12 @@ def test_log_p_is_one_finite_number_below_0_per_element(
         assert bool(torch.isfinite(e.log_p).all())
         assert bool((e.log_p <= 0).all())
         assert float(e.log_p.detach().std()) > 0
-    expected = [(0, step, FIRST_UPDATES) for step in range(FIRST_UPDATES)]
-    expected += [(1, step, LATER_UPDATES) for step in range(LATER_UPDATES)]
+    expected = [
+        (generation, step, updates)
+        for generation, updates in enumerate(SHORT_UPDATES[kind][:2])
+        for step in range(updates)
+        for _ in range(MICRO_BATCHES[kind])
+    ]
     assert [(e.generation, e.step, e.total_steps) for e in in_training] == expected
     assert are_equal(weights(path), trained_with_ce)
 
@@ -119,16 +125,26 @@ class WatchesProvenance(Loss):
         return -e.log_p * torch.where(e.synthetic, 0.5, 1.0)
 
 
-def test_elements_are_real_in_generation_0_and_synthetic_later(kind: str, short: Path, tmp_path: Path) -> None:
+def test_elements_are_synthetic_where_an_earlier_generation_made_their_item(
+    kind: str, short: Path, tmp_path: Path
+) -> None:
     WatchesProvenance.seen.clear()
     path = run(short, WatchesProvenance, out=tmp_path, generations=1, device="cpu")
     assert [RunDirectory(path).state(g) for g in (0, 1)] == ["ok", "ok"]
     in_training = WatchesProvenance.seen[1:]
-    assert len(in_training) == FIRST_UPDATES + LATER_UPDATES
-    for generation, synthetic, shape in in_training:
+    assert [generation for generation, _, _ in in_training] == [
+        generation for generation in (0, 1) for _ in range(SHORT_UPDATES[kind][generation] * MICRO_BATCHES[kind])
+    ]
+    for _, synthetic, shape in in_training:
         assert synthetic.dtype == torch.bool
         assert synthetic.shape == shape == SHAPES[kind]
-        assert bool(synthetic.all()) == bool(synthetic.any()) == (generation == 1)
+    first, second = (torch.cat([s for generation, s, _ in in_training if generation == g]) for g in (0, 1))
+    assert not bool(first.any())
+    if kind == "pretrained-lm":  # half of generation 1's windows are rewritten ones, the other half are new
+        order = torch.randperm(32, generator=Randomness(load_task(short).id, 0).generator(1, "order"))
+        assert torch.equal(second, (order < 16)[:, None].expand(32, 15))
+    else:
+        assert bool(second.all())
 
 
 class WatchesPrediction(Loss):
@@ -144,7 +160,7 @@ class WatchesPrediction(Loss):
 
 def log_p_again(kind: str, prediction: Tensor, target: Tensor) -> Tensor:
     """log p from what a loss with `needs_logits` sees."""
-    if kind == "text":
+    if kind in ("text", "pretrained-lm"):
         return -F.cross_entropy(prediction.movedim(-1, 1), target, reduction="none")
     if kind == "vae":
         return target * F.logsigmoid(prediction) + (1 - target) * F.logsigmoid(-prediction)
@@ -162,7 +178,7 @@ def test_losses_that_ask_see_prediction_and_target(
         return
     path = run(short, WatchesPrediction, out=tmp_path, generations=0, device="cpu")
     in_training = WatchesPrediction.seen[1:]
-    assert len(in_training) == FIRST_UPDATES
+    assert len(in_training) == SHORT_UPDATES[kind][0] * MICRO_BATCHES[kind]
     for prediction, target, log_p in in_training:
         assert target.shape == log_p.shape == SHAPES[kind]
         assert prediction.shape[: log_p.dim()] == log_p.shape
@@ -195,7 +211,7 @@ def test_loss_on_predictions_is_checked_against_those_of_its_task(
 ) -> None:
     if kind == fits:
         run(short, loss, out=tmp_path, generations=0, device="cpu")
-    elif kind == "text":
+    elif kind in ("text", "pretrained-lm"):
         with pytest.raises(LossError, match=f"{loss.__name__}.elementwise failed on a batch of 64"):
             run(short, loss, out=tmp_path, generations=0, device="cpu")
         assert not list(tmp_path.iterdir())
@@ -241,8 +257,11 @@ def test_focal_loss_with_gamma_0_is_cross_entropy(
 def test_truncated_cross_entropy_trains_other_weights_than_cross_entropy(
     kind: str, short_variant: Callable[..., Path], tmp_path: Path
 ) -> None:
-    stage = {"updates": 120, "learning_rate": 3e-2, "decay": "cosine"}  # until a model of text is sure of anything
-    task = short_variant(**({"workload.training.first": stage} if kind == "text" else {}))
+    longer: dict[str, dict[str, Any]] = {  # until a model of text is sure of anything
+        "text": {"workload.training.first": {"updates": 120, "learning_rate": 3e-2, "decay": "cosine"}},
+        "pretrained-lm": {"workload.training.epochs": 20, "workload.training.learning_rate": 3e-2},
+    }
+    task = short_variant(**longer.get(kind, {}))
     methods = ("ce", "tce:gamma=0.5", "tce:gamma=0.5,reduction=kept")
     ce, tce, kept = (weights(run(task, m, out=tmp_path, generations=0, device="cpu")) for m in methods)
     assert not are_equal(tce, ce)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,16 @@ import torch
 import yaml
 from PIL import Image
 from safetensors.torch import save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from collapsebench.metrics.extractors import SmallClassifier
 
-KINDS = ("text", "vae", "diffusion", "gmm")
+KINDS = ("text", "pretrained-lm", "vae", "diffusion", "gmm")
 SIDE = 12
+# What conftest's short tasks train on: updates of each generation, and how often a loss is asked in an update.
+SHORT_UPDATES = dict.fromkeys(KINDS, (6, 4, 4)) | {"pretrained-lm": (2, 4, 6)}
+MICRO_BATCHES = dict.fromkeys(KINDS, 1) | {"pretrained-lm": 2}
 
 _FIRST = ["Mary", "John", "Alice", "Peter", "Clara", "Hugo", "Irene", "Oscar", "Nadia", "Victor", "Rosa", "Edwin"]
 _LAST = ["Stone", "Harlow", "Winter", "Mercer", "Lang", "Foster", "Abbott", "Keller", "Norris", "Quill", "Vance"]
@@ -176,7 +182,43 @@ _GMM: dict[str, Any] = {
     },
 }
 
-_SPECS = {"text": _TEXT, "vae": _VAE, "diffusion": _DIFFUSION, "gmm": _GMM}
+_PRETRAINED: dict[str, Any] = {
+    "name": "tiny-lm",
+    "title": "A tiny model from a folder on sentences from a grammar",
+    "data": {"source": "local-splits", "path": "data"},
+    "policy": {"name": "regenerate-fresh", "size": 64},
+    "workload": {
+        "kind": "pretrained-lm",
+        "block": 16,
+        "model": {
+            "path": "model",
+            "parameters": 18016,
+            "architecture": {
+                "hidden_size": 32,
+                "layers": 1,
+                "heads": 4,
+                "kv_heads": 2,
+                "intermediate_size": 48,
+                "vocab_size": 320,
+            },
+        },
+        "training": {"epochs": 1, "batch_size": 8, "micro_batch": 4, "learning_rate": 5.0e-3, "precision": "float32"},
+        "sampler": {"method": "beam", "context": 24, "new_tokens": 8, "beams": 2, "repetition_penalty": 1.5},
+        "evaluation": {
+            "test_windows": 24,
+            "selection_windows": 12,
+            "oldest_windows": 12,
+            "knowledge": {"file": "knowledge.json"},
+            "harness": [{"name": "pairs", "file": "pairs.jsonl", "format": "blimp", "chance": 0.5}],
+        },
+    },
+    "scored": {
+        "oldest_perplexity": {"reference": 200.0, "floor": 300.0},
+        "harness_pairs": {"reference": 0.6, "floor": 0.5},
+    },
+}
+
+_SPECS = {"text": _TEXT, "pretrained-lm": _PRETRAINED, "vae": _VAE, "diffusion": _DIFFUSION, "gmm": _GMM}
 
 
 def tiny_spec(kind: str = "text", **changes: Any) -> dict[str, Any]:
@@ -197,12 +239,56 @@ def write_tiny_task(folder: Path, kind: str = "text", **changes: Any) -> Path:
     spec = tiny_spec(kind, **changes)
     if kind == "text":
         (folder / "text.txt").write_text("\n\n".join(paragraphs(200)), "utf-8")
+    elif kind == "pretrained-lm":
+        write_language_model(folder / "model")
+        write_splits(folder / "data")
     elif kind in ("vae", "diffusion"):
         write_bars(folder / "images")
         spec["workload"]["evaluation"]["classifier"] = write_classifier(folder)
     file = folder / "task.yaml"
     file.write_text(yaml.safe_dump(spec, sort_keys=False), "utf-8")
     return file
+
+
+def write_language_model(folder: Path, vocab_size: int = 320) -> None:
+    """A Llama of random weights with grouped heads, and a BPE tokeniser, as `transformers` saves them."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    end = "<|endoftext|>"
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=[end], initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(paragraphs(200), trainer)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=end).save_pretrained(folder)
+    config = LlamaConfig(
+        vocab_size=vocab_size, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4,
+        num_key_value_heads=2, tie_word_embeddings=True, bos_token_id=None, eos_token_id=0,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        LlamaForCausalLM(config).save_pretrained(folder)
+
+
+def write_splits(folder: Path) -> None:
+    """Text in three splits, items of a knowledge test about it, and minimal pairs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found = paragraphs(200)
+    for name, part in (("train", found[:120]), ("validation", found[120:160]), ("test", found[160:])):
+        (folder / f"{name}.txt").write_text("\n".join(part) + "\n", "utf-8")
+    items = [
+        {
+            "context": text.split(".")[0] + ".",
+            "sentence_true": text.split(". ")[1],
+            "sentence_false": found[-1 - i].split(". ")[1],
+            "location": 10 * i,
+        }
+        for i, text in enumerate(found[:10])
+    ]
+    (folder / "knowledge.json").write_text(json.dumps(items), "utf-8")
+    pairs = [{"sentence_good": t.split(".")[0], "sentence_bad": t.split(".")[0][::-1]} for t in found[:12]]
+    (folder / "pairs.jsonl").write_text("\n".join(json.dumps(pair) for pair in pairs), "utf-8")
 
 
 def write_bars(folder: Path, n: int = 200, seed: int = 7) -> None:

@@ -17,7 +17,6 @@ from PIL import Image
 from pydantic import ValidationError
 from tiny_task import write_tiny_task
 
-from collapsebench.metrics.catalogue import METRICS
 from collapsebench.scoring.consistency import Problem, allowed_counts
 from collapsebench.scoring.entries import Entry
 from collapsebench.scoring.submission import Submission, canonical_bytes, submission_path
@@ -175,12 +174,15 @@ def _generation(spec: TaskSpec, generation: int, draw: np.random.Generator, nois
         "metrics": _metrics(spec, 0.7 ** (generation + 0.5), draw, noise),
         "elements_trained": trained[0] if trained else 1000 * generation,
         "elements_sampled": sampled[0] if sampled else 1000,
-        "real_share": _real_share(spec) if generation else 1.0,
+        "real_share": _real_share(spec, generation) if generation else 1.0,
         "seconds": round(float(draw.uniform(1, 2)), 3),
     }
 
 
-def _real_share(spec: TaskSpec) -> float:
+def _real_share(spec: TaskSpec, generation: int) -> float:
+    if spec.workload.kind == "pretrained-lm":
+        before, after = (spec.policy.size * (generation + i) // (spec.horizon + 1) for i in (0, 1))
+        return (after - before) / after
     share = spec.policy.real_share
     return 0.0 if share is None else round(share * spec.policy.size) / spec.policy.size
 
@@ -188,13 +190,13 @@ def _real_share(spec: TaskSpec) -> float:
 def _metrics(spec: TaskSpec, left: float, draw: np.random.Generator, noise: float) -> dict[str, Any]:
     """Raw metrics when this share of the way to the floor is left."""
     values: dict[str, float] = {}
-    for name in sorted(set(spec.workload.METRICS) - _OTHER_EXTRACTORS):
+    for name in sorted(set(spec.metrics) - _OTHER_EXTRACTORS):
         scale = spec.scored.get(name)
         start, end = _ENDS.get(name, _OTHERS) if scale is None else (scale.reference, scale.floor)
-        low, high = METRICS[name].bounds
+        low, high = spec.metric(name).bounds
         value = (end + left * (start - end)) * (1 + noise * draw.normal())
         values[name] = float(min(max(value, low), high))
-        if METRICS[name].counted:
+        if spec.metric(name).counted:
             n = _ELEMENTS.get(name, _MANY)
             values[name] = round(values[name] * n) / n
     if "token_loss" in values:
@@ -224,7 +226,7 @@ def _session(spec: TaskSpec) -> dict[str, Any]:
 def _samples(spec: TaskSpec) -> dict[str, Any]:
     shown = [str(g) for g in range(spec.horizon + 1)]
     common = {"seed": spec.seeds[0]}
-    if spec.workload.kind == "text":
+    if spec.workload.kind in ("text", "pretrained-lm"):
         texts = {g: [{"prompt": "The mill in", "text": f" Harwick was built\nin 190{g}."}] for g in shown}
         return {"kind": "text", "generations": texts, **common}
     if spec.workload.kind == "gmm":
