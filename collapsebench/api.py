@@ -120,7 +120,8 @@ def plan(
     if settings.kind == "pretrained-lm":
         from collapsebench.workloads.pretrained_model import check_room
 
-        check_room(task, chosen, Path(out), last, len(cells))
+        missing = sum(not (c.directory.path / f"gen-{g}").is_dir() for c in cells for g in range(last + 1))
+        check_room(task, chosen, Path(out), missing)
     return cells
 
 

@@ -100,7 +100,7 @@ def _prepared(task: Task, device: str) -> Iterator[Finding]:
             from collapsebench.workloads.pretrained_data import stream_data
             from collapsebench.workloads.pretrained_model import check_room, load_tokenizer
 
-            check_room(task, device, Path.cwd(), task.spec.horizon, cells=1)
+            check_room(task, device, Path.cwd(), task.spec.horizon + 1)
             yield Finding(f"memory and disk for one chain of weights on {device}, activations not counted")
             data = stream_data(task, load_tokenizer(settings.model, model_folder(task)))
             items, digest = len(data.train), data.sha256

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from tiny_task import results, tiny_spec, write_tiny_task
 from transformers import PreTrainedTokenizerFast
 
-from collapsebench.api import run
+from collapsebench.api import plan, run
 from collapsebench.data import hub_splits
 from collapsebench.data.hub_splits import load_split_rows
 from collapsebench.data.sources import HubSplits, LocalSplits
@@ -306,16 +306,14 @@ def test_memory_and_disk_that_are_surely_too_small_are_told_with_what_is_needed(
     usage = shutil.disk_usage(tmp_path)._replace(free=LARGE * 4 * 3 * 2)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     monkeypatch.setattr(pretrained_model, "_free_memory", plenty)
-    check_room(task, "cpu", tmp_path / "no/such/yet", generations=2, cells=2)
-    with pytest.raises(
-        UserError, match=r"6400\.0 GB of weights \(2 chain\(s\), 4 generations each\) and .* has 4800\.0"
-    ):
-        check_room(task, "cpu", tmp_path / "runs", generations=3, cells=2)
+    check_room(task, "cpu", tmp_path / "no/such/yet", 6)
+    with pytest.raises(UserError, match=r"6400\.0 GB of weights, those of 8 generations, and .* has 4800\.0"):
+        check_room(task, "cpu", tmp_path / "runs", 8)
     monkeypatch.setattr(pretrained_model, "_free_memory", lambda _: (LARGE * 16 - 1, "this machine"))
     with pytest.raises(UserError, match=r"needs 3200\.0 GB of memory.*this machine has 3200\.0 GB free.*smaller model"):
-        check_room(task, "cpu", tmp_path / "runs", generations=2, cells=2)
+        check_room(task, "cpu", tmp_path / "runs", 6)
     monkeypatch.setattr(pretrained_model, "_free_memory", lambda _: (None, "this machine"))
-    check_room(task, "cpu", tmp_path / "runs", generations=2, cells=2)
+    check_room(task, "cpu", tmp_path / "runs", 6)
 
 
 def enough_memory() -> None:
@@ -323,11 +321,22 @@ def enough_memory() -> None:
     shutil.disk_usage = lambda _: type("Usage", (), {"free": 10**9})  # type: ignore[assignment]
 
 
+def test_generations_that_are_there_need_no_more_room(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(pretrained_model, "check_room", lambda _task, _device, _out, missing: asked.append(missing))
+    task = with_changes(folder, tmp_path / "task", horizon=2)
+    run(task, "ce", out=tmp_path / "runs", generations=0, device="cpu")
+    plan(load_task(task), ["ce", "tce"], [0], tmp_path / "runs", None, "cpu")
+    assert asked == [1, 2 + 3]
+
+
 @pytest.mark.parametrize(
     ("before", "told"),
     [
         (None, "tiny-lm@1 needs 3200.0 GB of memory for weights, gradients and optimiser"),
-        (enough_memory, "tiny-lm@1 writes 3200.0 GB of weights (1 chain(s), 4 generations each)"),
+        (enough_memory, "tiny-lm@1 writes 3200.0 GB of weights, those of 4 generations, and"),
     ],
 )
 def test_a_model_that_is_too_large_is_a_users_mistake_before_anything_is_loaded(

@@ -29,13 +29,13 @@ _BYTES_PER_PARAMETER = 16  # float32: weights, gradients, two moments
 _SAVED_BYTES = 4
 
 
-def check_room(task: Task, device: str, out: Path, generations: int, cells: int) -> None:
+def check_room(task: Task, device: str, out: Path, generations: int) -> None:
     """Raise `UserError` when memory or disk are surely too small for a task with a pretrained model.
 
     Activations are not counted, so what passes may still run out of memory; what fails cannot run.
 
     Args:
-        device: resolved. out: directory of runs. generations: the last one. cells: chains below `out`.
+        device: resolved. out: directory of runs. generations: that are not there yet, over all chains.
     """
     settings = task.spec.workload
     assert isinstance(settings, PretrainedSettings)
@@ -48,14 +48,11 @@ def check_room(task: Task, device: str, out: Path, generations: int, cells: int)
             "what a task needs."
         )
     existing = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.is_dir())
-    space, wanted = (
-        shutil.disk_usage(existing).free,
-        settings.model.parameters * _SAVED_BYTES * (generations + 1) * cells,
-    )
+    space, wanted = shutil.disk_usage(existing).free, settings.model.parameters * _SAVED_BYTES * generations
     if wanted > space:
         raise UserError(
-            f"{task.id} writes {_gb(wanted)} of weights ({cells} chain(s), {generations + 1} generations each) and "
-            f"{existing} has {_gb(space)} free. Use another --out, fewer --generations, or fewer methods at a time."
+            f"{task.id} writes {_gb(wanted)} of weights, those of {generations} generations, and {existing} has "
+            f"{_gb(space)} free. Use another --out, fewer --generations, or fewer methods at a time."
         )
 
 
