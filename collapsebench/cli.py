@@ -61,9 +61,10 @@ def list_(what: Annotated[What | None, typer.Argument(help="tasks or methods; bo
 
     if what in (None, What.TASKS):
         typer.echo("tasks")
-        for name in registered_tasks():
-            task = load_task(name)
-            typer.echo(f"  {task.id:<24} {task.spec.tier:<9} {task.spec.title}")
+        tasks = [load_task(name) for name in registered_tasks()]
+        width = max(len(task.id) for task in tasks)
+        for task in tasks:
+            typer.echo(f"  {task.id:<{width}} {task.spec.tier:<9} {task.spec.title}")
     if what in (None, What.METHODS):
         typer.echo("methods")
         for name, path in registered_methods().items():
