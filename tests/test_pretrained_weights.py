@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +13,7 @@ import huggingface_hub
 import pytest
 import torch
 from huggingface_hub import constants, errors
+from no_network import forbidden, raising
 from safetensors.torch import load_file, save_file
 from tiny_task import write_language_model, write_tiny_task
 
@@ -46,17 +47,6 @@ def _empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
 @pytest.fixture
 def online(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(web_files, "urlopen", lambda *_, **__: io.BytesIO())
-
-
-def forbidden(*_: Any, **__: Any) -> Any:
-    raise AssertionError("the network was used")
-
-
-def raising(error: BaseException) -> Callable[..., Any]:
-    def fail(*_: Any, **__: Any) -> Any:
-        raise error
-
-    return fail
 
 
 # Where they are

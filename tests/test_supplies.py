@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -18,6 +18,7 @@ import huggingface_hub
 import pytest
 from command import python
 from huggingface_hub import constants
+from no_network import forbidden, raising
 from tiny_task import write_tiny_task
 
 from collapsebench import supplies
@@ -49,17 +50,6 @@ def _own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
     web_files._silence.cache_clear()
     yield
     web_files._silence.cache_clear()
-
-
-def forbidden(*_: Any, **__: Any) -> Any:
-    raise AssertionError("the network was used")
-
-
-def raising(error: BaseException) -> Callable[..., Any]:
-    def fail(*_: Any, **__: Any) -> Any:
-        raise error
-
-    return fail
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from no_network import forbidden
 from PIL import Image
 from torch import Tensor, nn
 
@@ -36,10 +37,6 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COLLAPSEBENCH_INCEPTION", raising=False)
     monkeypatch.setattr(web_files, "urlopen", forbidden)
     monkeypatch.setattr(inception_weights, "silence", lambda _: None)
-
-
-def forbidden(*_: Any, **__: Any) -> Any:
-    raise AssertionError("a test opened a network connection")
 
 
 @pytest.fixture
