@@ -148,7 +148,8 @@ class TaskSpec(Frozen):
     @property
     def _knowledge(self) -> list[str]:
         has = self.workload.kind == "pretrained-lm" and self.workload.evaluation.knowledge is not None
-        return [f"{KNOWLEDGE}{g}" for g in range(1, self.horizon + 1)] if has else []
+        later = (f"{KNOWLEDGE}{g}" for g in range(1, self.horizon + 1))
+        return ["knowledge_retention", "knowledge_retention_all", *later] if has else []
 
     @property
     def _benchmarks(self) -> tuple[HarnessTask, ...]:

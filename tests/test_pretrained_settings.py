@@ -99,6 +99,8 @@ def test_a_task_measures_what_it_names_and_every_fraction_of_its_text(tmp_path: 
     task = load(tmp_path, horizon=3, **{"workload.evaluation.harness": [TEXTS, PAIRS]})
     assert task.spec.metrics == (
         *PretrainedSettings.METRICS,
+        "knowledge_retention",
+        "knowledge_retention_all",
         *(f"{KNOWLEDGE}{g}" for g in (1, 2, 3)),
         "harness_texts",
         "harness_pairs",
@@ -108,6 +110,13 @@ def test_a_task_measures_what_it_names_and_every_fraction_of_its_text(tmp_path: 
         tmp_path, scored=SCORED, **{"workload.evaluation.knowledge": None, "workload.evaluation.harness": []}
     )
     assert without.spec.metrics == PretrainedSettings.METRICS
+
+
+def test_a_knowledge_test_that_is_not_made_cannot_be_scored(tmp_path: Path) -> None:
+    scored = {"knowledge_retention": {"reference": 0.8, "floor": 0.5}}
+    with pytest.raises(TaskError, match=r"unknown metrics \['knowledge_retention'\]"):
+        load(tmp_path, scored=scored, **{"workload.evaluation.knowledge": None})
+    assert "knowledge_retention" in load(tmp_path, scored=scored).spec.scored
 
 
 def test_a_fractions_knowledge_is_a_share_without_a_better_end(tmp_path: Path) -> None:

@@ -159,8 +159,7 @@ class PretrainedSettings(Frozen):
     """
 
     METRICS: ClassVar[tuple[str, ...]] = (
-        "perplexity", "next_token_accuracy", "oldest_perplexity", "knowledge_retention", "knowledge_retention_all",
-        "selection_perplexity",
+        "perplexity", "next_token_accuracy", "oldest_perplexity", "selection_perplexity",
         "token_loss", "token_loss_p50", "token_loss_p90", "token_loss_p99", "prediction_entropy", "confident_share",
         "distinct_1", "distinct_2", "distinct_4", "repetition", "unigram_kl",
     )  # fmt: skip
