@@ -71,13 +71,13 @@ def supplies_of(task: Task) -> Iterator[Supply]:
 
 def _items(task: Task, settings: PretrainedSettings) -> Iterator[Supply]:
     knowledge, harness = settings.evaluation.knowledge, settings.evaluation.harness
-    folder = items_folder(task)
+    folders = item_folders(task)
     if knowledge is not None:
-        yield Supply("KR-test", lambda: str(knowledge_file(knowledge, folder)))
+        yield Supply("KR-test", lambda: str(knowledge_file(knowledge, *folders)))
     if harness:
         yield Supply("lm-eval", partial(_installed, "lm_eval"))
     for benchmark in harness:
-        yield Supply(benchmark.name, partial(_benchmark_place, benchmark, folder))
+        yield Supply(benchmark.name, partial(_benchmark_place, benchmark, *folders))
 
 
 # -------------------------------------------------------------------------------------------------------- what is where
@@ -91,9 +91,10 @@ def data_folder(task: Task) -> Path | None:
     return task.path.parent / Path(data.path).expanduser()
 
 
-def items_folder(task: Task) -> Path:
-    """Where the files of items that a task names are looked for: the data folder, else beside the task file."""
-    return data_folder(task) or task.path.parent
+def item_folders(task: Task) -> tuple[Path, ...]:
+    """Where the files of items that a task names are looked for: the data folder, then beside the task file."""
+    data = data_folder(task)
+    return (task.path.parent,) if data is None else (data, task.path.parent)
 
 
 def model_folder(task: Task) -> Path | None:
@@ -135,8 +136,8 @@ def model_place(model: PretrainedModel, folder: Path | None) -> tuple[str, dict[
     return str(folder), {"local_files_only": True}
 
 
-def knowledge_file(test: KnowledgeTest, folder: Path) -> Path:
-    """The items of the KR-test: in the folder, or downloaded into the cache.
+def knowledge_file(test: KnowledgeTest, *folders: Path) -> Path:
+    """The items of the KR-test: in the first of these folders that has them, or downloaded into the cache.
 
     Raises:
         DataError: there is no such file, it cannot be downloaded, or it is not the one that the task names.
@@ -149,10 +150,10 @@ def knowledge_file(test: KnowledgeTest, folder: Path) -> Path:
         if test.sha256 is not None and (found := sha256_of(file)) != test.sha256:
             raise DataError(f"{file} has sha256 {found[:16]}…, the task names {test.sha256[:16]}…. {advice}")
 
-    file = folder / test.file
-    if not file.is_file():
+    file = next((folder / test.file for folder in folders if (folder / test.file).is_file()), None)
+    if file is None:
         if test.url is None:
-            raise DataError(f"the KR-test needs {test.file}, which is not in {folder}. {advice}")
+            raise DataError(f"the KR-test needs {test.file}, which is not in {folders[0]}. {advice}")
         file = cache_dir() / "knowledge" / str(test.sha256)[:16] / test.file
         if not file.is_file():
             if reason := silence(test.url):
@@ -176,13 +177,13 @@ def _installed(package: str) -> str:
     return "installed"
 
 
-def _benchmark_place(declared: HarnessTask, folder: Path) -> str:
-    benchmark = declared.found_in(folder)
+def _benchmark_place(declared: HarnessTask, *folders: Path) -> str:
+    benchmark = declared.found_in(*folders)
     if benchmark.file is not None:
         from collapsebench.metrics.harness_settings import read_sets
 
-        read_sets(benchmark, folder)
-        return str(folder / benchmark.file)
+        read_sets(benchmark, folders[0])
+        return benchmark.file
     if benchmark.dataset is None or benchmark.revision is None:
         return f"lm-eval's {benchmark.task}; its dataset is not named and was not looked for"
     from collapsebench.data.hub_files import hub_file

@@ -341,6 +341,15 @@ def test_a_file_of_ones_own_replaces_the_hubs_items_and_only_where_it_is(
     assert found["KR-test"] == str(data / "knowledge.json")
 
 
+def test_items_are_looked_for_in_the_data_folder_then_beside_the_task(remote: Path, tmp_path: Path) -> None:
+    task = copied(remote.parent / "data", tmp_path / "task")
+    (task / remote.name).write_bytes(remote.read_bytes())
+    data = copied(remote.parent / "data", tmp_path / "data", "choices.json", "knowledge.json")
+    found = places(given(task / remote.name, data, remote.parent / "model"))
+    assert found["pairs"] == str(data / "pairs.jsonl")
+    assert (found["choices"], found["KR-test"]) == (str(task / "choices.json"), str(task / "knowledge.json"))
+
+
 def test_items_in_an_archive_are_found(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "pairs.zip", "w") as archive:
         for name in ("a", "b"):
@@ -348,7 +357,9 @@ def test_items_in_an_archive_are_found(tmp_path: Path) -> None:
     for name, sets in (("pairs.zip", ["a", "b"]), ("pairs.zip/b.jsonl", ["b"])):
         task = HarnessTask(**benchmark("pairs", PAIRS, {"file": name, "format": "blimp"}))
         found = task.found_in(tmp_path)
-        assert (found.task, found.dataset, found.file, found.format) == (None, None, name, "blimp")
+        assert (found.task, found.dataset, found.file, found.format) == (
+            None, None, str(tmp_path / name), "blimp"
+        )  # fmt: skip
         assert sorted(read_sets(found, tmp_path)) == sets
         assert (found.name, found.chance, found.lm_eval_metric) == (task.name, task.chance, task.lm_eval_metric)
     absent = HarnessTask(**benchmark("pairs", PAIRS, {"file": "pairs.zip/c.jsonl", "format": "blimp"}))

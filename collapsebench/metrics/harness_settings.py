@@ -53,7 +53,7 @@ class HarnessTask(Frozen):
         dataset, revision: of that data, to look for it before the first step, and always the same.
         local: what replaces that data when a user has it.
         file: jsonl, json or (text) txt; a folder of such files; a zip, or a member as ``archive.zip/folder/x.jsonl``.
-            Relative to the folder that is given when the file is read.
+            Looked for in the data folder, then beside the task file.
         format: what the rows of `file` hold.
             ``blimp``: sentence_good, sentence_bad; one file per set, all of the same size.
             ``multiple-choice``: query, choices, gold (as HellaSwag). ``gsm8k``: question, answer.
@@ -120,23 +120,28 @@ class HarnessTask(Frozen):
             raise ValueError(f"chance must lie within [{low:g}, {high:g}]")
         return self
 
-    def found_in(self, folder: Path) -> HarnessTask:
-        """This benchmark over its local file if the folder has that; else unchanged.
+    def found_in(self, *folders: Path) -> HarnessTask:
+        """This benchmark over its file, or its local file, in the first of these folders that has it; else unchanged.
 
         Raises:
             DataError: the file is in an archive that cannot be read.
         """
-        if self.local is None:
+        wanted = self.file or (self.local.file if self.local else None)
+        found = None if wanted is None else next((f / wanted for f in folders if self._is_there(f / wanted)), None)
+        if found is None:
             return self
-        path = folder / self.local.file
+        if self.local is None:
+            return self.model_copy(update={"file": str(found)})
+        hub = {"task": None, "dataset": None, "revision": None, "local": None}
+        own = {"file": str(found), "format": self.local.format}
+        return HarnessTask.model_validate(self.model_dump() | hub | own)
+
+    def _is_there(self, path: Path) -> bool:
         try:
             place = _inside(path)
         except (OSError, zipfile.BadZipFile) as error:
             raise DataError(f"{self.name!r}: {path} cannot be read: {error}.") from error
-        if not (place.is_file() or place.is_dir()):
-            return self
-        hub = {"task": None, "dataset": None, "revision": None, "local": None}
-        return HarnessTask.model_validate(self.model_dump() | hub | self.local.model_dump())
+        return place.is_file() or place.is_dir()
 
     @property
     def metric_name(self) -> str:

@@ -27,7 +27,7 @@ from collapsebench.metrics.knowledge_retention import KnowledgeItem, answer, fra
 from collapsebench.metrics.language_model import predict
 from collapsebench.policies import REAL, TrainingSet
 from collapsebench.seeding import Randomness
-from collapsebench.supplies import items_folder, knowledge_file, model_folder
+from collapsebench.supplies import item_folders, knowledge_file, model_folder
 from collapsebench.task import Task
 from collapsebench.workloads import Measurement, OnElements, finite
 from collapsebench.workloads.fine_tuning import Objective, accelerator_for, fine_tune
@@ -72,17 +72,21 @@ class PretrainedWorkload:
         require_plain_head(self._model)
         self._untouched = True
         self.text = stream_data(task, self.tokenizer)
-        self.items = items_folder(task)
+        self.folders = item_folders(task)
         self.knowledge = self._knowledge_items()
-        self.benchmarks = tuple(benchmark.found_in(self.items) for benchmark in self.settings.evaluation.harness)
-        check_harness(self.benchmarks, self.items)
+        self.benchmarks = tuple(benchmark.found_in(*self.folders) for benchmark in self.settings.evaluation.harness)
+        check_harness(self.benchmarks, self.folders[0])
         self.real = TrainingSet.of(self.text.train, REAL)
         self.data_sha256 = self._digest()
         self.losses: list[float] = []  # of the last training, for its folder
 
     def _digest(self) -> str:
         """Of all that was read from outside: a run goes on with the same weights, text and items only."""
-        parts = [weights_digest(self._model), self.text.sha256, *(item_source(b, self.items) for b in self.benchmarks)]
+        parts = [
+            weights_digest(self._model),
+            self.text.sha256,
+            *(item_source(b, self.folders[0]) for b in self.benchmarks),
+        ]
         if self.knowledge is not None:
             parts.append(repr(self.knowledge.items))
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
@@ -91,7 +95,7 @@ class PretrainedWorkload:
         wanted, parts = self.settings.evaluation.knowledge, self.task.spec.horizon + 1
         if wanted is None:
             return None
-        file = knowledge_file(wanted, self.items)
+        file = knowledge_file(wanted, *self.folders)
         found = [(item, self._fraction(item, file, parts)) for item in read_items(file)]
         used = [(item, fraction) for item, fraction in found if fraction is not None]
         if not any(fraction == 0 for _, fraction in used):
@@ -194,7 +198,7 @@ class PretrainedWorkload:
             model,
             self.tokenizer,
             self.benchmarks,
-            self.items,
+            self.folders[0],
             batch_size=size,
             max_length=self.settings.evaluation.max_length,
             on_batch=on_elements,
