@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from collapsebench.environment import PACKAGES, cpu_count, package_versions, resolve_device
-from collapsebench.errors import DataError, UserError
+from collapsebench.errors import UserError
 from collapsebench.paths import bundled, cache_dir
 from collapsebench.resources import NOTHING_GIVEN, Resources
-from collapsebench.supplies import Supply, model_folder, supplies_of
+from collapsebench.supplies import look_for_supplies, model_folder
 from collapsebench.task import Task, load_task
 
 
@@ -72,22 +72,15 @@ def _task(name: str, resources: Resources, device: str) -> Iterator[Finding]:
         yield Finding(str(error), fine=False, usable=False)
         return
     yield Finding(f"task {task.id}, digest {task.sha256[:16]}")
-    found = [_supply(supply) for supply in supplies_of(task)]
-    yield from found
-    if all(finding.usable for finding in found):
+    found = look_for_supplies(task)
+    yield from (Finding(f"{name}: {text}", fine=there, usable=there) for name, (text, there) in found)
+    if all(there for _, (_, there) in found):
         yield from _prepared(task, device)
     frozen = task.split_listing is not None
     if not frozen and task.spec.data.source not in ("hub-splits", "local-splits"):  # whose splits are their authors'
         yield Finding("no splits.json: the splits are not frozen; `collapsebench calibrate --write` does it", False)
     if not task.calibrated:
         yield Finding(f"no references: run `collapsebench calibrate {Path(name)} --write` before comparing", False)
-
-
-def _supply(supply: Supply) -> Finding:
-    try:
-        return Finding(f"{supply.name}: {supply.find()}")
-    except DataError as error:
-        return Finding(f"{supply.name}: {error}", fine=False, usable=False)
 
 
 def _prepared(task: Task, device: str) -> Iterator[Finding]:

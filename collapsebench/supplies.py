@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from collapsebench.artifacts import sha256_of
 from collapsebench.data.sources import HubSplits, LocalSplits, TorchvisionData
@@ -34,21 +34,32 @@ class Supply:
     find: Callable[[], str]
 
 
+class Found(NamedTuple):
+    """Where something is, or why it cannot be had."""
+
+    text: str
+    there: bool
+
+
 def check_supplies(task: Task) -> None:
     """Raise `DataError` with everything that a task needs and cannot have here."""
-    with ThreadPoolExecutor(max_workers=16) as pool:  # each may wait for an answer of the network
-        problems = [problem for problem in pool.map(problem_of, supplies_of(task)) if problem]
+    problems = [found.text for _, found in look_for_supplies(task) if not found.there]
     if problems:
         raise DataError(problems[0] if len(problems) == 1 else "\n".join(["", *(f"  {p}" for p in problems)]))
 
 
-def problem_of(supply: Supply) -> str | None:
-    """Why it cannot be had; None: it can."""
+def look_for_supplies(task: Task) -> list[tuple[str, Found]]:
+    """Everything that a task needs, by name, in its order."""
+    wanted = list(supplies_of(task))
+    with ThreadPoolExecutor(max_workers=16) as pool:  # each may wait for an answer of the network
+        return list(zip((supply.name for supply in wanted), pool.map(_found, wanted), strict=True))
+
+
+def _found(supply: Supply) -> Found:
     try:
-        supply.find()
+        return Found(supply.find(), there=True)
     except DataError as error:
-        return str(error)
-    return None
+        return Found(str(error), there=False)
 
 
 def supplies_of(task: Task) -> Iterator[Supply]:

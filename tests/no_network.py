@@ -2,8 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
+
+import pytest
+from huggingface_hub import constants
+
+from collapsebench.data import web_files
+
+
+def closed_network(monkeypatch: pytest.MonkeyPatch, hub_cache: Path) -> Iterator[None]:
+    """For a fixture: an empty cache of the hub, and a network that fails the test."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(hub_cache))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(web_files, "urlopen", forbidden)
+    web_files._silence.cache_clear()
+    yield
+    web_files._silence.cache_clear()
 
 
 def forbidden(*_: Any, **__: Any) -> Any:

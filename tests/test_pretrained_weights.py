@@ -13,7 +13,7 @@ import huggingface_hub
 import pytest
 import torch
 from huggingface_hub import constants, errors
-from no_network import forbidden, raising
+from no_network import closed_network, raising
 from safetensors.torch import load_file, save_file
 from tiny_task import write_language_model, write_tiny_task
 
@@ -36,12 +36,7 @@ WEIGHTS = ("config.json", "tokenizer.json", "model.safetensors")
 @pytest.fixture(autouse=True)
 def _empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """And a network that fails the test, unless it is `online`: then hosts answer, and the rest is the test's."""
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(web_files, "urlopen", forbidden)
-    web_files._silence.cache_clear()
-    yield
-    web_files._silence.cache_clear()
+    yield from closed_network(monkeypatch, tmp_path / "hub")
 
 
 @pytest.fixture

@@ -17,8 +17,7 @@ from urllib.error import HTTPError, URLError
 import huggingface_hub
 import pytest
 from command import python
-from huggingface_hub import constants
-from no_network import forbidden, raising
+from no_network import closed_network, raising
 from tiny_task import write_tiny_task
 
 from collapsebench import supplies
@@ -44,12 +43,7 @@ def _own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
     """Empty caches, and a network that fails the test."""
     monkeypatch.setenv("COLLAPSEBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("COLLAPSEBENCH_INCEPTION", raising=False)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(web_files, "urlopen", forbidden)
-    web_files._silence.cache_clear()
-    yield
-    web_files._silence.cache_clear()
+    yield from closed_network(monkeypatch, tmp_path / "hub")
 
 
 @pytest.fixture
@@ -325,7 +319,7 @@ def test_items_that_are_nowhere_are_named_with_the_option_that_supplies_them(tmp
 
 def places(task: Task) -> dict[str, str]:
     """Where everything was found, or why it was not."""
-    return {supply.name: supplies.problem_of(supply) or supply.find() for supply in supplies_of(task)}
+    return {name: found.text for name, found in supplies.look_for_supplies(task)}
 
 
 @pytest.mark.usefixtures("online")

@@ -111,9 +111,8 @@ def fine_tune(
 
 
 def _checkpointed(model: PreTrainedModel, on: bool) -> None:
-    kind = (
-        "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
-    )  # the older name goes away in transformers 6
+    # transformers 6 takes the older name away.
+    kind = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
     if on:
         arguments = {f"{kind}_checkpointing_kwargs": {"use_reentrant": False}}
         getattr(model, f"{kind}_checkpointing_enable")(**arguments)

@@ -131,7 +131,7 @@ def require_length(model: PreTrainedModel, settings: PretrainedSettings) -> None
         raise DataError(f"the model reads {known} tokens at once, the task needs {wanted}: use the task's own model.")
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not in inference mode: a model may keep what it computes here, and be trained later
 def require_plain_head(model: PreTrainedModel) -> None:
     """Raise `DataError` for a model that changes its logits after the output embedding: losses would see others."""
     tokens = torch.arange(8)[None] % model.config.vocab_size

@@ -25,12 +25,12 @@ SETS = ("order", "agreement")
 N = 12  # items per set
 
 
-def new_model() -> LlamaForCausalLM:
+def new_model(vocab_size: int = 320) -> LlamaForCausalLM:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return LlamaForCausalLM(
             LlamaConfig(
-                vocab_size=320,
+                vocab_size=vocab_size,
                 hidden_size=32,
                 intermediate_size=48,
                 num_hidden_layers=2,

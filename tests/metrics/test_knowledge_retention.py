@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+from harness_items import new_model
 from real_data import REAL_DATA
 from tiny_task import paragraphs
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from collapsebench.errors import DataError
 from collapsebench.metrics.knowledge_retention import (
@@ -59,21 +60,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 @pytest.fixture(scope="module")
 def model() -> LlamaForCausalLM:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        config = LlamaConfig(
-            vocab_size=340,
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            max_position_embeddings=1024,
-            initializer_range=0.3,
-            tie_word_embeddings=True,
-            bos_token_id=None,
-            eos_token_id=EOS,
-        )
-        return LlamaForCausalLM(config).eval()
+    return new_model(vocab_size=340).eval()
 
 
 def some_items(n: int = 12) -> list[KnowledgeItem]:
