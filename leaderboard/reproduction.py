@@ -9,7 +9,22 @@ from urllib.parse import urlsplit
 from collapsebench.methods import registered_methods
 from collapsebench.scoring.board import Board
 from collapsebench.scoring.entries import Entry
-from collapsebench.scoring.submission import Submission
+from collapsebench.scoring.submission import Session, Submission
+
+
+def machine(session: Session) -> dict[str, str]:
+    """On what, and by which commit, a session ran: rows of a table."""
+    git = session.git
+    return {
+        "device": session.device,
+        "processor": session.processor or "unknown",
+        "GPU": session.gpu or "none",
+        "precision": session.precision,
+        "threads": str(session.threads),
+        "platform": session.platform,
+        "Python": session.python,
+        "commit": "unknown" if git is None else f"{git.commit}{' with changes' if git.dirty else ''}",
+    }
 
 
 def file_of(entry: Entry) -> str:

@@ -11,6 +11,7 @@ from choices import report_unknown, show_link
 from plain_text import as_markdown
 from rankings import finite, with_interval
 from reading import Reading, read
+from reproduction import machine
 from wording import FI, HELP
 
 from collapsebench.report import records
@@ -95,14 +96,7 @@ def circumstances(submission: Submission) -> dict[str, str]:
         "source sha256": method.source_sha256,
         "seeds": ", ".join(str(r.seed) for r in submission.results),
         "sessions": str(len(submission.provenance)),
-        "device": first.device,
-        "processor": first.processor or "unknown",
-        "GPU": first.gpu or "none",
-        "precision": first.precision,
-        "threads": str(first.threads),
-        "platform": first.platform,
-        "Python": first.python,
-        "commit": "unknown" if first.git is None else first.git.commit[:12] + (" (dirty)" if first.git.dirty else ""),
+        **machine(first),
         "seconds per seed": f"{seconds / len(submission.results):,.0f}",
     }
     return about | {f"package {k}": v or "absent" for k, v in sorted(first.packages.items())}

@@ -10,7 +10,7 @@ from choices import choose_entry, show_link
 from plain_text import as_markdown
 from rankings import with_interval
 from reading import Reading, read
-from reproduction import citation, commands, file_of, host_of
+from reproduction import citation, commands, file_of, host_of, machine
 from verification import show_attestations, show_state
 from wording import HELP
 
@@ -81,18 +81,7 @@ def show_provenance(submission: Submission) -> None:
     st.header("Provenance", anchor="provenance")
     columns = {}
     for number, session in enumerate(submission.provenance, start=1):
-        git = session.git
-        about = {
-            "seeds": ", ".join(map(str, session.seeds)),
-            "device": session.device,
-            "processor": session.processor or "unknown",
-            "GPU": session.gpu or "none",
-            "precision": session.precision,
-            "threads": str(session.threads),
-            "platform": session.platform,
-            "Python": session.python,
-            "commit": "unknown" if git is None else f"{git.commit}{' with changes' if git.dirty else ''}",
-        }
+        about = {"seeds": ", ".join(map(str, session.seeds))} | machine(session)
         about |= {"task settings": submission.task.sha256, "prepared data": submission.task.data_sha256}
         columns[f"session {number}"] = about | {k: v or "absent" for k, v in sorted(session.packages.items())}
     st.dataframe(pd.DataFrame(columns), alt="Machines and versions of every session", height=360)
