@@ -27,7 +27,7 @@ from collapsebench.metrics.extractors import ClassifierFeatures, cached_features
 from collapsebench.metrics.frechet import frechet_distance
 from collapsebench.seeding import Randomness
 from collapsebench.task import load_task
-from collapsebench.workloads.diffusion import DiffusionWorkload
+from collapsebench.workloads.images.diffusion import DiffusionWorkload
 
 
 def main() -> None:

@@ -18,8 +18,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from collapsebench.task import load_task
-from collapsebench.workloads.pretrained_settings import StreamSampler
-from collapsebench.workloads.stream_sampling import rewrite_stream
+from collapsebench.workloads.pretrained.sampling import rewrite_stream
+from collapsebench.workloads.pretrained.settings import StreamSampler
 
 
 def main() -> None:

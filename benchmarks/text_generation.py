@@ -19,7 +19,7 @@ from collapsebench.losses import Loss
 from collapsebench.methods import load_loss
 from collapsebench.seeding import Randomness
 from collapsebench.task import load_task
-from collapsebench.workloads.text import TextWorkload
+from collapsebench.workloads.text.workload import TextWorkload
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """``python -m collapsebench`` is the command ``collapsebench``."""
 
-from collapsebench.cli import main
+from collapsebench.cli.main import main
 
 if __name__ == "__main__":
     main()

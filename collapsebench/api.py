@@ -6,18 +6,18 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from collapsebench.engines import Cell, Engine, run_cell, run_cells
-from collapsebench.environment import resolve_device
 from collapsebench.errors import UserError
 from collapsebench.losses import Loss
 from collapsebench.methods import BASELINES, CONTROL, Method, load_method
-from collapsebench.progress import Listener, silent
-from collapsebench.scoring.comparison import Comparison, read_all, read_comparison
-from collapsebench.scoring.entries import Entry
-from collapsebench.scoring.validation import published_entries
-from collapsebench.supplies import check_supplies
+from collapsebench.publishing.entries import Entry
+from collapsebench.publishing.validation import published_entries
+from collapsebench.reports.comparison import Comparison, read_all, read_comparison
+from collapsebench.running.engines import Cell, Engine, run_cell, run_cells
+from collapsebench.running.environment import resolve_device
+from collapsebench.running.preflight import check_supplies
+from collapsebench.running.progress import Listener, silent
+from collapsebench.running.tracking import check_tracker
 from collapsebench.task import Task, load_task
-from collapsebench.tracking import check_tracker
 
 
 def run(
@@ -38,7 +38,7 @@ def run(
         out: directory of all runs.
         generations: the last generation; None: the task's horizon.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-        listener: called with `collapsebench.progress.Event`.
+        listener: called with `collapsebench.running.progress.Event`.
 
     Raises:
         UserError: something given cannot be used. RunError: the run directory is locked, the disk is full.
@@ -67,7 +67,7 @@ def compare(
         against: ``published`` adds the committed submissions of the baselines, which are then not run here.
 
     Returns:
-        The comparison; `collapsebench.report.write_report` writes its files.
+        The comparison; `collapsebench.reports.report.write_report` writes its files.
     """
     loaded = load_task(task)
     require_calibrated(loaded)
@@ -118,7 +118,7 @@ def plan(
     chosen = resolve_device(device)
     cells = [Cell(task, method, seed, Path(out), last, chosen) for seed in seeds for method in resolved]
     if settings.kind == "pretrained-lm":
-        from collapsebench.workloads.pretrained_model import check_room
+        from collapsebench.workloads.pretrained.model import check_room
 
         missing = sum(not (c.directory.path / f"gen-{g}").is_dir() for c in cells for g in range(last + 1))
         check_room(task, chosen, Path(out), missing)

@@ -18,10 +18,10 @@ from collapsebench.metrics.catalogue import KNOWLEDGE, METRICS, Metric
 from collapsebench.metrics.harness_settings import HarnessTask
 from collapsebench.paths import bundled
 from collapsebench.resources import NOTHING_GIVEN, Resources
-from collapsebench.workloads.gmm_settings import GmmSettings
-from collapsebench.workloads.image_settings import DiffusionSettings, VaeSettings
-from collapsebench.workloads.pretrained_settings import PretrainedSettings
-from collapsebench.workloads.text_settings import TextSettings
+from collapsebench.workloads.images.settings import DiffusionSettings, VaeSettings
+from collapsebench.workloads.mixture.settings import GmmSettings
+from collapsebench.workloads.pretrained.settings import PretrainedSettings
+from collapsebench.workloads.text.settings import TextSettings
 
 WorkloadSettings = Annotated[
     TextSettings | PretrainedSettings | VaeSettings | DiffusionSettings | GmmSettings, Field(discriminator="kind")

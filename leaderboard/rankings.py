@@ -10,7 +10,7 @@ import pandas as pd
 import streamlit as st
 from wording import HELP
 
-from collapsebench.report import records
+from collapsebench.reports.report import records
 
 _SHOWN = "^(rank|method|verified|date|authors|digest|auf|generation_0_cost|fi(_low|_high|_censored)?|ratio_.*)$"
 
@@ -42,7 +42,7 @@ def with_interval(row: Mapping[str, Any], name: str) -> str:
 
 
 def ranking(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a task's ranking, from those of `collapsebench.scoring.board.Board.table`."""
+    """The rows of a task's ranking, from those of `collapsebench.publishing.board.Board.table`."""
     rows = []
     for row in records(table.filter(regex=_SHOWN)):
         row[f"ratio_{row['method']}"] = None  # to itself

@@ -13,10 +13,10 @@ import streamlit as st
 
 from collapsebench.errors import UserError
 from collapsebench.paths import bundled, cache_dir
-from collapsebench.scoring.board import Board, read_board
-from collapsebench.scoring.submission import Submission
+from collapsebench.publishing.board import Board, read_board
+from collapsebench.publishing.submission import Submission
+from collapsebench.publishing.validation import known_tasks
 from collapsebench.scoring.table import Scores
-from collapsebench.scoring.validation import known_tasks
 from collapsebench.task import Task
 
 T = TypeVar("T")

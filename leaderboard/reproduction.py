@@ -7,9 +7,9 @@ import shlex
 from urllib.parse import urlsplit
 
 from collapsebench.methods import registered_methods
-from collapsebench.scoring.board import Board
-from collapsebench.scoring.entries import Entry
-from collapsebench.scoring.submission import Session, Submission
+from collapsebench.publishing.board import Board
+from collapsebench.publishing.entries import Entry
+from collapsebench.publishing.submission import Session, Submission
 
 
 def machine(session: Session) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from collapsebench.methods import BASELINES
-from collapsebench.scoring.board import Board
+from collapsebench.publishing.board import Board
 from collapsebench.task import load_task, registered_tasks
 
 _DEVICES = {"cpu": "a CPU", "cuda": "a CUDA GPU", "mps": "an Apple GPU"}
@@ -15,7 +15,7 @@ def standing(board: Board, machines: pd.DataFrame) -> str:
     """Who has run what on which devices, and whether others have verified it.
 
     Args:
-        machines: as `collapsebench.scoring.board.machines`.
+        machines: as `collapsebench.publishing.board.machines`.
     """
     table = board.table
     if table.empty:

@@ -6,8 +6,8 @@ import pandas as pd
 import streamlit as st
 from wording import HELP
 
-from collapsebench.scoring.board import Board
-from collapsebench.scoring.entries import Entry
+from collapsebench.publishing.board import Board
+from collapsebench.publishing.entries import Entry
 
 STATES = {
     "verified": ("Verified by others", "green", ":material/verified:"),

@@ -86,8 +86,8 @@ def _command(arguments: list[str], cwd: str, folder: str, before: Callable[[], N
     os.chdir(cwd)
     for number, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(Path(folder) / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
-    from collapsebench import engines
-    from collapsebench.cli import main
+    from collapsebench.cli.main import main
+    from collapsebench.running import engines
 
     engines.cpu_count = lambda: 1  # so that engine auto stays in this process: workers take seconds to import torch
     if before is not None:

@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from collapsebench.api import run
-from collapsebench.artifacts import RunDirectory
 from collapsebench.errors import LossError
 from collapsebench.losses import Elements, Loss
+from collapsebench.running.artifacts import RunDirectory
 from collapsebench.seeding import Randomness
 from collapsebench.task import load_task
 

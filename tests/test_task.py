@@ -12,7 +12,7 @@ import yaml
 from pydantic import ValidationError
 from tiny_task import tiny_spec, write_tiny_task
 
-from collapsebench.calibration import CE_INTERVAL, CONTROL_RANGE
+from collapsebench.authoring.calibration import CE_INTERVAL, CONTROL_RANGE
 from collapsebench.errors import TaskError
 from collapsebench.methods import CONTROL
 from collapsebench.seeding import Randomness

@@ -17,7 +17,7 @@ from collapsebench.errors import DataError
 from collapsebench.paths import cache_dir
 
 if TYPE_CHECKING:
-    from collapsebench.workloads.image_settings import Classifier
+    from collapsebench.workloads.images.settings import Classifier
 
 FEATURES = 64
 
@@ -109,7 +109,7 @@ def load_classifier(path: Path, sha256: str) -> SmallClassifier:
     except (OSError, SafetensorError, KeyError, RuntimeError) as error:
         raise DataError(
             f"the task's classifier {path} cannot be read ({' '.join(str(error).split())}). Make it with "
-            "`python -m collapsebench.train_classifier TASK`."
+            "`python -m collapsebench.authoring.train_classifier TASK`."
         ) from error
     return model.eval()
 

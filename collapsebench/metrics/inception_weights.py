@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from collapsebench.artifacts import sha256_of
 from collapsebench.data.web_files import fetch, silence
 from collapsebench.errors import DataError
+from collapsebench.files import sha256_of
 from collapsebench.paths import cache_dir
 
 FILE = "inception-2015-12-05.pt"

@@ -97,11 +97,11 @@ class Workload(Protocol):
 
 # kind of workload: module and class; imported only when a task of that kind is run
 _CLASSES = {
-    "text": ("text", "TextWorkload"),
-    "pretrained-lm": ("pretrained", "PretrainedWorkload"),
-    "vae": ("vae", "VaeWorkload"),
-    "diffusion": ("diffusion", "DiffusionWorkload"),
-    "gmm": ("gmm", "GmmWorkload"),
+    "text": ("text.workload", "TextWorkload"),
+    "pretrained-lm": ("pretrained.workload", "PretrainedWorkload"),
+    "vae": ("images.vae", "VaeWorkload"),
+    "diffusion": ("images.diffusion", "DiffusionWorkload"),
+    "gmm": ("mixture.workload", "GmmWorkload"),
 }
 
 

@@ -13,7 +13,7 @@ from summary import missing_tasks, standing, uncalibrated
 from wording import FI, FIDELITY, HELP, MODALITIES
 
 from collapsebench.metrics.catalogue import METRICS
-from collapsebench.scoring.board import Board, csv_text, leaderboard_table, machines, overall_table
+from collapsebench.publishing.board import Board, csv_text, leaderboard_table, machines, overall_table
 from collapsebench.task import Task
 
 TIERS, TRACKS = ("micro", "standard"), ("loss", "provenance")

@@ -9,11 +9,11 @@ from rankings import with_interval
 from reading import Reading, read
 from wording import HELP
 
-from collapsebench.report import cost_text
-from collapsebench.scoring.board import rank_of
-from collapsebench.scoring.bounded_json import MAX_BYTES
-from collapsebench.scoring.submission import submission_path
-from collapsebench.scoring.validation import Context, Verdict, validate_content
+from collapsebench.publishing.board import rank_of
+from collapsebench.publishing.bounded_json import MAX_BYTES
+from collapsebench.publishing.submission import submission_path
+from collapsebench.publishing.validation import Context, Verdict, validate_content
+from collapsebench.reports.report import cost_text
 
 
 def show_problems(verdict: Verdict) -> None:

@@ -14,9 +14,9 @@ from reading import Reading, read
 from reproduction import machine
 from wording import FI, HELP
 
-from collapsebench.report import records
-from collapsebench.scoring.board import compared_methods, methods_by_label, paired_seeds
-from collapsebench.scoring.submission import Submission
+from collapsebench.publishing.board import compared_methods, methods_by_label, paired_seeds
+from collapsebench.publishing.submission import Submission
+from collapsebench.reports.report import records
 
 
 def verdict(row: dict[str, Any], differences: pd.Series, one: str, other: str) -> str:

@@ -14,7 +14,7 @@ from PIL import Image
 from plain_text import as_markdown
 from reading import Reading, read
 
-from collapsebench.scoring.submission import DensitySamples, Excerpt, ImageSamples, Samples, TextSamples
+from collapsebench.publishing.submission import DensitySamples, Excerpt, ImageSamples, Samples, TextSamples
 
 ENLARGED = 3
 TOP = 2.2  # of the y axis, in peaks of the truth: a model that has sharpened stays in view

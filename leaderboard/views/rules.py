@@ -10,7 +10,7 @@ from cards import site_markdown
 from reading import Reading, read
 
 from collapsebench.paths import bundled
-from collapsebench.scoring.board import cell_costs
+from collapsebench.publishing.board import cell_costs
 from collapsebench.task import load_task, registered_tasks
 
 PARTS = ("Rules", "Tasks and cost", "Changes")

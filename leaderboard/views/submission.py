@@ -15,10 +15,10 @@ from verification import show_attestations, show_state
 from wording import HELP
 
 from collapsebench.methods import registered_methods
-from collapsebench.report import censored_text, cost_text, records
-from collapsebench.scoring.board import Board
-from collapsebench.scoring.entries import Entry, read_bounded
-from collapsebench.scoring.submission import Submission, raw_frame
+from collapsebench.publishing.board import Board
+from collapsebench.publishing.entries import Entry, read_bounded
+from collapsebench.publishing.submission import Submission, raw_frame
+from collapsebench.reports.report import censored_text, cost_text, records
 
 
 def show_scores(board: Board, entry: Entry) -> None:

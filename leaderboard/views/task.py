@@ -16,10 +16,10 @@ from reading import Reading, read
 from wording import FI, FIDELITY, MODALITIES
 
 from collapsebench.metrics.catalogue import METRICS
-from collapsebench.report import records
-from collapsebench.scoring.board import crossings, fidelity_bands, raw_bands
+from collapsebench.publishing.board import crossings, fidelity_bands, raw_bands
+from collapsebench.publishing.submission import raw_frame
+from collapsebench.reports.report import records
 from collapsebench.scoring.fidelity import ALL
-from collapsebench.scoring.submission import raw_frame
 from collapsebench.scoring.table import HEADLINE, THRESHOLDS
 from collapsebench.task import Task
 

@@ -15,12 +15,12 @@ pytest.importorskip("streamlit")
 _TESTS = Path(__file__).resolve().parents[1]
 _SITE = _TESTS.parent / "leaderboard"
 # As Streamlit does for the app's folder, so that its modules can be tested without it; and the fabricated submissions.
-sys.path[:0] = [str(_SITE), str(_TESTS / "scoring")]
+sys.path[:0] = [str(_SITE), str(_TESTS / "publishing")]
 
 from streamlit.testing.v1 import AppTest  # noqa: E402
 from submission_files import content_of, put, tiny_task, valid_submission, write, write_content  # noqa: E402
 
-from collapsebench.scoring.board import Board, read_board  # noqa: E402
+from collapsebench.publishing.board import Board, read_board  # noqa: E402
 from collapsebench.task import Task  # noqa: E402
 
 

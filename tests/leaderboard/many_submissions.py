@@ -20,8 +20,8 @@ import numpy as np
 
 from collapsebench.metrics.catalogue import METRICS
 from collapsebench.paths import bundled
-from collapsebench.scoring.submission import Submission, canonical_bytes, submission_path
-from collapsebench.scoring.validation import submission_files
+from collapsebench.publishing.submission import Submission, canonical_bytes, submission_path
+from collapsebench.publishing.validation import submission_files
 
 _JITTER = 0.04  # generations, per seed
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from submission_files import valid_submission, write
 
-from collapsebench.scoring.board import (
+from collapsebench.publishing.board import (
     Board,
     cell_costs,
     compared_methods,
@@ -21,11 +21,11 @@ from collapsebench.scoring.board import (
     raw_bands,
     read_board,
 )
-from collapsebench.scoring.entries import Entry
+from collapsebench.publishing.entries import Entry
+from collapsebench.publishing.submission import Submission, canonical_bytes, raw_frame
+from collapsebench.publishing.validation import known_tasks
 from collapsebench.scoring.fidelity import ALL
 from collapsebench.scoring.statistics import paired_ratio
-from collapsebench.scoring.submission import Submission, canonical_bytes, raw_frame
-from collapsebench.scoring.validation import known_tasks
 from collapsebench.task import Task
 
 

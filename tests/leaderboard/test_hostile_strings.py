@@ -13,7 +13,7 @@ from reproduction import citation, commands, host_of
 from streamlit.testing.v1 import AppTest
 from submission_files import content_of, put, valid_submission, write_content
 
-from collapsebench.scoring.board import Board, read_board
+from collapsebench.publishing.board import Board, read_board
 from collapsebench.task import Task
 
 Site = Callable[..., AppTest]

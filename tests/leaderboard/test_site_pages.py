@@ -10,8 +10,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 from submission_files import tiny_task, valid_submission, write
 
-from collapsebench.scoring.board import Board
-from collapsebench.scoring.submission import (
+from collapsebench.publishing.board import Board
+from collapsebench.publishing.submission import (
     Attestation,
     Submission,
     attestation_path,

@@ -13,8 +13,7 @@ from rankings import interval, ranking, with_interval
 from summary import missing_tasks, standing, uncalibrated
 
 from collapsebench.paths import bundled
-from collapsebench.report import records
-from collapsebench.scoring.board import (
+from collapsebench.publishing.board import (
     Board,
     compared_methods,
     crossings,
@@ -23,6 +22,7 @@ from collapsebench.scoring.board import (
     methods_by_label,
     paired_seeds,
 )
+from collapsebench.reports.report import records
 from collapsebench.task import registered_tasks
 
 

@@ -12,8 +12,8 @@ from many_submissions import write_many
 from streamlit.testing.v1 import AppTest
 
 from collapsebench.paths import cache_dir
-from collapsebench.scoring.board import read_board
-from collapsebench.scoring.validation import known_tasks
+from collapsebench.publishing.board import read_board
+from collapsebench.publishing.validation import known_tasks
 
 COUNT = int(os.environ.get("COLLAPSEBENCH_MANY", "2000"))
 FIRST_PAGE, FILTER = 3.0, 1.0  # seconds of processor time: others may be at work on the machine

@@ -1,0 +1,1 @@
+"""What makers of tasks run: calibration, classifiers, estimates, the doctor."""

@@ -1,0 +1,259 @@
+"""What a task will cost before it is run: elements, FLOPs, memory, disk, hours. Arithmetic only: nothing is loaded.
+
+The formulas are in ``collapsebench/estimates``, one module per workload, and in ``docs/estimate.md`` with how well
+they agree with counted FLOPs. No torch here.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from collapsebench.authoring.estimates.costs import Costs, Memory
+from collapsebench.authoring.estimates.diffusion import diffusion_costs
+from collapsebench.authoring.estimates.gmm import gmm_costs
+from collapsebench.authoring.estimates.pretrained import pretrained_costs
+from collapsebench.authoring.estimates.sizes import Sizes, known_sizes, samples, updates
+from collapsebench.authoring.estimates.text import text_costs
+from collapsebench.authoring.estimates.vae import vae_costs
+from collapsebench.errors import UserError
+from collapsebench.task import Task
+
+_COSTS: dict[str, Callable[[Task, Sizes, int], Costs]] = {
+    "text": text_costs,
+    "pretrained-lm": pretrained_costs,
+    "vae": vae_costs,
+    "diffusion": diffusion_costs,
+    "gmm": gmm_costs,
+}
+_ELEMENTS = {"text": "tokens", "pretrained-lm": "tokens", "vae": "pixels", "diffusion": "pixels", "gmm": "points"}
+_HOUR = 3600.0
+_GAP = "  "
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What one generation spends, or several together.
+
+    Attributes:
+        trained: elements trained on, an element counting as often as it is seen. sampled: elements generated.
+        training, sampling, evaluation, gallery: FLOPs of the phases; the gallery is the samples kept for people.
+        disk: bytes of weights and samples.
+    """
+
+    trained: int
+    sampled: int
+    training: int
+    sampling: int
+    evaluation: int
+    gallery: int
+    disk: int
+
+    @property
+    def flops(self) -> int:
+        """FLOPs of all phases."""
+        return self.training + self.sampling + self.evaluation + self.gallery
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The cost of one cell: one task, one method, one seed.
+
+    Attributes:
+        task: its id. unit: what elements are.
+        parameters: of the model, learned.
+        generations: what each spends, from 0.
+        memory: bytes, where the model runs.
+        evaluation_parts: FLOPs of the last generation's evaluation, by part.
+        preparation: FLOPs spent once per machine and task, in no generation.
+        notes: assumptions, and what is a bound.
+    """
+
+    task: str
+    unit: str
+    parameters: int
+    generations: tuple[Spent, ...]
+    memory: Memory
+    evaluation_parts: dict[str, int]
+    preparation: int
+    notes: tuple[str, ...]
+
+    @property
+    def total(self) -> Spent:
+        """All generations."""
+        return _sum(self.generations)
+
+    def hours(self, tflops: float) -> float:
+        """Hours at a sustained rate.
+
+        Args:
+            tflops: 10¹² FLOP/s that the device really reaches in such work.
+
+        Raises:
+            UserError: the rate is not above 0.
+        """
+        return _hours(self.total.flops, tflops)
+
+    def lines(self, tflops: float | None = None) -> list[str]:
+        """The estimate for people.
+
+        Args:
+            tflops: sustained rate that hours are given for; None: 1 TFLOP/s, named as an example.
+        """
+        rate = 1.0 if tflops is None else tflops
+        header = ["generation", f"{self.unit} trained", f"{self.unit} sampled"]
+        header += [f"{phase} FLOP" for phase in ("training", "sampling", "evaluation", "gallery", "all")]
+        rows = [[*header, "time", "disk"]]
+        rows += [_row(label, spent, rate) for label, spent in self._groups()]
+        rows.append(_row("total", self.total, rate))
+        m = self.memory
+        advice = "; --device-tflops X for yours, see docs/estimate.md" if tflops is None else ""
+        return [
+            f"{self.task}: {self.parameters:,} parameters, one method and one seed, "
+            f"generations 0 to {len(self.generations) - 1}",
+            *_aligned(rows),
+            f"time    {_duration(self.hours(rate))} at a sustained {rate:g} TFLOP/s{advice}",
+            f"memory  {_bytes(m.peak)} at most: training {_bytes(m.training)} (weights {_bytes(m.weights)}, gradients "
+            f"{_bytes(m.gradients)}, optimiser {_bytes(m.optimiser)}, activations {_bytes(m.activations)}); besides "
+            f"the weights, sampling {_bytes(m.sampling)} and evaluation {_bytes(m.evaluation)}",
+            f"disk    {_bytes(self.total.disk)}, weights and samples of every generation",
+            *([f"once    {_counted(self.preparation)}FLOP per machine, then cached"] if self.preparation else []),
+            *(f"note    {note}" for note in self.notes),
+        ]
+
+    def as_json(self, tflops: float | None = None) -> dict[str, Any]:
+        """The estimate for programs.
+
+        Args:
+            tflops: sustained rate that hours are given for; None: no hours.
+        """
+        found = asdict(self)
+        for spent, shown in zip(self.generations, found["generations"], strict=True):
+            shown["flops"] = spent.flops
+        found["generations"] = list(found["generations"])
+        found["notes"] = list(self.notes)
+        found["total"] = asdict(self.total) | {"flops": self.total.flops}
+        found["memory"] |= {"training": self.memory.training, "peak": self.memory.peak}
+        if tflops is not None:
+            found |= {"tflops": tflops, "hours": self.hours(tflops)}
+        return found
+
+    def _groups(self) -> Iterable[tuple[str, Spent]]:
+        """Neighbours that spend the same under one label."""
+        for spent, group in itertools.groupby(enumerate(self.generations), key=lambda pair: pair[1]):
+            numbers = [g for g, _ in group]
+            several = len(numbers) > 1
+            yield (f"{numbers[0]} to {numbers[-1]}, each" if several else str(numbers[0])), spent
+
+
+def estimate(task: Task, generations: int | None = None, sizes: Sizes | None = None) -> Estimate:
+    """Estimate what one cell of a task costs.
+
+    Args:
+        task: a loaded task; its ``--budget`` and resources count.
+        generations: the last generation; None: the task's horizon.
+        sizes: of the data, where more is known than `collapsebench.authoring.estimates.sizes.known_sizes` finds out.
+
+    Raises:
+        UserError: the task does not have so many generations.
+    """
+    spec = task.spec
+    last = spec.horizon if generations is None else generations
+    if not 0 <= last <= spec.horizon:
+        raise UserError(f"--generations {last} is not allowed; {task.id} has generations 0 to {spec.horizon}.")
+    known = known_sizes(task) if sizes is None else sizes
+    drawn = [samples(spec.policy, g, spec.horizon, known.train) for g in range(last + 1)]
+    costs = [_COSTS[spec.workload.kind](task, known, n) for n in drawn]
+    final = costs[-1]
+    return Estimate(
+        task=task.id,
+        unit=_ELEMENTS[spec.workload.kind],
+        parameters=final.parameters,
+        generations=tuple(_spent(task, g, known, *found) for g, found in enumerate(zip(costs, drawn, strict=True))),
+        memory=final.memory,
+        evaluation_parts=final.evaluation,
+        preparation=final.preparation,
+        notes=final.notes,
+    )
+
+
+def _spent(task: Task, generation: int, sizes: Sizes, costs: Costs, drawn: int) -> Spent:
+    training = task.spec.workload.training
+    steps = updates(task, generation, sizes.train)
+    return Spent(
+        trained=steps * training.batch_size * costs.elements,
+        sampled=drawn * costs.elements,
+        training=steps * costs.update,
+        sampling=drawn * costs.sample,
+        evaluation=sum(costs.evaluation.values()),
+        gallery=costs.gallery,
+        disk=costs.model_bytes + drawn * costs.item_bytes,
+    )
+
+
+def _sum(generations: Iterable[Spent]) -> Spent:
+    found = [asdict(spent) for spent in generations]
+    return Spent(**{name: sum(spent[name] for spent in found) for name in found[0]})
+
+
+def _hours(flops: int, tflops: float) -> float:
+    if not tflops > 0:
+        raise UserError(f"--device-tflops {tflops:g} is not allowed; give what the device sustains, in TFLOP/s.")
+    return flops / (tflops * 1e12) / _HOUR
+
+
+def _row(label: str, spent: Spent, tflops: float) -> list[str]:
+    phases = (spent.training, spent.sampling, spent.evaluation, spent.gallery, spent.flops)
+    return [
+        label,
+        _counted(spent.trained),
+        _counted(spent.sampled),
+        *(_counted(flops) for flops in phases),
+        _duration(_hours(spent.flops, tflops)),
+        _bytes(spent.disk),
+    ]
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        _GAP.join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def _scaled(value: float, units: Iterable[str]) -> str:
+    """Three digits, and the unit that leaves at most three before the point."""
+    shown = ""
+    for power, unit in enumerate(units):
+        shown = f"{_short(value / 1000**power)} {unit}"
+        if value < 999.5 * 1000**power:
+            break
+    return shown
+
+
+def _counted(value: int) -> str:
+    return _scaled(value, (" ", "k", "M", "G", "T", "P", "E", "Z"))
+
+
+def _bytes(value: int) -> str:
+    return _scaled(value, ("B", "kB", "MB", "GB", "TB", "PB"))
+
+
+def _duration(hours: float) -> str:
+    seconds = hours * _HOUR
+    if seconds < 60:
+        return f"{_short(seconds)} s"
+    return f"{_short(seconds / 60)} min" if hours < 1 else f"{_short(hours)} h"
+
+
+def _short(value: float) -> str:
+    """Three digits; what is below a thousandth is of no interest."""
+    if value >= 99.95:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if value >= 1e-3 or value == 0 else "<0.001"

@@ -1,0 +1,1 @@
+"""The command line: typer commands and what they print; starts without torch."""

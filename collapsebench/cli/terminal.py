@@ -1,0 +1,219 @@
+"""What a terminal shows: progress bars while cells run, tables when they are done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from collapsebench.reports.report import censored_text, cost_text, interval_text, records
+from collapsebench.running.progress import Event, Listener
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from collapsebench.publishing.submit import Draft
+    from collapsebench.reports.comparison import Comparison
+    from collapsebench.running.engines import Cell
+
+ENDS = ("complete", "reused", "diverged")
+_MANY_FILES = 50
+
+
+class _Rate(ProgressColumn):
+    def __init__(self, unit: str):
+        super().__init__()
+        self.unit = unit
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:,.0f} {self.unit}/s" if task.speed else "", style="dim")
+
+
+class _Eta(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        seconds = task.time_remaining
+        return Text("" if seconds is None else f"{seconds // 60:.0f}:{seconds % 60:02.0f} left", style="cyan")
+
+
+def plain_console(stderr: bool = False) -> Console:
+    """A console that is wide and without colours where nobody looks at a terminal."""
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=160, color_system=None)
+
+
+@contextmanager
+def cell_progress(cells: Sequence[Cell], console: Console) -> Iterator[Listener]:
+    """Show one line over all cells and one per running cell; in a pipe, one line per finished generation.
+
+    Yields:
+        The listener to give to the engine.
+    """
+    if not console.is_terminal:
+        yield _line_per_generation(cells, console)
+        return
+    unit = cells[0].task.spec.workload.UNIT if cells else ""
+    columns = [TextColumn("{task.description}"), BarColumn(bar_width=24), _Rate(unit), TimeElapsedColumn(), _Eta()]
+    with Progress(*columns, console=console, speed_estimate_period=120, transient=True) as progress:
+        board = _Board(cells, progress)
+        yield board.update
+
+
+@contextmanager
+def file_progress(files: int, console: Console) -> Iterator[Callable[[], None]]:
+    """Show a bar while files are read, if there are many of them and somebody looks.
+
+    Yields:
+        What to call after every file.
+    """
+    if not console.is_terminal or files < _MANY_FILES:
+        yield lambda: None
+        return
+    with Progress(TextColumn("reading submissions"), BarColumn(), _Eta(), console=console, transient=True) as progress:
+        bar = progress.add_task("", total=files)
+        yield lambda: progress.advance(bar)
+
+
+class _Board:
+    """Bars counted in planned elements; what a finished generation did not report is added at its end."""
+
+    def __init__(self, cells: Sequence[Cell], progress: Progress):
+        self.progress = progress
+        self.plan = {(c.method.name, c.seed): planned_elements(c) for c in cells}
+        self.total = sum(sum(plan) for plan in self.plan.values())
+        self.overall = progress.add_task(f"[bold]{len(cells)} cell(s)", total=self.total)
+        self.bars: dict[tuple[str, int], TaskID] = {}
+        self.within: dict[tuple[str, int], int] = {}
+
+    def update(self, event: Event) -> None:
+        """Show an event."""
+        key = (event.method, event.seed)
+        plan = self.plan[key]
+        if key not in self.bars:
+            self.bars[key] = self.progress.add_task("", total=sum(plan))
+            self.within[key] = 0
+        step = min(event.elements, plan[event.generation] - self.within[key])
+        self.within[key] += step
+        if event.phase in ENDS:
+            ended = plan[event.generation :] if event.phase == "diverged" else [plan[event.generation]]
+            step = sum(ended) - self.within[key]
+            self.within[key] = 0
+        self.progress.advance(self.bars[key], step)
+        if event.phase == "reused":  # costs nothing: take it out of the total, or the ETA would be too hopeful
+            self.total -= step
+            self.progress.update(self.overall, total=self.total)
+        else:
+            self.progress.advance(self.overall, step)
+        last = len(plan) - 1
+        text = f"  {escape(event.method)} seed {event.seed}  generation {event.generation}/{last} {event.phase}"
+        finished = event.phase == "diverged" or (event.phase in ENDS and event.generation == last)
+        self.progress.update(self.bars[key], description=text, visible=not finished)
+
+
+def planned_elements(cell: Cell) -> list[int]:
+    """Elements that each generation of a cell will process."""
+    spec = cell.task.spec
+    return [spec.workload.planned_elements(g, spec.policy.size, spec.horizon) for g in range(cell.generations + 1)]
+
+
+def _line_per_generation(cells: Sequence[Cell], console: Console) -> Listener:
+    last = {(c.method.name, c.seed): c.generations for c in cells}
+
+    def listener(event: Event) -> None:
+        if event.phase in ENDS:
+            g = f"{event.generation}/{last[event.method, event.seed]}"
+            console.print(
+                f"{event.method} seed {event.seed}: generation {g} {event.phase}", markup=False, highlight=False
+            )
+
+    return listener
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """The final table of a comparison."""
+    table = Table(title=f"{comparison.task.id}, generations 0–{comparison.generations}", title_justify="left")
+    for name in ("rank", "method"):
+        table.add_column(name)
+    for name in ("FI(0.75) [95 %]", "ratio to CE", "ratio to TCE", "AUF", "cost at gen. 0", "FI(0.9)", "FI(0.5)"):
+        table.add_column(name, justify="right")
+    for row in records(comparison.table):
+        table.add_row(
+            "–" if row["rank"] is None else str(row["rank"]),
+            escape(comparison.shown_name(row["method"])),
+            escape(interval_text(row, "fi")),
+            escape(interval_text(row, "ratio_ce", tied_mark=True)),
+            escape(interval_text(row, "ratio_tce", tied_mark=True)),
+            f"{row['auf']:.3f}",
+            cost_text(row),
+            censored_text(row, "fi_0.9"),
+            censored_text(row, "fi_0.5"),
+        )
+    return table
+
+
+def print_comparison(comparison: Comparison, console: Console) -> None:
+    """The table, what it means, and what must be known about it."""
+    console.print(comparison_table(comparison))
+    console.print(
+        "FI(0.75): generations until fidelity to real data falls below 0.75, the smallest over "
+        f"{', '.join(comparison.task.spec.scored)}; ≥ never within the horizon. ≈ statistically tied.",
+        style="dim",
+        highlight=False,
+    )
+    for note in comparison.notes:
+        console.print(f"Note: {note}", markup=False, highlight=False, style="yellow")
+
+
+def draft_lines(draft: Draft, row: dict[str, Any] | None) -> list[str]:
+    """What a submission will publish, for a look before it is written.
+
+    Args:
+        row: its scores, as a row of `collapsebench.scoring.table.ranked_table`; None: it cannot be scored.
+    """
+    s = draft.submission
+    shown = "none" if s.samples is None else f"{s.samples.kind} of {len(s.samples.generations)} generations"
+    lines = [
+        f"{s.method.name} on {s.task.id}, track {s.method.track}, by {', '.join(s.authors)}; licence {s.licence}",
+        f"  loss       {s.method.loss}, sha256 {s.method.source_sha256[:16]}…",
+        f"  code       {s.method.url or 'no address given: --url says where others find it'}",
+        f"  card       {s.method.card[:300]}",
+        f"  results    seeds {', '.join(str(r.seed) for r in s.results)}, generations 0 to {draft.task.spec.horizon}",
+        f"  samples    {shown}",
+    ]
+    for session in s.provenance:
+        commit = "no checkout" if session.git is None else session.git.commit[:10] + " dirty" * session.git.dirty
+        lines.append(
+            f"  run on     {session.processor or session.platform}, {session.gpu or session.device}, "
+            f"collapsebench {session.packages.get('collapsebench')} ({commit})"
+        )
+    if row is not None:
+        lines.append(
+            f"  scores     FI(0.75) {interval_text(row, 'fi')}, AUF {row['auf']:.3f}, cost at generation 0 "
+            f"{cost_text(row)} (not in the file: recomputed from the raw metrics)"
+        )
+    lines.append(f"  file       {draft.file}, {len(draft.content):,} bytes")
+    return lines
+
+
+def print_leaderboard(table: pd.DataFrame, console: Console) -> None:
+    """The ranking of every task, tied methods on one rank."""
+    for (task, track), group in table.groupby(["task", "track"], sort=False):
+        shown = Table(title=f"{task}, track {track}", title_justify="left")
+        for name in ("rank", "method", "FI(0.75) [95 %]", "ratio to CE", "ratio to TCE", "AUF", "cost at gen. 0"):
+            shown.add_column(name, justify="left" if name in ("rank", "method") else "right")
+        for row in records(group):
+            shown.add_row(
+                str(row["rank"]),
+                escape(row["method"]),
+                escape(interval_text(row, "fi")),
+                escape(interval_text(row, "ratio_ce", tied_mark=True)),
+                escape(interval_text(row, "ratio_tce", tied_mark=True)),
+                f"{row['auf']:.3f}",
+                cost_text(row),
+            )
+        console.print(shown)

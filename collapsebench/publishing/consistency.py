@@ -1,0 +1,323 @@
+"""Does a well-formed submission fit its task and itself? Every disagreement is a `Problem`; nothing is executed."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import math
+from base64 import b64decode
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+from collapsebench.methods import CONTROL, registered_methods
+from collapsebench.publishing.entries import chain_digest
+from collapsebench.publishing.plain_png import check_plain_png
+from collapsebench.publishing.submission import (
+    DensitySamples,
+    GenerationResult,
+    ImageSamples,
+    SeedResult,
+    Submission,
+)
+from collapsebench.scoring.fidelity import Scale, unclipped_fidelity
+from collapsebench.task import Task, TaskSpec
+
+_REFERENCE_ROUNDING = 1e-4  # references are frozen with six digits
+_EQUAL = 1e-6  # relative, of numbers that are computed from one another
+_COUNT_SLACK = 0.01  # of a count that was divided by n
+_CHANNELS = (1, 3)
+_FIRST_DAY = "2026-01-01"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong with a file.
+
+    Attributes:
+        code: short name of the kind of problem. path: JSON path. given, allowed: for people, on one line.
+    """
+
+    code: str
+    path: str
+    given: str
+    allowed: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.given}; allowed: {self.allowed} [{self.code}]"
+
+
+def check_against_task(submission: Submission, task: Task) -> list[Problem]:
+    """All disagreements of a submission with its task and with itself.
+
+    Args:
+        submission: as the schema has accepted it. task: the task of its id.
+    """
+    return [
+        *_task(submission, task),
+        *_method(submission),
+        *_seeds(submission, task),
+        *_provenance(submission, task),
+        *_generations(submission, task),
+        *_metrics(submission, task),
+        *_counters(submission, task),
+        *_first_generation(submission, task),
+        *_equal_seeds(submission),
+        *_samples(submission, task),
+    ]
+
+
+def _task(submission: Submission, task: Task) -> Iterator[Problem]:
+    if submission.task.sha256 != task.sha256:
+        yield Problem("task-digest", "task.sha256", submission.task.sha256, f"{task.sha256}, the digest of {task.id}")
+    given, own = submission.task.scored, task.spec.scored
+    for name in sorted(given.keys() | own.keys()):
+        path = f"task.scored.{name}"
+        if name not in own:
+            yield Problem("references", path, f"{name} is not scored", f"the scored metrics {', '.join(own)}")
+        elif name not in given:
+            yield Problem("references", path, "missing", f"the scale of {task.id}")
+        elif (given[name].reference, given[name].floor) != (own[name].reference, own[name].floor):
+            stated = f"reference {given[name].reference}, floor {given[name].floor}"
+            frozen = f"reference {own[name].reference}, floor {own[name].floor}, as {task.id} has them"
+            yield Problem("references", path, stated, frozen)
+    tomorrow = datetime.datetime.now(datetime.UTC).date() + datetime.timedelta(days=1)
+    if not _FIRST_DAY <= submission.date <= tomorrow.isoformat():
+        yield Problem("date", "date", submission.date, f"a day since {_FIRST_DAY} that has begun")
+
+
+def _method(submission: Submission) -> Iterator[Problem]:
+    method = submission.method
+    claimed = {method.name.split(":")[0], method.loss.split(":")[0]}
+    if CONTROL in claimed:
+        yield Problem("method", "method.name", CONTROL, "a method; the control is no contestant")
+    for name, path in registered_methods().items():
+        if (name in claimed or method.source_sha256 == _digest(path)) and (
+            method.source_sha256 != _digest(path) or method.loss != name
+        ):
+            yield Problem(
+                "baseline-digest", "method.source_sha256", f"{method.source_sha256} as {method.name!r}",
+                f"{_digest(path)} for the registered {name}; a method of your own needs a name of its own",
+            )  # fmt: skip
+
+
+@cache
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _seeds(submission: Submission, task: Task) -> Iterator[Problem]:
+    given = [result.seed for result in submission.results]
+    official = list(task.spec.seeds)
+    if given == official:
+        return
+    path, allowed = "results", f"the official seeds {official}, in this order"
+    if len(set(given)) < len(given):
+        yield Problem("seeds-doubled", path, f"seeds {given}", allowed)
+    if foreign := sorted(set(given) - set(official)):
+        yield Problem("seeds-foreign", path, f"seeds {foreign}", allowed)
+    if missing := sorted(set(official) - set(given)):
+        yield Problem("seeds-missing", path, f"seeds {missing} are missing", allowed)
+    if sorted(given) == sorted(official):
+        yield Problem("seeds-order", path, f"seeds {given}", allowed)
+
+
+def _provenance(submission: Submission, task: Task) -> Iterator[Problem]:
+    told = {seed for session in submission.provenance for seed in session.seeds}
+    run = {result.seed for result in submission.results}
+    if told != run:
+        yield Problem("provenance", "provenance", f"seeds {sorted(told)}", f"all seeds of the results, {sorted(run)}")
+    for i, session in enumerate(submission.provenance):
+        if session.threads != task.spec.threads and session.device == "cpu":
+            path = f"provenance[{i}].threads"
+            yield Problem("provenance", path, str(session.threads), f"{task.spec.threads}, as the task fixes")
+
+
+def _generations(submission: Submission, task: Task) -> Iterator[Problem]:
+    horizon = task.spec.horizon
+    for i, result in enumerate(submission.results):
+        numbers = [g.generation for g in result.generations]
+        path = f"results[{i}].generations"
+        if numbers != list(range(len(numbers))):
+            yield Problem("generations-order", path, f"generations {_short(numbers)}", "0, 1, 2, … without gaps")
+            continue
+        diverged = [g.generation for g in result.generations if g.status == "diverged"]
+        if diverged and diverged[0] < numbers[-1]:
+            given = f"generation {diverged[0]} diverged, and {numbers[-1]} follows"
+            yield Problem("after-divergence", path, given, "nothing after a diverged generation")
+        if numbers[-1] > horizon or (numbers[-1] < horizon and not diverged):
+            given = f"the last generation is {numbers[-1]}"
+            yield Problem("generations-missing", path, given, f"{horizon}, or an earlier one that diverged")
+        for g in result.generations:
+            if g.status == "diverged" and g.metrics:
+                yield Problem("after-divergence", f"{path}[{g.generation}].metrics", "metrics", "none when diverged")
+
+
+def _each(submission: Submission) -> Iterator[tuple[str, GenerationResult]]:
+    for i, result in enumerate(submission.results):
+        for j, g in enumerate(result.generations):
+            if g.status == "ok":
+                yield f"results[{i}].generations[{j}]", g
+
+
+def _metrics(submission: Submission, task: Task) -> Iterator[Problem]:
+    possible, expected = task.spec.metrics, None
+    for path, g in _each(submission):
+        for name in task.spec.scored:
+            if name not in g.metrics:
+                yield Problem("metric-missing", f"{path}.metrics.{name}", "missing", "a value: it is scored")
+        for name, measured in g.metrics.items():
+            place = f"{path}.metrics.{name}"
+            if name not in possible:
+                yield Problem("metric-unknown", place, name, f"the metrics of a {task.spec.workload.kind} task")
+                continue
+            low, high = task.spec.metric(name).bounds
+            if not low <= measured.value <= high:
+                yield Problem("metric-bounds", f"{place}.value", f"{measured.value!r}", f"{low:g} to {high:g}")
+                continue
+            count = measured.value * measured.n
+            if task.spec.metric(name).counted and abs(count - round(count)) > _COUNT_SLACK:
+                yield Problem(
+                    "not-a-multiple", f"{place}.value", f"{measured.value!r}", f"a multiple of 1/{measured.n}"
+                )
+        sizes = {name: measured.n for name, measured in g.metrics.items()}
+        expected = expected or sizes
+        if sizes != expected:
+            different = sorted(k for k in sizes.keys() | expected.keys() if sizes.get(k) != expected.get(k))
+            allowed = "the same metrics on as many elements in every seed and generation"
+            yield Problem("metric-n", f"{path}.metrics", f"{', '.join(different)} differ", allowed)
+        yield from _related(path, g)
+
+
+def _related(path: str, g: GenerationResult) -> Iterator[Problem]:
+    """Metrics that follow from one another, or are ordered."""
+    value = {name: measured.value for name, measured in g.metrics.items()}
+    if {"perplexity", "token_loss"} <= value.keys():
+        expected = math.exp(min(value["token_loss"], 700.0))
+        if not math.isclose(value["perplexity"], expected, rel_tol=_EQUAL):
+            given = f"perplexity {value['perplexity']!r}"
+            yield Problem("inconsistent", f"{path}.metrics.perplexity", given, f"exp(token_loss) = {expected!r}")
+    if {"negative_elbo", "reconstruction", "kl"} <= value.keys():
+        expected = value["reconstruction"] + value["kl"]
+        if not math.isclose(value["negative_elbo"], expected, rel_tol=_EQUAL):
+            given = f"negative_elbo {value['negative_elbo']!r}"
+            yield Problem("inconsistent", f"{path}.metrics.negative_elbo", given, f"reconstruction + kl = {expected!r}")
+    for low, high in pairwise(name for name in ("token_loss_p50", "token_loss_p90", "token_loss_p99") if name in value):
+        if value[low] > value[high]:
+            given = f"{low} {value[low]!r} above {high} {value[high]!r}"
+            yield Problem("inconsistent", f"{path}.metrics.{high}", given, f"{low} ≤ {high}")
+
+
+def _counters(submission: Submission, task: Task) -> Iterator[Problem]:
+    for path, g in _each(submission):
+        trained, sampled = allowed_counts(task.spec, g.generation)
+        if trained and g.elements_trained not in trained:
+            yield Problem("counters", f"{path}.elements_trained", str(g.elements_trained), _either(trained))
+        if sampled and g.elements_sampled not in sampled:
+            yield Problem("counters", f"{path}.elements_sampled", str(g.elements_sampled), _either(sampled))
+        share = _real_share(task.spec, g.generation)
+        if share is not None and not math.isclose(g.real_share, share, abs_tol=_EQUAL):
+            yield Problem("counters", f"{path}.real_share", f"{g.real_share!r}", f"{share!r}, as the data policy gives")
+
+
+def allowed_counts(spec: TaskSpec, generation: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Elements that a generation can have trained on and sampled; empty where they depend on the data's size.
+
+    Images have one channel or three; the task file does not say which.
+    """
+    settings, policy = spec.workload, spec.policy
+    if settings.kind == "pretrained-lm":
+        windows = policy.size * (generation + 1) // (spec.horizon + 1)
+        tokens = settings.training.updates(windows) * settings.training.batch_size * settings.block
+        return (tokens,), (windows * settings.block,)
+    if settings.kind == "text":
+        per_item: tuple[int, ...] = (settings.block,)
+    elif settings.kind == "gmm":
+        per_item = (1,)
+    else:
+        per_item = tuple(channels * settings.image_size**2 for channels in _CHANNELS)
+    items = settings.training.stage(generation).updates * settings.training.batch_size
+    trained = () if policy.name == "accumulate" and generation > 0 else tuple(items * size for size in per_item)
+    sampled = () if policy.name == "regenerate-fresh" else tuple(policy.size * size for size in per_item)
+    return trained, sampled
+
+
+def _real_share(spec: TaskSpec, generation: int) -> float | None:
+    if generation == 0:
+        return 1.0
+    if spec.policy.name == "replace":
+        return 0.0
+    if spec.policy.name == "mix":
+        assert spec.policy.real_share is not None
+        return round(spec.policy.real_share * spec.policy.size) / spec.policy.size
+    if spec.workload.kind == "pretrained-lm":  # whose policy says how many items the real data has
+        before, after = (spec.policy.size * g // (spec.horizon + 1) for g in (generation, generation + 1))
+        return (after - before) / after
+    return None
+
+
+def _first_generation(submission: Submission, task: Task) -> Iterator[Problem]:
+    """Generation 0 has seen no synthetic data: CE's is known, and no loss is far better than CE with one budget."""
+    for name, frozen in task.spec.scored.items():
+        firsts = [r.generations[0].metrics[name].value for r in submission.results if name in r.generations[0].metrics]
+        if not firsts or frozen.reference is None or frozen.floor is None:
+            continue
+        path = f"results[*].generations[0].metrics.{name}.value"
+        mean = sum(first / len(firsts) for first in firsts)  # never overflows
+        if submission.method.name == "ce" and not math.isclose(
+            mean, frozen.reference, rel_tol=task.spec.checks.tolerance + _REFERENCE_ROUNDING
+        ):
+            given = f"mean over seeds {mean:g}"
+            yield Problem("first-generation", path, given, f"{frozen.reference:g}: ce is the reference of {task.id}")
+        scale = Scale(frozen.reference, frozen.floor, task.spec.metric(name).scale)
+        reached = float(unclipped_fidelity(firsts, scale).mean())
+        if reached > task.spec.checks.best_start:
+            given = f"mean fidelity {reached:.3g} ({mean:g})"
+            allowed = f"at most {task.spec.checks.best_start:g} at generation 0; CE has 1 with the same budget"
+            yield Problem("first-generation", path, given, allowed)
+
+
+def _equal_seeds(submission: Submission) -> Iterator[Problem]:
+    first: dict[str, SeedResult] = {}
+    for i, result in enumerate(submission.results):
+        digest = chain_digest(result)
+        if digest is not None and (same := first.setdefault(digest, result)) is not result:
+            given = f"the same values as seed {same.seed}"
+            yield Problem("identical-seeds", f"results[{i}]", given, "seeds that were run, which differ")
+
+
+def _samples(submission: Submission, task: Task) -> Iterator[Problem]:
+    samples = submission.samples
+    if samples is None:
+        return
+    kinds = {"text": "text", "pretrained-lm": "text", "gmm": "density", "vae": "images", "diffusion": "images"}
+    wanted = kinds[task.spec.workload.kind]
+    if samples.kind != wanted:
+        yield Problem("samples", "samples.kind", samples.kind, wanted)
+    lengths = {result.seed: len(result.generations) for result in submission.results}
+    if samples.seed not in lengths:
+        yield Problem("samples", "samples.seed", str(samples.seed), f"one of {sorted(lengths)}")
+    for key in samples.generations:
+        if int(key) >= lengths.get(samples.seed, int(key) + 1):
+            yield Problem("samples", f"samples.generations.{key}", key, "a generation of that seed")
+    if isinstance(samples, ImageSamples):
+        for key, text in samples.generations.items():
+            try:
+                check_plain_png(b64decode(text, validate=True))
+            except ValueError as error:
+                yield Problem("samples", f"samples.generations.{key}", str(error), "a plain PNG, 8-bit grey or RGB")
+    if isinstance(samples, DensitySamples):
+        curves = {"truth": samples.truth} | {f"generations.{k}": c for k, c in samples.generations.items()}
+        for key, curve in curves.items():
+            if len(curve) != len(samples.x):
+                yield Problem("samples", f"samples.{key}", f"{len(curve)} points", f"{len(samples.x)}, as x has")
+
+
+def _short(numbers: list[int]) -> str:
+    return str(numbers) if len(numbers) <= 12 else f"{numbers[:12]} and {len(numbers) - 12} more"
+
+
+def _either(counts: tuple[int, ...]) -> str:
+    return " or ".join(str(count) for count in counts) + ", by the task's budget"

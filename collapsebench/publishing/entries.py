@@ -1,0 +1,109 @@
+"""An entry: what is kept in memory of a valid submission. The file itself is read again when its metrics are needed."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from collapsebench.errors import UserError
+from collapsebench.publishing.bounded_json import MAX_BYTES
+from collapsebench.publishing.submission import DIGEST_LENGTH, SeedResult, Submission, sha256_of
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A valid submission, in a few hundred bytes.
+
+    Attributes:
+        path: the file; ``-`` for what has none. sha256: of its bytes.
+        task_id, name, track, authors, date, supersedes: as in the submission.
+        what: digest of the loss's source, name and parameters: entries of one method agree in it, on any task.
+        chains: digest of the raw metrics of every seed; None where too little was measured to tell chains apart.
+        data_sha256: of the data it was run on. sizes: digest of the number of elements of the scored metrics.
+        generations: the last generation of the longest chain.
+        machines: device, processor and GPU of every session.
+    """
+
+    path: Path
+    sha256: str
+    task_id: str
+    name: str
+    track: str
+    authors: tuple[str, ...]
+    date: str
+    supersedes: str | None
+    what: str
+    chains: dict[int, str | None]
+    data_sha256: str
+    sizes: str
+    generations: int
+    machines: tuple[tuple[str, str, str | None], ...]
+
+    @staticmethod
+    def of(path: Path, content: bytes, submission: Submission) -> Entry:
+        """The entry of a submission whose bytes these are."""
+        method = submission.method
+        parameters = sorted((k, float(v) if isinstance(v, int | float) else v) for k, v in method.parameters.items())
+        what = repr((method.source_sha256, method.loss, parameters))
+        first = submission.results[0].generations[0].metrics
+        sizes = sorted((name, first[name].n) for name in submission.task.scored if name in first)
+        return Entry(
+            path=path,
+            sha256=sha256_of(content),
+            task_id=submission.task.id,
+            name=method.name,
+            track=method.track,
+            authors=tuple(submission.authors),
+            date=submission.date,
+            supersedes=submission.supersedes,
+            what=_digest(what),
+            chains={result.seed: chain_digest(result) for result in submission.results},
+            data_sha256=submission.task.data_sha256,
+            sizes=_digest(repr(sizes)),
+            generations=max(len(result.generations) for result in submission.results) - 1,
+            machines=tuple((s.device, s.processor, s.gpu) for s in submission.provenance),
+        )
+
+    @property
+    def measured(self) -> bool:
+        """Whether anything was: not if the first seed diverged at once."""
+        return self.sizes != _digest("[]")
+
+    @property
+    def digest(self) -> str:
+        """What other entries name this one by; it is in the file's name."""
+        return self.sha256[:DIGEST_LENGTH]
+
+    @property
+    def submission(self) -> Submission:
+        """The submission, read from its file.
+
+        Raises:
+            UserError: the file has changed since it was validated.
+        """
+        content = read_bounded(self.path)
+        if sha256_of(content) != self.sha256:
+            raise UserError(f"{self.path} has changed since it was validated; validate it again.")
+        return Submission.model_validate_json(content)
+
+
+def read_bounded(path: Path) -> bytes:
+    """A file's bytes, and of a file that is too large enough to see that it is."""
+    with path.open("rb") as stream:
+        return stream.read(MAX_BYTES + 1)
+
+
+def chain_digest(chain: SeedResult) -> str | None:
+    """Equal for chains with the same raw metrics in every generation; None with less than two that did not diverge.
+
+    Generation 0 alone tells nothing: of a task that trains on all data at once, all seeds share it.
+    """
+    if sum(g.status == "ok" for g in chain.generations) < 2:
+        return None
+    # Nine digits: who copies and adds a little is found, and no two chains that were run agree so far.
+    return _digest(repr([sorted((k, f"{m.value:.9g}") for k, m in g.metrics.items()) for g in chain.generations]))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]

@@ -1,0 +1,236 @@
+"""Verification: run a seed of a submission again and compare every raw metric. This runs the contestant's code."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from collapsebench.errors import RunError, UserError
+from collapsebench.files import write_atomically
+from collapsebench.methods import load_method_with, source_file
+from collapsebench.publishing.entries import Entry
+from collapsebench.publishing.submission import (
+    Attestation,
+    Difference,
+    Measured,
+    SeedResult,
+    Session,
+    Submission,
+    alike,
+    attestation_path,
+    canonical_bytes,
+)
+from collapsebench.publishing.submit import seed_result, sessions
+from collapsebench.running.engines import Cell, run_cells
+from collapsebench.running.environment import resolve_device
+from collapsebench.running.preflight import check_supplies
+from collapsebench.running.progress import Listener, silent
+from collapsebench.task import Task
+
+_COUNTS = 1.5  # a share of n things may differ by one of them
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a verification will import and run.
+
+    Attributes:
+        entry, submission: what is verified. task: its task.
+        seed, generations: which chain, and up to which generation.
+        loss: ``tce``, ``path/to/my_loss.py:MyLoss`` or ``my_package.losses:MyLoss``.
+        source: the file behind it; None for an installed package, which is looked up when it may be imported.
+    """
+
+    entry: Entry
+    submission: Submission
+    task: Task
+    seed: int
+    generations: int
+    loss: str
+    source: Path | None
+
+    def lines(self) -> list[str]:
+        """What would happen, for people."""
+        method = self.submission.method
+        where = f"file {self.source}" if self.source is not None else "an installed package"
+        return [
+            f"loss   {self.loss} ({where}), sha256 {method.source_sha256} as submitted",
+            f"with   {', '.join(f'{k}={v}' for k, v in sorted(method.parameters.items()))}",
+            f"on     {self.task.id}, seed {self.seed}, generations 0 to {self.generations}",
+            *([f"from   {method.url}"] if method.url else []),
+        ]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a verification found.
+
+    Attributes:
+        differences: values beyond the tolerance, largest first. largest: the largest difference of all, if any.
+        compared, identical: number of values, and of those equal to the last bit.
+        machine: on what it ran.
+    """
+
+    plan: Plan
+    differences: list[Difference]
+    largest: Difference | None
+    compared: int
+    identical: int
+    machine: Session
+
+    @property
+    def alike(self) -> bool:
+        """Whether this is the kind of machine, with the versions, of the submission."""
+        return alike(self.machine, self.plan.submission, self.plan.seed)
+
+    @property
+    def matched(self) -> bool:
+        """Whether every raw metric is within the task's tolerance."""
+        return not self.differences
+
+
+def plan_verification(entry: Entry, task: Task, seed: int | None, generations: int, loss: str | None) -> Plan:
+    """Resolve what is to be run, without importing anything.
+
+    Args:
+        seed: None: the first official one. generations: the last generation to run.
+        loss: where the loss is on this machine; None: as the submission names it, from the current folder.
+
+    Raises:
+        UserError: the seed or generation is not in the submission, or the source is missing or another one.
+    """
+    submission = entry.submission
+    chosen = task.spec.seeds[0] if seed is None else seed
+    chain = next((result for result in submission.results if result.seed == chosen), None)
+    if chain is None:
+        raise UserError(f"--seed {chosen} is not in the submission; it has {[r.seed for r in submission.results]}.")
+    last = len(chain.generations) - 1
+    if not 0 <= generations <= last:
+        raise UserError(f"--generations {generations} is not allowed; seed {chosen} has generations 0 to {last}.")
+    named = loss or submission.method.loss
+    source = source_file(named)
+    if source is not None and not source.is_file():
+        more = f" Get it from {submission.method.url}, read it, and" if submission.method.url else " Get it,"
+        raise UserError(f"{source}: no such file.{more} name it with --method path/to/{submission.method.loss}.")
+    if source is not None:
+        _require_digest(submission, hashlib.sha256(source.read_bytes()).hexdigest(), named)
+    return Plan(entry, submission, task, chosen, generations, named, source)
+
+
+def verification_cell(plan: Plan, out: Path, device: str = "auto") -> Cell:
+    """The chain to run. Imports the contestant's code.
+
+    Raises:
+        UserError: the loss is not the submitted one, or does not load.
+    """
+    check_supplies(plan.task)
+    parameters = dict(plan.submission.method.parameters)
+    method = load_method_with(plan.loss, parameters, plan.task.spec.workload.kind)
+    _require_digest(plan.submission, method.source_sha256, plan.loss)
+    submitted = plan.submission.method
+    class_name = submitted.loss.rpartition(":")[2]
+    if plan.loss.rpartition(":")[2] != class_name or method.track != submitted.track:
+        raise UserError(f"{plan.loss}, track {method.track}, is not {class_name}, track {submitted.track}.")
+    return Cell(plan.task, method, plan.seed, out, plan.generations, resolve_device(device))
+
+
+def verify(plan: Plan, cell: Cell, listener: Listener = silent) -> Outcome:
+    """Run the chain and compare it with the submitted one. Executes the contestant's code.
+
+    Raises:
+        RunError: the data prepared here is not the submitted data, or the run failed.
+    """
+    run_cells([cell], "inline", None, listener)
+    about = json.loads((cell.directory.path / "run.json").read_text("utf-8"))
+    if about["task"]["data_sha256"] != plan.submission.task.data_sha256:
+        raise RunError(
+            f"the data of {plan.task.id} prepared here is not what was submitted on (another digest), so nothing can "
+            "be compared; `collapsebench doctor` names packages that differ from the tested ones."
+        )
+    measured = SeedResult.model_validate(seed_result(cell.directory, plan.seed, plan.generations))
+    (submitted,) = [result for result in plan.submission.results if result.seed == plan.seed]
+    machine = Session.model_validate(sessions([about])[-1])
+    return _compared(plan, submitted, measured, machine)
+
+
+def _require_digest(submission: Submission, found: str, named: str) -> None:
+    wanted = submission.method.source_sha256
+    if found != wanted:
+        raise UserError(
+            f"{named} is not the loss that was submitted: its sha256 is {found}, the submission has {wanted}. Give "
+            "the submitted version with --method path/to/file.py:ClassName."
+        )
+
+
+def _compared(plan: Plan, submitted: SeedResult, measured: SeedResult, machine: Session) -> Outcome:
+    """Compare generation by generation; a metric or generation that only one side has is a difference without size."""
+    differences: list[tuple[float, Difference]] = []
+    beyond, compared, identical = [], 0, 0
+    theirs = {g.generation: g.metrics for g in submitted.generations if g.generation <= plan.generations}
+    ours = {g.generation: g.metrics for g in measured.generations}
+    for g in sorted(theirs.keys() | ours.keys()):
+        one, other = theirs.get(g, {}), ours.get(g, {})
+        for name in sorted(one.keys() | other.keys()):
+            compared += 1
+            there, here = one.get(name), other.get(name)
+            if there == here:
+                identical += 1
+                continue
+            size = relative_difference(there, here)
+            difference = Difference(
+                metric=name,
+                generation=g,
+                submitted=None if there is None else there.value,
+                measured=None if here is None else here.value,
+                relative=size,
+            )
+            differences.append((float("inf") if size is None else size, difference))
+            if there is None or here is None or not within(plan.task, name, there, here):
+                beyond.append(differences[-1])
+    largest = max(differences, key=lambda pair: pair[0], default=None)
+    ordered = [d for _, d in sorted(beyond, key=lambda pair: -pair[0])]
+    return Outcome(plan, ordered, largest and largest[1], compared, identical, machine)
+
+
+def relative_difference(there: Measured | None, here: Measured | None) -> float | None:
+    """Difference of two values over the larger of them; None when only one side has the metric or n differs."""
+    if there is None or here is None or there.n != here.n:
+        return None
+    larger = max(abs(there.value), abs(here.value))
+    return abs(there.value - here.value) / larger if larger else 0.0
+
+
+def within(task: Task, metric: str, there: Measured, here: Measured) -> bool:
+    """Whether two values of a metric agree within the task's tolerance; a share of n things also to one of them."""
+    size = relative_difference(there, here)
+    if size is None:
+        return False
+    counted = task.spec.metric(metric).counted
+    return size <= task.spec.checks.tolerance or (counted and abs(there.value - here.value) * here.n <= _COUNTS)
+
+
+def write_attestation(outcome: Outcome, by: str) -> Path:
+    """Write the outcome beside the submission and return the file."""
+    plan = outcome.plan
+    attestation = Attestation(
+        schema_version=1,
+        submission_sha256=plan.entry.sha256,
+        seed=plan.seed,
+        generations=plan.generations,
+        outcome="matched" if outcome.matched else "differed",
+        tolerance=plan.task.spec.checks.tolerance,
+        compared=outcome.compared,
+        identical=outcome.identical,
+        largest=outcome.largest,
+        by=by,
+        date=datetime.datetime.now(datetime.UTC).date().isoformat(),
+        machine=outcome.machine,
+        alike=outcome.alike,
+    )
+    content = canonical_bytes(attestation)
+    path = attestation_path(plan.entry.path, content)
+    write_atomically(path, content.decode())
+    return path

@@ -1,0 +1,1 @@
+"""What people look at: comparisons, plots, galleries, report.html."""

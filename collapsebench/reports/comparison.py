@@ -1,0 +1,172 @@
+"""From run directories to a comparison of methods. Everything is recomputed from the raw metrics; no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from collapsebench.errors import UserError
+from collapsebench.publishing.entries import Entry
+from collapsebench.publishing.submission import raw_frame
+from collapsebench.running.results import cells_of, raw_metrics, run_folders, task_of
+from collapsebench.scoring.fidelity import DIVERGED, incomplete_cells
+from collapsebench.scoring.scales import task_scales
+from collapsebench.scoring.table import RATIO_BASELINES, ranked_table, score_methods
+from collapsebench.task import Task
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Methods compared on one task.
+
+    Attributes:
+        task: the task, with the frozen scales. folder: the task's directory of runs.
+        generations: last generation G of this comparison.
+        raw: every metric of every generation: method, seed, generation, metric, value, n, status.
+        curves: fidelities: method, seed, generation, metric, fidelity.
+        scores: per method, seed, metric (``all`` is the smallest) and threshold: fi, censored, auf.
+        own_scores: the same with each method's own generation 0 as the reference.
+        table: one row per method, best first, the control last.
+        cells: directory, ``run.json`` and seconds per phase of every cell that was run here.
+        notes: what a reader of the table must know.
+        published: submissions whose curves stand beside those of the cells.
+    """
+
+    task: Task
+    folder: Path
+    generations: int
+    raw: pd.DataFrame
+    curves: pd.DataFrame
+    scores: pd.DataFrame
+    own_scores: pd.DataFrame
+    table: pd.DataFrame
+    cells: list[dict[str, Any]]
+    notes: list[str]
+    published: tuple[Entry, ...] = ()
+
+    @property
+    def methods(self) -> list[str]:
+        """Method names in the order of the table."""
+        return list(self.table["method"])
+
+    def shown_name(self, method: str) -> str:
+        """What tables call a method: published results are marked."""
+        names = {entry.name for entry in self.published}
+        return f"{method} (published)" if method in names else method
+
+
+def read_comparison(
+    folder: Path,
+    task: Task | None = None,
+    method_ids: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
+    generations: int | None = None,
+    published: Sequence[Entry] = (),
+) -> Comparison:
+    """Read cells and compare their methods.
+
+    Args:
+        folder: ``<out>/<task>@<version>``.
+        task: None: the registered task of that name and version, else the one of the path in ``run.json``.
+        method_ids, seeds: which cells; None: all there are.
+        generations: G; None: the last generation that any cell has.
+        published: submissions of the same task to compare with; one whose name a cell has is left out.
+
+    Raises:
+        UserError: the task is unknown or not calibrated, or no cell is complete.
+    """
+    cells = cells_of(folder, method_ids, seeds)
+    task = task or task_of(folder, cells)
+    scales = task_scales(task)
+    raw = raw_metrics(cells, generations)
+    if raw.empty:
+        raise UserError(f"{folder} has no finished generation of the cells asked for; run `collapsebench compare`.")
+    last = int(raw["generation"].max()) if generations is None else generations
+    published = tuple(e for e in published if e.name not in set(raw["method"]))
+    frames = [raw_frame(entry.submission) for entry in published]
+    raw = pd.concat([raw, *(frame[frame["generation"] <= last] for frame in frames)], ignore_index=True)
+    notes = []
+    for method, seed, reached in incomplete_cells(raw, last):
+        notes.append(f"{method} seed {seed} stops at generation {reached} of {last} and is left out; run it again.")
+        raw = raw[~((raw["method"] == method) & (raw["seed"] == seed))]
+    if raw.empty:
+        raise UserError(f"no cell in {folder} reaches generation {last}. " + " ".join(notes))
+    try:
+        found = score_methods(raw, scales, last)
+    except ValueError as error:
+        raise UserError(f"{folder} cannot be scored: {error}.") from error
+    notes += _notes(task, raw, last, cells) + _notes_on_published(published, cells)
+    table = ranked_table(found.scores, found.own_scores, found.costs, last)
+    return Comparison(
+        task, folder, last, raw, found.curves, found.scores, found.own_scores, table, cells, notes, published
+    )
+
+
+def read_all(directory: Path) -> list[Comparison]:
+    """Compare the methods of every task found below a directory of runs.
+
+    Raises:
+        UserError: there are none, or one of them cannot be scored.
+    """
+    return [read_comparison(folder) for folder in run_folders(directory)]
+
+
+def _notes(task: Task, raw: pd.DataFrame, last: int, cells: list[dict[str, Any]]) -> list[str]:
+    notes = []
+    if task.budget != 1.0:
+        notes.append(f"Only {task.budget:.3g} of the task's budget: a try-out, not to be compared with other results.")
+    if last < task.spec.horizon:
+        notes.append(f"Only generations 0 to {last} of {task.spec.horizon}: intervals are censored early.")
+    unofficial = sorted(set(raw["seed"]) - set(task.spec.seeds))
+    if unofficial:
+        notes.append(f"Seeds {unofficial} are not official; the official ones are {list(task.spec.seeds)}.")
+    diverged = raw[raw["status"] == DIVERGED]
+    for row in diverged.itertuples():
+        notes.append(f"{row.method} seed {row.seed} diverged in generation {row.generation}: fidelity 0 from there.")
+    versions = {json.dumps(c["about"]["circumstances"]["packages"], sort_keys=True) for c in cells}
+    devices = {(c["about"]["device"], c["about"]["circumstances"]["processor"]) for c in cells}
+    if len(versions) > 1 or len(devices) > 1:
+        notes.append("The cells were run with different package versions or on different machines (see run.json).")
+    for baseline in RATIO_BASELINES:
+        if baseline not in set(raw["method"]):
+            notes.append(f"No ratio to {baseline}: it is not among the methods of this comparison.")
+    return notes
+
+
+def _notes_on_published(published: Sequence[Entry], cells: list[dict[str, Any]]) -> list[str]:
+    """Which curves were not run here, and how their circumstances differ from those of the cells."""
+    if not published:
+        return []
+    files = ", ".join(f"{e.name} ({e.digest})" for e in published)
+    notes = [f"Published results, not run here: {files}."]
+    here = [c["about"] | c["about"]["circumstances"] for c in cells]
+    for entry in published:
+        session = entry.submission.provenance[0].model_dump()
+        differing = [
+            f"{name} {_told(session[name])} there, {_told(own)} here"
+            for name in ("processor", "device", "precision", "gpu")
+            if session[name] != (own := here[0].get(name))
+        ]
+        packages = here[0].get("packages", {})
+        differing += [
+            f"{package} {version} there, {packages.get(package)} here"
+            for package, version in session["packages"].items()
+            if version != packages.get(package)
+        ]
+        if differing:
+            notes.append(f"{entry.name} was run elsewhere: {'; '.join(differing)}.")
+    if len(notes) > 1:
+        notes.append(
+            "Other machines and versions differ in the last digits, and recursion amplifies that, up to the size of "
+            "the noise between seeds (the task's card, Verification): ratios to these are not truly paired by seed."
+        )
+    return notes
+
+
+def _told(value: Any) -> str:
+    return "unknown" if value is None else str(value)

@@ -1,0 +1,128 @@
+"""What the models of a comparison made, generation by generation, collected from their run directories for people."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from collapsebench.reports.comparison import Comparison
+from collapsebench.reports.pictures import png, top_rows, write_animation
+from collapsebench.running.artifacts import RunDirectory
+
+_SHOWN_TEXTS = 3
+
+
+@dataclass(frozen=True)
+class ShownChain:
+    """The chain of one method that is shown.
+
+    Attributes:
+        method: its label in the comparison. id: name of its directory.
+        generations: folders of the generations that are there, in order; None where it diverged.
+    """
+
+    method: str
+    id: str
+    generations: list[Path | None]
+
+
+def shown_seed(comparison: Comparison) -> int:
+    """The lowest seed: the one whose samples are shown."""
+    return min(cell["about"]["seed"] for cell in comparison.cells)
+
+
+def shown_chains(comparison: Comparison) -> list[ShownChain]:
+    """One chain per method, in the order of the table."""
+    seed = shown_seed(comparison)
+    chosen = {c["label"]: Path(c["path"]) for c in comparison.cells if c["about"]["seed"] == seed}
+    chains = []
+    for method in comparison.methods:
+        if method not in chosen:
+            continue
+        store = RunDirectory(chosen[method])
+        folders: list[Path | None] = []
+        for g in range(comparison.generations + 1):
+            if store.state(g) != "ok":
+                folders.append(None)
+                break
+            folders.append(store.generation(g))
+        chains.append(ShownChain(method, store.path.parent.name, folders))
+    return chains
+
+
+def texts(chains: list[ShownChain]) -> list[dict[str, Any]]:
+    """The first excerpts of every generation of every method; empty for tasks that are not about text."""
+    if not _has(chains, "samples.json"):
+        return []
+    return [
+        {
+            "method": chain.method,
+            "generations": [
+                {
+                    "generation": g,
+                    "texts": folder and RunDirectory(folder.parent).read(g, "samples.json")[:_SHOWN_TEXTS],
+                }
+                for g, folder in enumerate(chain.generations)
+            ],
+        }
+        for chain in chains
+    ]
+
+
+def image_rows(chains: list[ShownChain]) -> list[dict[str, Any]]:
+    """Rows of generations × methods, each cell the images made from the same noise; empty for other tasks."""
+    if not _has(chains, "samples.png"):
+        return []
+    rows = []
+    for g in range(max(len(chain.generations) for chain in chains)):
+        cells = []
+        for chain in chains:
+            folder = chain.generations[g] if g < len(chain.generations) else None
+            if folder is None:
+                cells.append({"method": chain.method, "image": None})
+                continue
+            with Image.open(folder / "samples.png") as picture:
+                cells.append({"method": chain.method, "image": base64.b64encode(png(top_rows(picture, 1))).decode()})
+        rows.append({"generation": g, "cells": cells})
+    return rows
+
+
+def write_animations(chains: list[ShownChain], folder: Path) -> dict[str, Path]:
+    """Write one animated WebP over the generations per method; nothing for tasks without images.
+
+    Returns:
+        {method: file}.
+    """
+    written = {}
+    for chain in chains:
+        frames = []
+        for g, generation in enumerate(chain.generations):
+            if generation is not None and (generation / "samples.png").is_file():
+                with Image.open(generation / "samples.png") as picture:
+                    frames.append((f"{chain.method}: generation {g}", picture.copy()))
+        if frames:
+            written[chain.method] = folder / f"{chain.id}.webp"
+            write_animation(frames, written[chain.method])
+    return written
+
+
+def densities(chains: list[ShownChain]) -> dict[str, list[dict[str, list[float]]]]:
+    """Density curves of every method by generation; empty for tasks that are not mixtures."""
+    if not _has(chains, "density.json"):
+        return {}
+    return {
+        chain.method: [
+            RunDirectory(folder.parent).read(g, "density.json")
+            for g, folder in enumerate(chain.generations)
+            if folder is not None
+        ]
+        for chain in chains
+    }
+
+
+def _has(chains: list[ShownChain], name: str) -> bool:
+    return any(folder is not None and (folder / name).is_file() for chain in chains for folder in chain.generations)

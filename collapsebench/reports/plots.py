@@ -1,0 +1,136 @@
+"""Plots of a comparison: fidelity curves with bands over seeds, and where they fall below the threshold."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from collapsebench.methods import BASELINES, CONTROL
+from collapsebench.metrics.catalogue import METRICS
+from collapsebench.reports.comparison import Comparison
+from collapsebench.scoring.table import HEADLINE
+
+if TYPE_CHECKING:
+    from collapsebench.authoring.calibration import Calibration
+
+# Okabe–Ito: told apart by colour-blind readers and on paper; the markers say it a second time.
+_COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442"]
+_MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
+_CONTROL_STYLE: dict[str, Any] = {"color": "#666666", "linestyle": "--", "marker": "."}
+
+
+def fidelity_figure(comparison: Comparison) -> Figure:
+    """One panel per scored metric: mean fidelity per generation, range over seeds, FI(0.75) marked on the axis."""
+    metrics = list(comparison.task.spec.scored)
+    figure, axes = plt.subplots(
+        1, len(metrics), figsize=(4.6 * len(metrics), 4.4), sharey=True, squeeze=False, layout="constrained"
+    )
+    for panel, metric in zip(axes[0], metrics, strict=True):
+        _panel(panel, comparison, metric)
+    axes[0][0].set_ylabel("fidelity (1 = reference, 0 = knows nothing)")
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6), frameon=False)
+    figure.suptitle(f"{comparison.task.id}: fidelity to real data over generations", fontsize=12)
+    return figure
+
+
+def _panel(axes: Axes, comparison: Comparison, metric: str) -> None:
+    curves = comparison.curves[comparison.curves["metric"] == metric]
+    scores = comparison.scores
+    for method, style in _styles(comparison.methods).items():
+        by_generation = curves[curves["method"] == method].groupby("generation")["fidelity"]
+        mean = by_generation.mean()
+        axes.plot(mean.index, mean, label=method, markersize=4, linewidth=1.6, **style)
+        axes.fill_between(mean.index, by_generation.min(), by_generation.max(), alpha=0.15, color=style["color"], lw=0)
+        mine = scores[(scores["method"] == method) & (scores["metric"] == metric) & (scores["threshold"] == HEADLINE)]
+        if not mine["censored"].any():
+            axes.plot([mine["fi"].mean()] * 2, [0, HEADLINE], color=style["color"], linewidth=0.9, linestyle=":")
+            axes.plot(mine["fi"].mean(), HEADLINE, marker="|", color=style["color"], markersize=12)
+    axes.axhline(HEADLINE, color="#999999", linewidth=0.8)
+    axes.annotate(
+        f"λ = {HEADLINE}", (comparison.generations, HEADLINE), ha="right", va="bottom", fontsize=8, color="#666666"
+    )
+    axes.set_title(METRICS[metric].title, fontsize=10)
+    axes.set_xlabel("generation")
+    axes.set_ylim(-0.02, 1.05)
+    axes.set_xticks(range(0, comparison.generations + 1, max(1, comparison.generations // 10)))
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def calibration_figure(calibration: Calibration) -> Figure:
+    """CE against the control, mean over the official seeds, one panel per scored metric."""
+    metrics = list(calibration.scales)
+    figure, axes = plt.subplots(
+        1, len(metrics), figsize=(4.2 * len(metrics), 3.6), sharey=True, squeeze=False, layout="constrained"
+    )
+    for panel, metric in zip(axes[0], metrics, strict=True):
+        panel.axhspan(0.95, 1.05, color="#009E73", alpha=0.12, lw=0)
+        panel.axhline(HEADLINE, color="#999999", linewidth=0.8)
+        for method, style in _styles(["ce", CONTROL]).items():
+            curve = calibration.curves.query("method == @method and metric == @metric")
+            panel.plot(curve["generation"], curve["fidelity"], label=method, markersize=4, **style)
+        panel.set_title(METRICS[metric].title, fontsize=10)
+        panel.set_xlabel("generation")
+        panel.set_ylim(-0.02, 1.12)
+        panel.spines[["top", "right"]].set_visible(False)
+    axes[0][0].set_ylabel("fidelity")
+    axes[0][0].legend(frameon=False, loc="lower left")
+    return figure
+
+
+def density_figure(curves: dict[str, list[dict[str, list[float]]]]) -> Figure:
+    """One panel per method: the density of every generation, dark to light, and the truth.
+
+    Args:
+        curves: for each method its generations, each with the lists ``x``, ``density`` and ``truth``.
+    """
+    figure, axes = plt.subplots(
+        1, len(curves), figsize=(4.2 * len(curves), 3.4), sharey=True, sharex=True, squeeze=False, layout="constrained"
+    )
+    shades = matplotlib.colormaps["viridis"]
+    for panel, (method, generations) in zip(axes[0], curves.items(), strict=True):
+        for g, curve in enumerate(generations):
+            shade = shades(0.95 * g / max(1, len(generations) - 1))
+            panel.plot(curve["x"], curve["density"], color=shade, linewidth=1.2)
+        panel.plot(generations[0]["x"], generations[0]["truth"], "k--", linewidth=1)
+        panel.set_title(method, fontsize=10)
+        panel.spines[["top", "right"]].set_visible(False)
+    truth = next(iter(curves.values()))[0]["truth"]
+    axes[0][0].set_ylim(0, 2.5 * max(truth))
+    axes[0][0].set_ylabel("density")
+    return figure
+
+
+def _styles(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """A colour and marker per method; the baselines have theirs in every plot, whatever their rank."""
+    styles: dict[str, dict[str, Any]] = {}
+    for method in [*BASELINES, *(m for m in methods if m not in BASELINES)]:
+        n = len(styles)
+        styles[method] = (
+            _CONTROL_STYLE
+            if method == CONTROL
+            else {"color": _COLOURS[n % len(_COLOURS)], "marker": _MARKERS[n % len(_MARKERS)]}
+        )
+    return {method: styles[method] for method in methods}
+
+
+def figure_png(figure: Figure) -> bytes:
+    """The bytes of a PNG without a date in it; frees the figure."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
+    plt.close(figure)
+    return buffer.getvalue()
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG and free it."""
+    path.write_bytes(figure_png(figure))

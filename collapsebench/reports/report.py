@@ -1,0 +1,178 @@
+"""The files of a comparison: ``comparison.csv``, ``comparison.json``, ``curves.png``, ``report.html``, animations."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from collapsebench import __version__
+from collapsebench.files import write_atomically
+from collapsebench.metrics.catalogue import METRICS
+from collapsebench.reports.comparison import Comparison
+from collapsebench.reports.gallery import (
+    ShownChain,
+    densities,
+    image_rows,
+    shown_chains,
+    shown_seed,
+    texts,
+    write_animations,
+)
+from collapsebench.scoring.table import HEADLINE
+
+FILES = ("comparison.csv", "comparison.json", "curves.png", "report.html")
+
+
+def write_report(comparison: Comparison, folder: Path | None = None) -> list[Path]:
+    """Write the four files of a comparison and, for images, an animation per method; return their paths.
+
+    Args:
+        folder: where to; None: the task's directory of runs.
+    """
+    from collapsebench.reports.plots import fidelity_figure, save_figure
+
+    folder = folder or comparison.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / name for name in FILES]
+    csv, as_json, plot, html = paths
+    write_atomically(csv, comparison.table.to_csv(index=False))
+    write_atomically(
+        as_json, json.dumps(comparison_as_json(comparison), indent=1, sort_keys=True, allow_nan=False) + "\n"
+    )
+    save_figure(fidelity_figure(comparison), plot)
+    chains = shown_chains(comparison)
+    animations = write_animations(chains, folder)
+    write_atomically(html, _html(comparison, plot, chains, animations))
+    return [*paths, *animations.values()]
+
+
+def comparison_as_json(comparison: Comparison) -> dict[str, Any]:
+    """Everything a program may want to know: scales, table, curves, scores per seed, raw metrics, provenance."""
+    return {
+        "schema_version": 1,
+        "collapsebench": __version__,
+        "task": comparison.task.id,
+        "task_sha256": comparison.task.sha256,
+        "scored": {name: scale.model_dump() for name, scale in comparison.task.spec.scored.items()},
+        "generations": comparison.generations,
+        "headline_threshold": HEADLINE,
+        "table": records(comparison.table),
+        "curves": records(comparison.curves),
+        "scores": records(comparison.scores),
+        "scores_own_reference": records(comparison.own_scores),
+        "raw": records(comparison.raw),
+        "cells": [{"run": cell["about"], "seconds": cell["seconds"]} for cell in comparison.cells],
+        "notes": comparison.notes,
+        "published": [entry.sha256 for entry in comparison.published],
+    }
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as plain JSON values, missing ones as null."""
+    return [{str(k): _plain(v) for k, v in row.items()} for row in frame.to_dict("records")]
+
+
+def _plain(value: Any) -> Any:
+    if value is None or value is pd.NA or (isinstance(value, float) and not math.isfinite(value)):
+        return None
+    return value.item() if hasattr(value, "item") else value
+
+
+def interval_text(row: dict[str, Any], name: str, tied_mark: bool = False) -> str:
+    """``3.21 [3.05, 3.40]`` with bounds as ≥ and ≤, and n/a where there is no interval.
+
+    Args:
+        row: a row of `Comparison.table` as plain values. name: column prefix, ``fi`` or ``ratio_ce``.
+        tied_mark: append ``≈`` when the interval of a ratio holds 1.
+    """
+    value = row[name]
+    if name == f"ratio_{row['method']}":
+        return "–"
+    if value is None:
+        return "n/a"
+    bound = row.get(f"{name}_bound") or ("lower" if row.get(f"{name}_censored") else "exact")
+    sign = {"lower": "≥ ", "upper": "≤ "}.get(bound, "")
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    if low is None and high is None:
+        return f"{sign}{value:.2f} [n/a]"
+    ends = f"[{'…' if low is None else f'{low:.2f}'}, {'…' if high is None else f'{high:.2f}'}]"
+    tie = " ≈" if tied_mark and row.get(f"{name}_tied") else ""
+    return f"{sign}{value:.2f} {ends}{tie}"
+
+
+def censored_text(row: dict[str, Any], name: str) -> str:
+    """An FI without interval: ``≥ 10.00`` when censored."""
+    value = row[name]
+    return "n/a" if value is None else f"{'≥ ' if row.get(f'{name}_censored') else ''}{value:.2f}"
+
+
+def cost_text(row: dict[str, Any]) -> str:
+    """Fidelity given up at generation 0, in per cent; never minus nothing."""
+    return f"{round(100 * row['generation_0_cost'], 1) + 0.0:.1f} %"
+
+
+def _html(comparison: Comparison, plot: Path, chains: list[ShownChain], animations: dict[str, Path]) -> str:
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    environment.globals.update(interval_text=interval_text, censored_text=censored_text, cost_text=cost_text)
+    return environment.get_template("report.html").render(
+        comparison=comparison,
+        task=comparison.task,
+        rows=records(comparison.table),
+        metrics=METRICS,
+        scored=comparison.task.spec.scored,
+        headline=HEADLINE,
+        plot=_base64(plot.read_bytes()),
+        shown_seed=shown_seed(comparison),
+        texts=texts(chains),
+        images=image_rows(chains),
+        animations={method: _base64(path.read_bytes()) for method, path in animations.items()},
+        densities=_density_plot(chains),
+        profile=_profile(comparison),
+        seconds=_seconds(comparison),
+        circumstances=comparison.cells[0]["about"]["circumstances"],
+        device=comparison.cells[0]["about"]["device"],
+        version=__version__,
+    )
+
+
+def _density_plot(chains: list[ShownChain]) -> str | None:
+    curves = densities(chains)
+    if not curves:
+        return None
+    from collapsebench.reports.plots import density_figure, figure_png
+
+    return _base64(figure_png(density_figure(curves)))
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+def _profile(comparison: Comparison) -> list[dict[str, Any]]:
+    """Mean over seeds of every metric, per method and generation."""
+    raw = comparison.raw.dropna(subset=["metric"])
+    means = raw.astype({"value": float}).groupby(["metric", "method", "generation"])["value"].mean()
+    tables = []
+    for metric in METRICS:
+        if metric in means.index.get_level_values("metric"):
+            values = {m: means[metric].get(m) for m in comparison.methods}
+            rows = [
+                (m, [v.get(g) for g in range(comparison.generations + 1)]) for m, v in values.items() if v is not None
+            ]
+            tables.append({"metric": METRICS[metric], "rows": rows})
+    return tables
+
+
+def _seconds(comparison: Comparison) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for cell in comparison.cells:
+        for phase, seconds in cell["seconds"].items():
+            total[phase] = total.get(phase, 0.0) + seconds
+    return total

@@ -1,0 +1,198 @@
+"""Run directories: atomic, checksummed, locked, resumable.
+
+``DIR/<task>@<version>/<method-id>/seed-<s>/`` holds ``run.json`` (what was run, where, with what) and one folder per
+generation. A generation's files are written into a temporary folder; the marker ``complete.json`` with their
+checksums is written last and the folder then renamed, so a generation is there whole or not at all. Only JSON and
+safetensors: nothing that executes on load.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
+
+from collapsebench.errors import RunError, UserError
+from collapsebench.files import sha256_of, sync, write_atomically
+
+SCHEMA_VERSION = 1
+MARKER = "complete.json"
+State = Literal["missing", "ok", "diverged"]
+
+
+class RunDirectory:
+    """One cell's artefacts.
+
+    Attributes:
+        path: the cell's directory.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    @staticmethod
+    def of(out: Path, task_id: str, method_id: str, seed: int) -> RunDirectory:
+        """The directory of a cell below `out`."""
+        return RunDirectory(out / task_id / method_id / f"seed-{seed}")
+
+    def generation(self, g: int) -> Path:
+        """Folder of generation g."""
+        return self.path / f"gen-{g}"
+
+    @contextmanager
+    def opened(self, identity: dict[str, Any], origin: dict[str, Any], circumstances: dict[str, Any]) -> Iterator[None]:
+        """Lock the directory and write ``run.json``, or check that it belongs to the same run.
+
+        Args:
+            identity: what decides the results (task, method, seed); a directory of another identity is refused.
+            origin: where task and method come from (``task_file``, ``loss``, ``spec``, …), as of the first session.
+                Scoring looks there for tasks that are not registered, submissions name the loss by it.
+            circumstances: machine and versions, written when the run starts; a later session that differs is added
+                under ``resumed``.
+
+        Raises:
+            RunError: another process works here, or the disk is full. UserError: it is another run's directory.
+        """
+        with _disk_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise RunError(
+                f"{self.path} is in use by another process. Wait for it, or use another --out directory."
+            ) from None
+        try:
+            self._write_or_check(identity, origin, circumstances)
+            yield
+        finally:
+            lock.release()
+
+    def _write_or_check(self, identity: dict[str, Any], origin: dict[str, Any], circumstances: dict[str, Any]) -> None:
+        file = self.path / "run.json"
+        found = _read_json(file)
+        if found is None:
+            content = {
+                "schema_version": SCHEMA_VERSION,
+                **identity,
+                **origin,
+                "circumstances": circumstances,
+                "resumed": [],
+            }
+        else:
+            expected = json.loads(json.dumps(identity))
+            # An identity may gain a key: runs from before have it empty.
+            different = [key for key, value in expected.items() if found.get(key, []) != value]
+            if different:
+                raise UserError(
+                    f"{self.path} holds another run: {', '.join(different)} differ(s) from what was asked for. "
+                    "Use another --out directory, or delete this one."
+                )
+            sessions = [found.get("circumstances"), *found.get("resumed", [])]
+            if json.loads(json.dumps(circumstances)) in sessions:
+                return
+            content = {**found, "resumed": [*found.get("resumed", []), circumstances]}
+        with _disk_errors(self.path):
+            write_atomically(file, json.dumps(content, indent=1, sort_keys=True) + "\n")
+
+    def state(self, g: int) -> State:
+        """Whether generation g is there, whole and undamaged; a damaged one counts as missing."""
+        folder = self.generation(g)
+        marker = _read_json(folder / MARKER)
+        if marker is None or not _is_whole(marker) or marker["parent"] != self._parent_digest(g):
+            return "missing"
+        for name, sha256 in marker["files"].items():
+            file = folder / name
+            if not file.is_file() or sha256_of(file) != sha256:
+                return "missing"
+        return marker["status"]
+
+    def _parent_digest(self, g: int) -> str | None:
+        """Digest of the previous generation's marker: a generation is only valid on top of the one it came from."""
+        marker = self.generation(g - 1) / MARKER
+        return sha256_of(marker) if g > 0 and marker.is_file() else None
+
+    @contextmanager
+    def writing(self, g: int) -> Iterator[Path]:
+        """A temporary folder for generation g, committed when the block ends without an error.
+
+        Write files into it, and ``status`` is ``ok`` unless the block leaves a file ``diverged.json``.
+        """
+        partial = self.path / f".gen-{g}.partial"
+        final = self.generation(g)
+        with _disk_errors(self.path):
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            yield partial
+            status = "diverged" if (partial / "diverged.json").is_file() else "ok"
+            files = {file.name: sha256_of(file) for file in sorted(partial.iterdir()) if file.name != "timing.json"}
+            marker = {
+                "schema_version": SCHEMA_VERSION,
+                "status": status,
+                "parent": self._parent_digest(g),
+                "files": files,
+            }
+            for file in partial.iterdir():
+                sync(file)
+            write_atomically(partial / MARKER, json.dumps(marker, indent=1, sort_keys=True) + "\n")
+            if final.exists():  # damaged, or on top of another parent
+                shutil.rmtree(final)
+            os.rename(partial, final)
+            sync(self.path)
+
+    def read(self, g: int, name: str) -> Any:
+        """Content of a JSON file of generation g."""
+        return json.loads((self.generation(g) / name).read_text("utf-8"))
+
+    def seconds(self, g: int) -> dict[str, float]:
+        """Seconds per phase of generation g. Not under the checksums, since no two runs agree on it; may be empty."""
+        return _read_json(self.generation(g) / "timing.json") or {}
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON object, or None when it is missing or damaged."""
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _is_whole(marker: dict[str, Any]) -> bool:
+    """Whether a marker says exactly what `RunDirectory.writing` writes; a flipped bit may leave valid JSON."""
+    return (
+        marker.keys() == {"schema_version", "status", "parent", "files"}
+        and marker["schema_version"] == SCHEMA_VERSION
+        and marker["status"] in ("ok", "diverged")
+        and isinstance(marker["files"], dict)
+    )
+
+
+@contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        if _means_full(error):
+            raise RunError(
+                f"no space left on the disk of {path}. Finished generations are safe; free some space and run the "
+                "same command again."
+            ) from error
+        if isinstance(error, PermissionError):
+            raise UserError(f"{path} cannot be written: {error.strerror}. Choose another --out directory.") from error
+        raise
+
+
+def _means_full(error: Exception) -> bool:
+    full = (errno.ENOSPC, errno.EDQUOT)
+    if isinstance(error, OSError):
+        return error.errno in full
+    return any(f"(os error {number})" in str(error) for number in full)  # safetensors has its own kind of error

@@ -1,0 +1,367 @@
+"""Where cells run: in this process, in worker processes of this machine, or on a Ray cluster."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+
+from collapsebench.errors import CollapsebenchError, RunError, UserError
+from collapsebench.methods import Method, load_method
+from collapsebench.resources import Resources
+from collapsebench.running.artifacts import RunDirectory
+from collapsebench.running.environment import circumstances, cpu_count
+from collapsebench.running.progress import Event, Listener, silent
+from collapsebench.running.shared_run import SharedRun
+from collapsebench.running.tracking import tracking
+from collapsebench.task import Task, load_task, registered_tasks
+from collapsebench.workloads.pretrained.settings import PretrainedSettings
+from collapsebench.workloads.processes import is_first, world_size
+
+Engine = Literal["auto", "inline", "local", "ray"]
+
+
+# task, budget, method, seed, out, generations, device, resources: as text and numbers
+Order = tuple[str, float, str, int, str, int, str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One chain to run.
+
+    Attributes:
+        task, method, seed: what. out: directory of all runs. generations: the last generation. device: resolved.
+    """
+
+    task: Task
+    method: Method
+    seed: int
+    out: Path
+    generations: int
+    device: str
+
+    @property
+    def directory(self) -> RunDirectory:
+        return RunDirectory.of(self.out, self.task.id, self.method.id, self.seed)
+
+    @property
+    def order(self) -> Order:
+        """What another process needs to run this cell; a registered task goes by its name, others by their path."""
+        registered = registered_tasks().get(self.task.spec.name)
+        known = registered is not None and registered.resolve() == self.task.path
+        task = self.task.spec.name if known else str(self.task.path)
+        assert self.method.spec is not None, "a class of this process cannot be sent to another one"
+        given = self.task.resources.model_dump(mode="json")
+        out = str(self.out.absolute())
+        return task, self.task.budget, self.method.spec, self.seed, out, self.generations, self.device, given
+
+    def __str__(self) -> str:
+        return f"{self.method.name} seed {self.seed}"
+
+
+def run_cell(cell: Cell, listener: Listener = silent) -> None:
+    """Run one chain in this process; finished generations are reused.
+
+    Sets the task's number of CPU threads and deterministic algorithms for the whole process.
+    """
+    import torch
+
+    from collapsebench.running.loop import Chain
+    from collapsebench.workloads import load_workload
+
+    _keep_freed_memory()
+    torch.set_num_threads(cell.task.spec.threads)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # Filling fresh memory guards against reading what was never written, and costs a tenth of sampling.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    workload = load_workload(cell.task, cell.device)
+    identity = {
+        "task": {"id": cell.task.id, "sha256": cell.task.sha256, "data_sha256": workload.data_sha256},
+        "method": {
+            "name": cell.method.name,
+            "id": cell.method.id,
+            "parameters": cell.method.parameters,
+            "source_sha256": cell.method.source_sha256,
+            "track": cell.method.track,
+            "real_data": cell.method.real_data,
+        },
+        "seed": cell.seed,
+        "device": cell.device.split(":")[0],
+        "extractors": cell.task.resources.differences,
+    }
+    store = SharedRun(cell.directory.path) if world_size() > 1 else cell.directory
+    about = circumstances(cell.device, cell.task.spec.threads)
+    origin = {
+        "task_file": str(cell.task.path),
+        "loss": cell.method.loss,
+        "spec": cell.method.spec,
+        "description": cell.method.description,
+    }
+    run = f"{cell.task.id}/{cell.method.id}/seed-{cell.seed}"
+    config = {"task": cell.task.id, "method": cell.method.name, "seed": cell.seed, **cell.method.parameters}
+    with (
+        store.opened(identity, origin, about),
+        tracking(cell.task.resources.track, run, cell.out / "tracking", config) as log,
+    ):
+        Chain(cell.task, cell.method, cell.seed, workload, store, listener, log).run(cell.generations)
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc keep what it frees: else the pages of every large activation are fetched from the kernel again.
+
+    Measured on the sampling of diffusion-mnist-micro with two workers: up to an eighth of the time. Other C libraries
+    are left alone.
+    """
+    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of mallopt(3)
+    with suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        mallopt(trim_threshold, 2**30)
+        mallopt(mmap_threshold, 2**25)  # the largest that glibc takes
+
+
+def run_cells(cells: Sequence[Cell], engine: Engine, workers: int | None, listener: Listener) -> None:
+    """Run all cells; what is finished is reused.
+
+    Args:
+        engine: ``inline``: one after the other here. ``local``: in worker processes. ``auto``: ``local`` where it can
+            help. ``ray``: on a Ray cluster (`collapsebench.running.ray_engine`).
+        workers: processes of ``local``; None: as many as the CPUs allow at the task's thread count, one on a GPU.
+
+    Raises:
+        UserError: of the first cell that raised one; the others are stopped. RunError: after all cells, naming those
+            that failed.
+    """
+    if not cells:
+        return
+    if world_size() > 1:
+        _require_parallel(cells, engine)
+        _run_inline(cells, listener if is_first() else silent)
+        return
+    possible = cpu_count() // cells[0].task.spec.threads if cells[0].device == "cpu" else 1
+    workers = min(len(cells), max(1, possible if workers is None else workers))
+    anonymous = [str(c.method.name) for c in cells if c.method.spec is None]
+    if engine == "auto":
+        engine = "inline" if workers == 1 or anonymous else "local"
+    if engine in ("local", "ray") and anonymous:
+        raise UserError(
+            f"{anonymous[0]} is a class of this process; worker processes cannot load it. Use engine='inline', or put "
+            "the loss into a file and name it as path/to/file.py:ClassName."
+        )
+    if engine == "inline":
+        _run_inline(cells, listener)
+    elif engine == "ray":
+        from collapsebench.running.ray_engine import run_on_ray
+
+        raise_failures(run_on_ray(cells, listener))
+    else:
+        _Pool(cells, workers, listener).run()
+
+
+def _require_parallel(cells: Sequence[Cell], engine: Engine) -> None:
+    settings = cells[0].task.spec.workload
+    if not isinstance(settings, PretrainedSettings):
+        raise UserError(
+            f"{cells[0].task.id} cannot use {world_size()} processes for one cell: start it without `accelerate "
+            "launch`; `compare` runs its cells side by side."
+        )
+    if engine not in ("auto", "inline"):
+        raise UserError(
+            f"--engine {engine} and `accelerate launch` exclude one another: the processes share each cell."
+        )
+    if settings.training.batch_size < world_size():
+        raise UserError(
+            f"{cells[0].task.id} trains on {settings.training.batch_size} windows per update, too few for "
+            f"{world_size()} processes: start fewer."
+        )
+
+
+def _run_inline(cells: Sequence[Cell], listener: Listener) -> None:
+    failures = []
+    with _noticing_ctrl_c() as noticed:
+        for cell in cells:
+            try:
+                run_cell(cell, listener)
+            except RunError as error:
+                if world_size() > 1:  # the others still work on this cell: only the end of this process stops them
+                    raise
+                failures.append(f"{cell}: {error}")
+            except CollapsebenchError:
+                raise
+            except Exception as error:
+                if noticed:
+                    raise KeyboardInterrupt from error
+                if world_size() > 1:
+                    raise RunError(f"{cell}: {_in_one_line(error)}") from error
+                failures.append(f"{cell}: {_in_one_line(error)}")
+    raise_failures(failures)
+
+
+@contextmanager
+def _noticing_ctrl_c() -> Iterator[list[int]]:
+    """Remember that Ctrl-C was pressed: compiled code that it interrupts (safetensors) raises something else."""
+    noticed: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield noticed
+        return
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        noticed.append(number)
+        signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGINT, handler)
+    try:
+        yield noticed
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def raise_failures(failures: list[str]) -> None:
+    """Raise one `RunError` that names every cell that failed, if any did."""
+    if failures:
+        raise RunError(
+            "\n".join(failures)
+            + f"\n{len(failures)} cell(s) failed; what finished is kept. Run the same command again."
+        )
+
+
+class _Pool:
+    """Worker processes that take one cell after the other; a worker that dies is replaced, its cell has failed."""
+
+    def __init__(self, cells: Sequence[Cell], workers: int, listener: Listener):
+        self.waiting = deque(cells)
+        self.workers = workers
+        self.listener = listener
+        self.failures: list[str] = []
+        self.busy: dict[Connection, tuple[BaseProcess, Cell]] = {}
+        self.context = multiprocessing.get_context("spawn")
+
+    def run(self) -> None:
+        """Run everything; on an error or Ctrl-C no worker is left behind."""
+        try:
+            for _ in range(self.workers):
+                self._start()
+            while self.busy:
+                for connection in wait(list(self.busy)):
+                    assert isinstance(connection, Connection)
+                    self._receive(connection)
+        finally:
+            for process, _ in self.busy.values():
+                process.terminate()
+            for process, _ in self.busy.values():
+                process.join()
+        raise_failures(self.failures)
+
+    def _start(self) -> None:
+        if not self.waiting:
+            return
+        here, there = self.context.Pipe()
+        process = self.context.Process(target=_work, args=(there,), daemon=True)
+        with _interrupts_held_back():
+            process.start()
+        there.close()
+        self._give(here, process)
+
+    def _give(self, connection: Connection, process: BaseProcess) -> None:
+        """Hand the next cell to a worker, or let it go."""
+        if not self.waiting:
+            connection.close()
+            process.join()
+            return
+        cell = self.waiting.popleft()
+        self.busy[connection] = (process, cell)
+        with suppress(BrokenPipeError):  # a worker that has just died is noticed when its answer is awaited
+            connection.send(cell.order)
+
+    def _receive(self, connection: Connection) -> None:
+        process, cell = self.busy[connection]
+        try:
+            message = connection.recv()
+        except (EOFError, ConnectionResetError):
+            del self.busy[connection]
+            process.join()
+            self.failures.append(f"{cell}: the worker process died (exit code {process.exitcode}; out of memory?)")
+            self._start()
+            return
+        if isinstance(message, Event):
+            self.listener(message)
+            return
+        del self.busy[connection]
+        if isinstance(message, UserError):
+            process.terminate()
+            process.join()
+            raise message
+        if message is not None:
+            self.failures.append(f"{cell}: {message}")
+        self._give(connection, process)
+
+
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Processes started in this block never see Ctrl-C, not even while they import; this one sees it afterwards."""
+    resource_tracker.ensure_running()  # started within the block, it would lift the mask when it is up
+    arrived: list[int] = []
+    main = threading.current_thread() is threading.main_thread()
+    # The mask is what the new process inherits; it is this thread's alone, and another one may take the signal.
+    handler = signal.signal(signal.SIGINT, lambda number, _: arrived.append(number)) if main else None
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        if main:
+            signal.signal(signal.SIGINT, handler or signal.SIG_DFL)
+    if arrived:
+        signal.raise_signal(signal.SIGINT)
+
+
+def _work(connection: Connection) -> None:
+    """A worker process: receive orders, send events, then None or the error."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    while True:
+        try:
+            order = connection.recv()
+        except (EOFError, OSError):
+            return
+        try:
+            connection.send(carry_out(order, connection.send))
+        except BrokenPipeError:  # the parent is gone
+            sys.exit(1)
+
+
+def carry_out(order: Order, listener: Listener) -> CollapsebenchError | None:
+    """Run a cell in a worker and return its error instead of raising it: errors travel better than tracebacks."""
+    name, budget, method, seed, out, generations, device, given = order
+    try:
+        task = load_task(name, budget, Resources.model_validate(given))
+        run_cell(
+            Cell(task, load_method(method, task.spec.workload.kind), seed, Path(out), generations, device), listener
+        )
+    except BrokenPipeError:
+        raise
+    except CollapsebenchError as error:
+        return type(error)(*error.args)
+    except Exception as error:
+        return RunError(_in_one_line(error))
+    return None
+
+
+def _in_one_line(error: Exception) -> str:
+    """What an unexpected error is and where it came from."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {' '.join(str(error).split())} ({Path(where.filename).name}:{where.lineno})"

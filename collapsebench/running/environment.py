@@ -1,0 +1,100 @@
+"""On what a run was made: device, threads, versions, commit."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from collapsebench import __version__
+from collapsebench.errors import UserError
+
+# Packages whose version can change a result.
+PACKAGES = (
+    "collapsebench", "torch", "transformers", "tokenizers", "safetensors", "numpy", "scipy", "pandas",
+    "mwparserfromhell", "gensim", "torchvision", "diffusers", "clean-fid", "mlxtend", "pillow",
+    "accelerate", "lm-eval",
+)  # fmt: skip
+
+
+def package_versions(names: tuple[str, ...] = PACKAGES) -> dict[str, str | None]:
+    """Installed versions; None for what is not installed."""
+    found: dict[str, str | None] = {}
+    for name in names:
+        if name == "collapsebench":  # may run from a checkout that is not installed
+            found[name] = __version__
+            continue
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def resolve_device(device: str) -> str:
+    """Turn ``auto`` into the best device there is; check any other.
+
+    Raises:
+        UserError: it does not exist here.
+    """
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    available = ["cpu"]
+    if torch.cuda.is_available():
+        available += ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        available.append("mps")
+    if device not in available:
+        raise UserError(f"device {device!r} is not available here; choose auto or one of: {', '.join(available)}.")
+    return device
+
+
+def circumstances(device: str, threads: int) -> dict[str, Any]:
+    """What else may influence a result, for ``run.json``."""
+    import torch
+
+    gpu = torch.cuda.get_device_name(device) if device.startswith("cuda") else None
+    return {
+        "packages": package_versions(),
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "gpu": gpu,
+        "precision": f"float32, matrix products {torch.get_float32_matmul_precision()}",
+        "threads": threads,
+        "git": git_state(),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit of this checkout and whether it has uncommitted changes; None outside a checkout."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+
+    def git(*arguments: str) -> str:
+        result = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, timeout=20, check=True)
+        return result.stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def cpu_count() -> int:
+    """CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,154 @@
+"""The recursion: a generation trains on what the generations before it wrote, is measured, and writes in turn."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+
+from collapsebench.errors import Diverged
+from collapsebench.files import write_json
+from collapsebench.methods import Method
+from collapsebench.policies import (
+    TrainingSet,
+    control_training_set,
+    first_training_set,
+    next_training_set,
+    prompts,
+)
+from collapsebench.running.artifacts import RunDirectory
+from collapsebench.running.progress import Event, Listener, Phase, Throttle, silent
+from collapsebench.running.tracking import Log, untracked
+from collapsebench.seeding import Randomness
+from collapsebench.task import Task
+from collapsebench.workloads import Measurement, Workload
+
+
+class Chain:
+    """One cell: a task, a method and a seed, run generation by generation.
+
+    Every generation starts from files, also when the one before was just computed in the same process, so a resumed
+    chain takes the same path as an uninterrupted one.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        method: Method,
+        seed: int,
+        workload: Workload,
+        store: RunDirectory,
+        listener: Listener = silent,
+        log: Log = untracked,
+    ):
+        self.task = task
+        self.method = method
+        self.seed = seed
+        self.workload = workload
+        self.store = store
+        self.listener = listener
+        self.log = log
+        self.randomness = Randomness(task.id, seed)
+
+    def run(self, generations: int) -> None:
+        """Compute what is missing of generations 0 to `generations`; stop after a diverged one."""
+        for g in range(generations + 1):
+            state = self.store.state(g)
+            if state == "missing":
+                with self.store.writing(g) as folder:
+                    state = self._generation(g, folder)
+            else:
+                self._tell(g, "reused")
+            if state == "diverged":
+                self._tell(g, "diverged")
+                return
+
+    def _generation(self, g: int, folder: Path) -> Any:
+        clock = Clock()
+        with clock.measuring("other"):
+            model = self._initial_model(g)
+            data = self.training_set(g)
+            starts = prompts(self.task.spec.policy, data, self.randomness.generator(g, "prompts"))
+        try:
+            with clock.measuring("train"), self._progress(g, "train") as on_elements:
+                loss = self.method.make_loss()
+                trained = self.workload.train(model, data, loss, g, self.randomness, on_elements)
+            with clock.measuring("sample"), self._progress(g, "sample") as on_elements:
+                samples = self.workload.sample(model, starts, g, self.randomness, on_elements)
+            with clock.measuring("evaluate"), self._progress(g, "evaluate") as on_elements:
+                measured = self.workload.evaluate(model, samples, on_elements)
+        except Diverged as reason:
+            write_json(folder / "diverged.json", {"generation": g, "reason": str(reason)})
+            return "diverged"
+        with clock.measuring("other"):
+            self.workload.save_model(model, folder / "model.safetensors")
+            save_file({"items": samples.contiguous()}, folder / "samples.safetensors")
+            self.workload.show(folder, model, samples, starts, self.randomness)
+            write_json(
+                folder / "metrics.json",
+                {
+                    "generation": g,
+                    "metrics": {name: _written(m) for name, m in measured.items()},
+                    "elements_trained": trained,
+                    "elements_sampled": samples.numel(),
+                    "real_share": float((data.made_by < 0).double().mean()),
+                },
+            )
+        write_json(folder / "timing.json", clock.seconds)
+        self.log({name: m.value for name, m in measured.items()} | _prefixed("seconds", clock.seconds), g)
+        self._tell(g, "complete")
+        return "ok"
+
+    def _initial_model(self, g: int) -> Any:
+        if g == 0 or self.task.spec.init == "scratch":
+            return self.workload.new_model(self.randomness)
+        return self.workload.load_model(self.store.generation(g - 1) / "model.safetensors")
+
+    def training_set(self, g: int) -> TrainingSet:
+        """What generation g is trained on, from the task's data and the samples on disk."""
+        policy, horizon, real = self.task.spec.policy, self.task.spec.horizon, self.workload.real
+        if g == 0:
+            return first_training_set(policy, real, horizon)
+        generator = self.randomness.generator(g, "composition")
+        if self.method.real_data:
+            return control_training_set(policy, g, horizon, real, generator)
+        return next_training_set(policy, g, horizon, real, self._samples, generator)
+
+    def _samples(self, g: int) -> TrainingSet:
+        return TrainingSet.of(load_file(self.store.generation(g) / "samples.safetensors")["items"], g)
+
+    @contextmanager
+    def _progress(self, g: int, phase: Phase) -> Iterator[Throttle]:
+        throttle = Throttle(self.listener, self.method.name, self.seed, g, phase)
+        yield throttle
+        throttle.flush()
+
+    def _tell(self, g: int, phase: Phase) -> None:
+        self.listener(Event(self.method.name, self.seed, g, phase))
+
+
+def _written(measured: Measurement) -> dict[str, float]:
+    written = {"value": measured.value, "n": measured.n}
+    return written if measured.stderr is None else written | {"stderr": measured.stderr}
+
+
+def _prefixed(prefix: str, values: dict[str, float]) -> dict[str, float]:
+    return {f"{prefix}/{name}": value for name, value in values.items()}
+
+
+class Clock:
+    """Seconds spent per phase of a generation."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def measuring(self, phase: str) -> Iterator[None]:
+        """Add the block's wall time to a phase."""
+        start = time.perf_counter()
+        yield
+        self.seconds[phase] = round(self.seconds.get(phase, 0.0) + time.perf_counter() - start, 4)

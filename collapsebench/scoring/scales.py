@@ -1,0 +1,33 @@
+"""The frozen scales of a task, and raw metrics scored on them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from collapsebench.errors import UserError
+from collapsebench.scoring.fidelity import Scale
+from collapsebench.scoring.table import Scores, score_methods
+
+if TYPE_CHECKING:
+    from collapsebench.task import Task
+
+
+def task_scales(task: Task) -> dict[str, Scale]:
+    """The frozen scales of a task's scored metrics.
+
+    Raises:
+        UserError: the task has not been calibrated.
+    """
+    if not task.calibrated:
+        raise UserError(f"{task.id} is not calibrated; run `collapsebench calibrate {task.path} --write`.")
+    return {
+        name: Scale(float(s.reference or 0), float(s.floor or 0), task.spec.metric(name).scale)
+        for name, s in task.spec.scored.items()
+    }
+
+
+def score_raw(task: Task, raw: pd.DataFrame) -> Scores:
+    """Score raw metrics on the task's scales over its whole horizon."""
+    return score_methods(raw, task_scales(task), task.spec.horizon)

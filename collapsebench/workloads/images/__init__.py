@@ -1,0 +1,1 @@
+"""Images: variational autoencoders and diffusion models."""

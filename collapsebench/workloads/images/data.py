@@ -1,0 +1,56 @@
+"""The images of a task: split, checked against the frozen listing, resized."""
+
+from __future__ import annotations
+
+import hashlib
+
+from torch import Tensor
+
+from collapsebench.data.images import (
+    Images,
+    check_image_listing,
+    listing_of_images,
+    load_images,
+    resized,
+    split_images,
+)
+from collapsebench.data.sources import EmbeddedData, ImageSplits, LocalImages, TorchvisionData
+from collapsebench.task import Task
+from collapsebench.workloads.images.settings import DiffusionSettings, VaeSettings
+
+
+class ImageData:
+    """Everything an image task reads.
+
+    Attributes:
+        train, selection, test: the splits, (n, C, S, S) uint8 with S the task's image size.
+        listing: what ``splits.json`` holds.
+        sha256: digest of all splits as the task uses them.
+    """
+
+    def __init__(self, task: Task):
+        spec = task.spec
+        assert isinstance(spec.data, EmbeddedData | LocalImages | TorchvisionData)
+        assert isinstance(spec.splits, ImageSplits)
+        assert isinstance(spec.workload, VaeSettings | DiffusionSettings)
+        splits = split_images(load_images(spec.data, task.path.parent, task.resources.data), spec.splits)
+        if task.split_listing is not None:
+            check_image_listing(splits, task.split_listing)
+        self.listing = listing_of_images(splits)
+        size = spec.workload.image_size
+        self.train, self.selection, self.test = (
+            Images(resized(splits[name].pixels, size), splits[name].labels) for name in ("train", "selection", "test")
+        )
+        self.sha256 = _digest(self.train.pixels, self.selection.pixels, self.test.pixels)
+
+    @property
+    def channels(self) -> int:
+        return self.train.pixels.shape[1]
+
+
+def _digest(*tensors: Tensor) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(f"{tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,197 @@
+"""Denoising diffusion: a small U-Net predicts the noise in an image (DDPM, arXiv 2006.11239); DDIM samples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
+from diffusers.training_utils import EMAModel
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from collapsebench.errors import Diverged
+from collapsebench.losses import Elements, Loss
+from collapsebench.policies import REAL, TrainingSet
+from collapsebench.reports.pictures import SHOWN, grid, png
+from collapsebench.seeding import Randomness
+from collapsebench.task import Task
+from collapsebench.workloads import Measurement, OnElements, finite
+from collapsebench.workloads.images.data import ImageData
+from collapsebench.workloads.images.metrics import ImageMetrics
+from collapsebench.workloads.images.settings import DiffusionSettings
+from collapsebench.workloads.training import Schedule, initialised, method_loss, train_model
+
+_LOOKS = 2  # noise levels at which the error on each selection image is measured
+
+
+class DiffusionWorkload:
+    """See `collapsebench.workloads.Workload`.
+
+    The elements are the components of the noise, with log p = -err² / (2σ²): the density of a Gaussian around the
+    prediction relative to its peak, so p is in (0, 1]. σ is frozen in the task: the RMS error of CE at generation 0.
+    The objective is the loss's mean times 2σ²: with cross entropy the usual mean squared error, whatever σ is.
+    """
+
+    def __init__(self, task: Task, device: str):
+        assert isinstance(task.spec.workload, DiffusionSettings)
+        self.task = task
+        self.settings = task.spec.workload
+        self.policy = task.spec.policy
+        self.device = torch.device(device)
+        self.data = ImageData(task)
+        self.metrics = ImageMetrics(task, self.data, self.device)
+        self.real = TrainingSet.of(self.data.train.pixels, REAL)
+        self.data_sha256 = self.data.sha256
+
+    def listing(self) -> dict[str, dict[str, str]]:
+        return self.data.listing
+
+    def new_model(self, randomness: Randomness) -> UNet2DModel:
+        return initialised(self._bare_model, randomness, self.device)
+
+    def _bare_model(self) -> UNet2DModel:
+        size = self.settings.model
+        levels = range(len(size.channels))
+        down = tuple("AttnDownBlock2D" if i in size.attention else "DownBlock2D" for i in levels)
+        up = tuple("AttnUpBlock2D" if i in size.attention else "UpBlock2D" for i in reversed(levels))
+        original = {"downsample_padding": 0, "flip_sin_to_cos": False, "freq_shift": 1, "norm_eps": 1e-6}
+        return UNet2DModel(
+            sample_size=self.settings.image_size,
+            in_channels=self.data.channels,
+            out_channels=self.data.channels,
+            layers_per_block=size.layers,
+            block_out_channels=size.channels,
+            down_block_types=down,
+            up_block_types=up,
+            norm_num_groups=size.groups,
+            add_attention=size.mid_attention,
+            attention_head_dim=None,
+            **(original if size.ddpm_convention else {}),
+        )
+
+    def save_model(self, model: UNet2DModel, path: Path) -> None:
+        save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, path)
+
+    def load_model(self, path: Path) -> UNet2DModel:
+        model = self._bare_model()
+        model.load_state_dict(load_file(path))
+        return model.to(self.device)
+
+    def train(
+        self,
+        model: UNet2DModel,
+        data: TrainingSet,
+        loss: Loss,
+        generation: int,
+        randomness: Randomness,
+        on_elements: OnElements,
+    ) -> int:
+        noise = randomness.generator(generation, "noise")
+        average = None
+        if self.settings.ema_decay is not None:
+            average = EMAModel(model.parameters(), decay=self.settings.ema_decay)
+
+        def batch_loss(batch: TrainingSet, clock: Elements) -> Tensor:
+            return self._objective(model, batch, loss, clock, noise)
+
+        def after_update(n: int) -> None:
+            if average is not None:
+                average.step(model.parameters())
+            on_elements(3 * n)
+
+        schedule = Schedule(self.settings.training, self.policy, generation)
+        trained = train_model(model, data, schedule, batch_loss, randomness, after_update)
+        if average is not None:
+            average.copy_to(model.parameters())
+        return trained * self.real.items[0].numel()
+
+    def _objective(
+        self, model: UNet2DModel, batch: TrainingSet, loss: Loss, clock: Elements, generator: torch.Generator
+    ) -> Tensor:
+        scale = 2 * (self.settings.sigma or 1.0) ** 2
+        predicted, noise = self._predict(model, batch.items, generator)
+        log_p = -(predicted - noise).square() / scale
+        return scale * method_loss(loss, log_p, batch, clock, prediction=predicted, target=noise)
+
+    def _predict(self, model: UNet2DModel, pixels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Add noise of random strength to images; return the model's prediction of it, and the noise itself."""
+        schedule, scale = self.settings.schedule, self.settings.normalisation
+        scheduler = DDPMScheduler(
+            schedule.train_steps, beta_schedule=schedule.beta_schedule, beta_end=schedule.beta_end
+        )
+        images = (pixels.float() / 255 - scale.mean) / scale.std
+        noise = torch.randn(images.shape, generator=generator)
+        steps = torch.randint(schedule.train_steps, (len(images),), generator=generator)
+        noisy = scheduler.add_noise(images, noise, steps).to(self.device)
+        return model(noisy, steps.to(self.device)).sample, noise.to(self.device)
+
+    def sample(
+        self,
+        model: UNet2DModel,
+        prompts: TrainingSet,
+        generation: int,
+        randomness: Randomness,
+        on_elements: OnElements,
+    ) -> Tensor:
+        shape = (len(prompts), self.data.channels, self.settings.image_size, self.settings.image_size)
+        noise = torch.randn(shape, generator=randomness.generator(generation, "sampling"))
+        made = []
+        for batch in noise.split(self.settings.sampler.batch_size):
+            made.append(self._denoised(model, batch))
+            on_elements(len(batch) * self.settings.schedule.sample_steps)
+        return torch.cat(made)
+
+    @torch.inference_mode()
+    def _denoised(self, model: UNet2DModel, noise: Tensor) -> Tensor:
+        """Images, (n, C, S, S) uint8, from their initial noise; DDIM with η = 0 draws nothing more."""
+        schedule, scale = self.settings.schedule, self.settings.normalisation
+        scheduler = DDIMScheduler(
+            schedule.train_steps,
+            beta_schedule=schedule.beta_schedule,
+            beta_end=schedule.beta_end,
+            timestep_spacing="trailing",
+            clip_sample_range=max(scale.mean, 1 - scale.mean) / scale.std,
+        )
+        scheduler.set_timesteps(schedule.sample_steps)
+        model.eval()
+        images = noise.to(self.device)
+        for step in scheduler.timesteps:
+            predicted = model(images, step.to(self.device)).sample
+            images = scheduler.step(predicted, step, images).prev_sample
+        images = images.cpu()
+        if not bool(torch.isfinite(images).all()):
+            raise Diverged("sampled images not finite")
+        return ((images * scale.std + scale.mean).clamp(0, 1) * 255).round().to(torch.uint8)
+
+    @torch.inference_mode()
+    def evaluate(self, model: UNet2DModel, samples: Tensor, on_elements: OnElements) -> dict[str, Measurement]:
+        model.eval()
+        generator = Randomness(self.task.id, 0).generator(0, "noise_rms")
+        looked_at = self.data.selection.pixels[: self.settings.evaluation.samples]
+        squares, n = 0.0, 0
+        for _ in range(_LOOKS):
+            for pixels in looked_at.split(self.settings.evaluation.batch_size):
+                predicted, noise = self._predict(model, pixels, generator)
+                squares += float((predicted - noise).cpu().double().square().sum())
+                n += noise.numel()
+        measured = {"noise_rms": Measurement((squares / n) ** 0.5, n), **self.metrics.measure(samples)}
+        on_elements(_LOOKS * len(looked_at))
+        return finite(measured)
+
+    def floors(self) -> dict[str, float]:
+        """Images of independent pixels."""
+        return self.metrics.floors()
+
+    def show(
+        self, folder: Path, model: UNet2DModel, samples: Tensor, prompts: TrainingSet, randomness: Randomness
+    ) -> None:
+        """The same initial noise in every generation of every method, so that one can follow what becomes of it."""
+        shape = (
+            min(SHOWN, self.settings.evaluation.samples),
+            self.data.channels,
+            self.settings.image_size,
+            self.settings.image_size,
+        )
+        images = self._denoised(model, torch.randn(shape, generator=randomness.generator(0, "gallery")))
+        (folder / "samples.png").write_bytes(png(grid(images.numpy())))

@@ -1,0 +1,187 @@
+"""What an image task fixes about its model, training, sampling and evaluation. No torch here."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from collapsebench.frozen import Frozen
+from collapsebench.workloads.training_settings import Training
+
+Extractor = Literal["classifier", "inception", "efficientnet-lite0"]
+Width = Annotated[int, Field(gt=0)]
+
+_SOURCES = ("mnist-5k", "local-images", "torchvision")
+_METRICS = (
+    "fd_classifier", "kd_classifier", "fid", "kid", "fd_efficientnet_lite0", "kd_efficientnet_lite0", "class_coverage",
+    "class_entropy", "classifier_confidence", "density", "coverage", "precision", "recall", "nearest_training_distance",
+)  # fmt: skip
+
+
+class Classifier(Frozen):
+    """A small classifier of the task's own classes, trained on its real training split alone.
+
+    Made by ``python -m collapsebench.authoring.train_classifier TASK``, which also writes this section.
+
+    Attributes:
+        file: safetensors beside the task file. sha256: of that file.
+        accuracy: on the task's real test images, which took no part in the training.
+    """
+
+    file: str
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    accuracy: float = Field(ge=0, le=1)
+
+
+class ImageEvaluation(Frozen):
+    """How images are measured.
+
+    Attributes:
+        samples: how many of a generation's samples; at most the policy's size.
+        extractors: the features that distances are taken in; ``inception`` gives FID and KID.
+        classifier: the task's own, for the extractor of that name and for everything about classes.
+    """
+
+    samples: int = Field(ge=16)
+    extractors: tuple[Extractor, ...] = Field(min_length=1)
+    classifier: Classifier | None = None
+    batch_size: int = Field(250, ge=1)
+
+
+class _ImageSettings(Frozen):
+    """What VAE and diffusion tasks have in common.
+
+    Attributes:
+        image_size: side of the square images; those of the data are resized to it.
+    """
+
+    SOURCES: ClassVar[tuple[str, ...]] = _SOURCES
+
+    image_size: int = Field(ge=8, le=256, multiple_of=4)
+    evaluation: ImageEvaluation
+    training: Training
+
+
+class ConvVae(Frozen):
+    """A convolutional VAE: each layer halves the image (4 × 4 kernels, stride 2), the decoder mirrors the encoder.
+
+    Attributes:
+        channels: of the encoder's layers, outermost first. latent: dimensions of the code.
+    """
+
+    channels: tuple[Width, ...] = Field(min_length=1, max_length=5)
+    latent: int = Field(gt=0)
+
+
+class VaeSampler(Frozen):
+    """How a VAE makes the next generation's training images from codes drawn from the prior.
+
+    Attributes:
+        pixels: ``means``: the decoder's Bernoulli means, as grey values. ``draws``: a black or white pixel from each.
+    """
+
+    pixels: Literal["means", "draws"]
+    batch_size: int = Field(250, ge=1)
+
+
+class VaeSettings(_ImageSettings):
+    """The workload section of a VAE task."""
+
+    METRICS: ClassVar[tuple[str, ...]] = (*_METRICS, "negative_elbo", "selection_negative_elbo", "reconstruction", "kl")
+    UNIT: ClassVar[str] = "images"
+
+    kind: Literal["vae"]
+    model: ConvVae
+    sampler: VaeSampler
+
+    @model_validator(mode="after")
+    def _layers_divide_the_image(self) -> VaeSettings:
+        if self.image_size % 2 ** len(self.model.channels):
+            raise ValueError(f"image_size must be a multiple of {2 ** len(self.model.channels)}: each layer halves it")
+        return self
+
+    def planned_elements(self, generation: int, size: int, horizon: int) -> int:
+        """Images processed by a generation that draws `size` images: what progress and ETA count in."""
+        stage = self.training.stage(generation)
+        return stage.updates * self.training.batch_size + size + self.evaluation.samples
+
+
+class UNet(Frozen):
+    """A `diffusers` UNet2DModel.
+
+    Attributes:
+        channels: of the resolutions, finest first. layers: residual blocks per resolution.
+        attention: resolutions (0 is the finest) with self-attention. mid_attention: also in the middle block.
+        groups: of the group normalisation.
+        ddpm_convention: the details in which the original DDPM differs from the defaults of `diffusers`.
+    """
+
+    channels: tuple[Width, ...] = Field(min_length=2, max_length=6)
+    layers: int = Field(1, ge=1)
+    attention: tuple[int, ...] = ()
+    mid_attention: bool = False
+    groups: int = Field(8, ge=1)
+    ddpm_convention: bool = False
+
+
+class NoiseSchedule(Frozen):
+    """DDPM's forward process, and how many of its steps DDIM (η = 0) takes when it samples.
+
+    Attributes:
+        beta_end: of the linear schedule. Where the last step is not yet all noise, the first step of a sampler that
+            takes few of them divides by less, and errs less.
+    """
+
+    train_steps: int = Field(1000, ge=10)
+    beta_schedule: Literal["linear", "squaredcos_cap_v2"] = "linear"
+    beta_end: float = Field(0.02, gt=0, lt=1)
+    sample_steps: int = Field(ge=1)
+
+
+class Normalisation(Frozen):
+    """What the network sees of a pixel in [0, 1]: (pixel - mean) / std. The default is the interval [-1, 1].
+
+    Sampling starts from noise around 0: where the mean of the data is far from 0, images begin too bright or too dark.
+    """
+
+    mean: float = Field(0.5, ge=0, le=1)
+    std: float = Field(0.5, gt=0, le=1)
+
+
+class DiffusionSampler(Frozen):
+    """DDIM without added noise: an image is a function of its initial noise."""
+
+    batch_size: int = Field(250, ge=1)
+
+
+class DiffusionSettings(_ImageSettings):
+    """The workload section of a diffusion task.
+
+    Attributes:
+        sigma: frozen scale of the residuals in log p = -err² / (2σ²): the RMS error of CE's noise prediction at
+            generation 0. None: not yet measured; `collapsebench calibrate` does it.
+        ema_decay: the model is the exponential moving average of the weights over the updates; None: the last weights.
+    """
+
+    METRICS: ClassVar[tuple[str, ...]] = (*_METRICS, "noise_rms")
+    UNIT: ClassVar[str] = "image passes"
+
+    kind: Literal["diffusion"]
+    model: UNet
+    schedule: NoiseSchedule
+    normalisation: Normalisation = Normalisation(mean=0.5, std=0.5)
+    sampler: DiffusionSampler = DiffusionSampler(batch_size=250)
+    sigma: float | None = Field(None, gt=0)
+    ema_decay: float | None = Field(None, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _resolutions_divide_the_image(self) -> DiffusionSettings:
+        if self.image_size % 2 ** (len(self.model.channels) - 1):
+            raise ValueError(f"image_size must be a multiple of {2 ** (len(self.model.channels) - 1)}")
+        return self
+
+    def planned_elements(self, generation: int, size: int, horizon: int) -> int:
+        """Passes of an image through the network; an image trained on counts as three."""
+        stage = self.training.stage(generation)
+        return 3 * stage.updates * self.training.batch_size + size * self.schedule.sample_steps

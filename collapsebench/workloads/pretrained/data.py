@@ -1,0 +1,103 @@
+"""The token stream of a pretrained model's task: windows of every split, in the order of the text."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from collapsebench.data.hub_splits import load_split_rows
+from collapsebench.data.sources import HubSplits, LocalSplits
+from collapsebench.errors import DataError
+from collapsebench.policies import REAL, TrainingSet, fraction
+from collapsebench.running.preflight import data_folder
+from collapsebench.task import Task
+from collapsebench.workloads.pretrained.settings import PretrainedSettings
+
+
+@dataclass(frozen=True)
+class StreamData:
+    """Everything that a task with a pretrained model reads as tokens.
+
+    Attributes:
+        train: (n, block) int32 windows in the order of the text; the task's number of them.
+        oldest_size: how many of them are its oldest fraction, on whose rewriting every generation's samples are
+            compared: later generations write more, and diversity depends on how much is written.
+        oldest: those of its oldest fraction that are measured. test, selection: of the other splits. (m, block) int64.
+        train_counts: (V,) token counts of the training windows. split_digests: sha256 of the text of every split.
+        row_starts: the token of the training split's stream at which each of its rows begins.
+        sha256: digest of all windows.
+    """
+
+    train: Tensor
+    oldest_size: int
+    oldest: Tensor
+    test: Tensor
+    selection: Tensor
+    train_counts: Tensor
+    split_digests: dict[str, str]
+    row_starts: list[int]
+    sha256: str
+
+    def fraction_of(self, row: int, parts: int) -> int | None:
+        """The part of the training windows in which a row begins; None: in none of them."""
+        size = len(self.train)
+        window = self.row_starts[row] // self.train.shape[1] if row < len(self.row_starts) else size
+        return ((window + 1) * parts - 1) // size if window < size else None  # inverse of `policies.fraction`
+
+
+def stream_data(task: Task, tokenizer: PreTrainedTokenizerBase) -> StreamData:
+    """Read and tokenise a task's splits.
+
+    Raises:
+        DataError: a split is missing or has too little text.
+    """
+    settings, data = task.spec.workload, task.spec.data
+    assert isinstance(settings, PretrainedSettings)
+    assert isinstance(data, HubSplits | LocalSplits)
+    splits = load_split_rows(data, data_folder(task))
+    # Row by row, as the stream of ForTIFAI is made; special tokens would stand between the rows.
+    tokens = {
+        name: tokenizer(rows, add_special_tokens=False, verbose=False)["input_ids"] for name, rows in splits.items()
+    }
+    windows = {name: _windows(name, rows, settings.block) for name, rows in tokens.items()}
+    size = task.spec.policy.size
+    if len(windows["train"]) < size:
+        raise DataError(
+            f"the train split has {len(windows['train'])} windows of {settings.block} tokens, {task.id} needs {size}: "
+            "give the whole split, or a smaller --budget."
+        )
+    train = windows["train"][:size]
+    wanted = settings.evaluation
+    first = fraction(TrainingSet.of(train, REAL), 0, task.spec.horizon + 1).items
+    digest = hashlib.sha256()
+    for name in ("train", "selection", "test"):
+        digest.update(windows[name].numpy().tobytes())
+    return StreamData(
+        train=train.int(),
+        oldest_size=len(first),
+        oldest=_evenly(first, wanted.oldest_windows),
+        test=_evenly(windows["test"], wanted.test_windows),
+        selection=_evenly(windows["selection"], wanted.selection_windows),
+        train_counts=torch.bincount(train.flatten(), minlength=len(tokenizer)),
+        split_digests={name: hashlib.sha256("".join(rows).encode()).hexdigest() for name, rows in splits.items()},
+        row_starts=[0, *accumulate(len(row) for row in tokens["train"])][:-1],
+        sha256=digest.hexdigest(),
+    )
+
+
+def _windows(split: str, rows: list[list[int]], block: int) -> Tensor:
+    stream = torch.tensor([token for row in rows for token in row], dtype=torch.int64)
+    n = len(stream) // block
+    if n == 0:
+        raise DataError(f"the {split} split has {len(stream)} tokens, not one window of {block}; give more text.")
+    return stream[: n * block].view(n, block)
+
+
+def _evenly(windows: Tensor, limit: int) -> Tensor:
+    n = len(windows)
+    return windows if n <= limit else windows[torch.arange(limit) * n // limit]

@@ -1,0 +1,169 @@
+"""A pretrained causal language model and its tokeniser: from the hub at a pinned revision, or from a local folder."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging
+
+from collapsebench.errors import DataError, UserError
+from collapsebench.running.preflight import model_place
+from collapsebench.task import Task
+from collapsebench.workloads.pretrained.settings import PretrainedModel, PretrainedSettings
+
+_BYTES_PER_PARAMETER = 16  # float32: weights, gradients, two moments
+_SAVED_BYTES = 4
+
+
+def check_room(task: Task, device: str, out: Path, generations: int) -> None:
+    """Raise `UserError` when memory or disk are surely too small for a task with a pretrained model.
+
+    Activations are not counted, so what passes may still run out of memory; what fails cannot run.
+
+    Args:
+        device: resolved. out: directory of runs. generations: that are not there yet, over all chains.
+    """
+    settings = task.spec.workload
+    assert isinstance(settings, PretrainedSettings)
+    needed = settings.model.parameters * _BYTES_PER_PARAMETER
+    free, where = _free_memory(device)
+    if free is not None and needed > free:
+        raise UserError(
+            f"{task.id} needs {_gb(needed)} of memory for weights, gradients and optimiser, without activations; "
+            f"{where} has {_gb(free)} free. Use a larger device or a smaller model; `collapsebench estimate` tells "
+            "what a task needs."
+        )
+    existing = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.is_dir())
+    space, wanted = shutil.disk_usage(existing).free, settings.model.parameters * _SAVED_BYTES * generations
+    if wanted > space:
+        raise UserError(
+            f"{task.id} writes {_gb(wanted)} of weights, those of {generations} generations, and {existing} has "
+            f"{_gb(space)} free. Use another --out, fewer --generations, or fewer methods at a time."
+        )
+
+
+def _free_memory(device: str) -> tuple[int | None, str]:
+    if device.startswith("cuda"):
+        return torch.cuda.mem_get_info(device)[0], torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        kilobytes = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration, ValueError):
+        return None, device
+    return kilobytes * 1024, "this machine"
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.1f} GB"
+
+
+def load_pretrained(settings: PretrainedModel, folder: Path | None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model in float32 on the CPU, and its tokeniser.
+
+    Args:
+        folder: local folder with config, safetensors and tokeniser, or with one ``.gguf`` file; None: the hub.
+
+    Raises:
+        DataError: something is missing; the message says what, and which option supplies it.
+    """
+    where, arguments = model_place(settings, folder)
+    tokenizer = load_tokenizer(settings, folder)
+    with _as_data_errors(where), _without_progress_bars():
+        model, found = AutoModelForCausalLM.from_pretrained(
+            where, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **arguments
+        )
+    if missing := sorted(found["missing_keys"]):  # transformers would go on with random ones
+        raise DataError(f"the model at {where} lacks weights: {', '.join(missing[:3])}; {len(missing)} in all.")
+    if (size := parameters_of(model)) != settings.parameters:
+        raise DataError(f"{where} holds a model of {size:,} parameters; the task's has {settings.parameters:,}.")
+    # The task alone decides how is sampled: a model's own penalties and temperatures would go into it silently.
+    own = model.generation_config
+    model.generation_config = GenerationConfig(
+        bos_token_id=own.bos_token_id, eos_token_id=own.eos_token_id, pad_token_id=tokenizer.pad_token_id
+    )
+    model.config.use_cache = False
+    return model, tokenizer
+
+
+def load_tokenizer(settings: PretrainedModel, folder: Path | None) -> PreTrainedTokenizerBase:
+    """The tokeniser alone; arguments and errors as `load_pretrained`."""
+    where, arguments = model_place(settings, folder)
+    with _as_data_errors(where):
+        tokenizer = AutoTokenizer.from_pretrained(where, **arguments)
+        if tokenizer.eos_token_id is None:
+            end = AutoConfig.from_pretrained(where, **arguments).eos_token_id
+            tokenizer.eos_token_id = end[0] if isinstance(end, list) else end
+    if tokenizer.eos_token_id is None:
+        raise DataError(f"the tokeniser at {where} has no end-of-text token; add one to its configuration.")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token_id = tokenizer.eos_token_id
+    return tokenizer
+
+
+@contextmanager
+def _as_data_errors(where: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
+        raise DataError(f"the model at {where} cannot be loaded: {' '.join(str(error).split())[:300]}.") from error
+
+
+def require_length(model: PreTrainedModel, settings: PretrainedSettings) -> None:
+    """Raise `DataError` when a model cannot read as many tokens at once as its task wants."""
+    sampler = settings.sampler
+    wanted = max(settings.block, settings.evaluation.max_length, sampler.context + sampler.new_tokens)
+    known = getattr(model.config, "max_position_embeddings", None)
+    if known is not None and known < wanted:
+        raise DataError(f"the model reads {known} tokens at once, the task needs {wanted}: use the task's own model.")
+
+
+@torch.no_grad()  # not in inference mode: a model may keep what it computes here, and be trained later
+def require_plain_head(model: PreTrainedModel) -> None:
+    """Raise `DataError` for a model that changes its logits after the output embedding: losses would see others."""
+    tokens = torch.arange(8)[None] % model.config.vocab_size
+    hidden = model.base_model(tokens, use_cache=False).last_hidden_state
+    expected = hidden @ model.get_output_embeddings().weight.T
+    if not torch.allclose(model(tokens, use_cache=False).logits, expected, rtol=1e-3, atol=1e-3):
+        raise DataError(
+            f"{type(model).__name__} scales, caps or shifts its logits after the output embedding; only models that do "
+            "not (Llama, Gemma 3, Qwen, …) can be trained here."
+        )
+
+
+def weights_digest(model: PreTrainedModel) -> str:
+    """sha256 of a model's weights, whatever file they came from."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.contiguous().cpu().numpy())
+    return digest.hexdigest()
+
+
+@contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def parameters_of(model: torch.nn.Module) -> int:
+    """Number of weights, tied ones once."""
+    return sum({p.data_ptr(): p.numel() for p in model.parameters()}.values())

@@ -1,0 +1,232 @@
+"""A pretrained causal language model, fine-tuned recursively on its own rewriting of the training stream.
+
+The protocol of ForTIFAI (arXiv 2509.08972): policy ``regenerate-fresh``, full fine-tuning, every generation from the
+weights of the one before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from accelerate.utils import gather_object
+from safetensors.torch import load_model, save_model
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from collapsebench.errors import DataError
+from collapsebench.files import write_json
+from collapsebench.losses import Loss
+from collapsebench.metrics.catalogue import KNOWLEDGE
+from collapsebench.metrics.harness import check_harness, evaluate_harness
+from collapsebench.metrics.harness_settings import item_source
+from collapsebench.metrics.knowledge_retention import KnowledgeItem, answer, fraction_accuracy, read_items
+from collapsebench.metrics.language_model import predict
+from collapsebench.policies import REAL, TrainingSet
+from collapsebench.running.preflight import item_folders, knowledge_file, model_folder
+from collapsebench.seeding import Randomness
+from collapsebench.task import Task
+from collapsebench.workloads import Measurement, OnElements, finite
+from collapsebench.workloads.pretrained.data import stream_data
+from collapsebench.workloads.pretrained.fine_tuning import Objective, accelerator_for, fine_tune
+from collapsebench.workloads.pretrained.model import (
+    load_pretrained,
+    require_length,
+    require_plain_head,
+    weights_digest,
+)
+from collapsebench.workloads.pretrained.sampling import contexts_of, rewrite_stream
+from collapsebench.workloads.pretrained.settings import PretrainedSettings
+from collapsebench.workloads.processes import my_share, world_size
+from collapsebench.workloads.text.measures import (
+    perplexity,
+    prediction_measures,
+    sample_measures,
+    unigram_floors,
+)
+
+_EXCERPTS = 8
+_GUESS = 0.5  # the floor of a choice between two
+
+
+class _Knowledge(NamedTuple):
+    """Items of the KR-test, and the fraction of the training stream that each is about."""
+
+    items: tuple[KnowledgeItem, ...]
+    fractions: tuple[int, ...]
+
+
+class PretrainedWorkload:
+    """See `collapsebench.workloads.Workload`."""
+
+    def __init__(self, task: Task, device: str):
+        assert isinstance(task.spec.workload, PretrainedSettings)
+        self.task = task
+        self.settings = task.spec.workload
+        self.accelerator = accelerator_for(torch.device(device), self.settings.training)
+        self.device = self.accelerator.device
+        self._model, self.tokenizer = load_pretrained(self.settings.model, model_folder(task))
+        require_length(self._model, self.settings)
+        require_plain_head(self._model)
+        self._untouched = True
+        self.text = stream_data(task, self.tokenizer)
+        self.folders = item_folders(task)
+        self.knowledge = self._knowledge_items()
+        self.benchmarks = tuple(benchmark.found_in(*self.folders) for benchmark in self.settings.evaluation.harness)
+        check_harness(self.benchmarks, self.folders[0])
+        self.real = TrainingSet.of(self.text.train, REAL)
+        self.data_sha256 = self._digest()
+        self.losses: list[float] = []  # of the last training, for its folder
+
+    def _digest(self) -> str:
+        """Of all that was read from outside: a run goes on with the same weights, text and items only."""
+        parts = [
+            weights_digest(self._model),
+            self.text.sha256,
+            *(item_source(b, self.folders[0]) for b in self.benchmarks),
+        ]
+        if self.knowledge is not None:
+            parts.append(repr(self.knowledge.items))
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def _knowledge_items(self) -> _Knowledge | None:
+        wanted, parts = self.settings.evaluation.knowledge, self.task.spec.horizon + 1
+        if wanted is None:
+            return None
+        file = knowledge_file(wanted, *self.folders)
+        found = [(item, self._fraction(item, file, parts)) for item in read_items(file)]
+        used = [(item, fraction) for item, fraction in found if fraction is not None]
+        if not any(fraction == 0 for _, fraction in used):
+            raise DataError(f"{file} has no item about the first {len(self.text.train) // parts} training windows.")
+        items, fractions = zip(*used, strict=True)
+        return _Knowledge(items, fractions)
+
+    def _fraction(self, item: KnowledgeItem, file: Path, parts: int) -> int | None:
+        if item.location is None:
+            raise DataError(f"{file}: every item needs a location, the row of the training split; {item} has none.")
+        return self.text.fraction_of(item.location, parts)
+
+    def new_model(self, randomness: Randomness) -> PreTrainedModel:
+        """The pretrained weights, whatever the seed."""
+        if not self._untouched:
+            self._model, _ = load_pretrained(self.settings.model, model_folder(self.task))
+        self._untouched = False
+        return self._model.to(self.device)
+
+    def save_model(self, model: PreTrainedModel, path: Path) -> None:
+        save_model(model, str(path))
+        write_json(path.parent / "training.json", {"loss": self.losses})
+
+    def load_model(self, path: Path) -> PreTrainedModel:
+        load_model(self._model, str(path))
+        self._untouched = False
+        return self._model.to(self.device)
+
+    def train(
+        self,
+        model: PreTrainedModel,
+        data: TrainingSet,
+        loss: Loss,
+        generation: int,
+        randomness: Randomness,
+        on_elements: OnElements,
+    ) -> int:
+        training, block = self.settings.training, self.settings.block
+        objective = Objective(model, loss)
+
+        def on_windows(n: int) -> None:
+            on_elements(n * block)
+
+        self.losses = fine_tune(self.accelerator, objective, data, training, generation, randomness, on_windows)
+        return len(self.losses) * training.batch_size * block
+
+    def sample(
+        self,
+        model: PreTrainedModel,
+        prompts: TrainingSet,
+        generation: int,
+        randomness: Randomness,
+        on_elements: OnElements,
+    ) -> Tensor:
+        sampler = self.settings.sampler
+        contexts = contexts_of(prompts.items.flatten(), sampler)
+        mine = my_share(len(contexts))
+        noise = None
+        if sampler.method == "draw":
+            generator = randomness.generator(generation, "sampling")
+            noise = torch.rand(len(contexts), sampler.new_tokens, generator=generator, dtype=torch.float64)
+        model.eval()
+        part = slice(mine.start, mine.stop)
+        written = rewrite_stream(model, contexts[part], None if noise is None else noise[part], sampler, on_elements)
+        chunks = torch.cat(gather_object([written])) if world_size() > 1 else written
+        return chunks.view(len(prompts), self.settings.block).int()
+
+    def evaluate(self, model: PreTrainedModel, samples: Tensor, on_elements: OnElements) -> dict[str, Measurement]:
+        size = self.settings.evaluation.batch_size
+        model.eval()
+        test, selection, oldest = (
+            predict(model, windows, size, on_elements)
+            for windows in (self.text.test, self.text.selection, self.text.oldest)
+        )
+        measured = {
+            **prediction_measures(test, selection),
+            "oldest_perplexity": Measurement(perplexity(oldest.loss.double().mean()), len(oldest.loss)),
+            **sample_measures(samples[: self.text.oldest_size].numpy(), self.text.train_counts.numpy()),
+            **self._knowledge(model, size, on_elements),
+            **self._harness(model, size, on_elements),
+        }
+        return finite(measured)
+
+    def _knowledge(self, model: PreTrainedModel, size: int, on_elements: OnElements) -> dict[str, Measurement]:
+        if self.knowledge is None:
+            return {}
+        length = self.settings.evaluation.max_length
+        answers = answer(model, self.tokenizer, self.knowledge.items, size, length, on_batch=on_elements)
+        parts = fraction_accuracy(self.knowledge.fractions, answers.correct, self.task.spec.horizon + 1)
+        return {
+            "knowledge_retention": Measurement(parts[0].value, parts[0].n),
+            **{f"{KNOWLEDGE}{g}": Measurement(p.value, p.n) for g, p in enumerate(parts) if g > 0 and p.n > 0},
+            "knowledge_retention_all": Measurement(answers.accuracy, len(self.knowledge.items)),
+        }
+
+    def _harness(self, model: PreTrainedModel, size: int, on_elements: OnElements) -> dict[str, Measurement]:
+        if not self.benchmarks:
+            return {}
+        found = evaluate_harness(
+            model,
+            self.tokenizer,
+            self.benchmarks,
+            self.folders[0],
+            batch_size=size,
+            max_length=self.settings.evaluation.max_length,
+            on_batch=on_elements,
+        )
+        return {name: Measurement(r.value, r.n, r.stderr) for name, r in found.items()}
+
+    def floors(self) -> dict[str, float]:
+        """Unigram model of the real training text; the most frequent token; a guess; declared chance levels."""
+        text = self.text
+        most_frequent = text.train_counts.argmax()
+        return {
+            **unigram_floors(
+                text.train_counts,
+                perplexity=text.test,
+                selection_perplexity=text.selection,
+                oldest_perplexity=text.oldest,
+            ),
+            "next_token_accuracy": float((text.test[:, 1:] == most_frequent).double().mean()),
+            "knowledge_retention": _GUESS,
+            **{t.metric_name: t.chance for t in self.settings.evaluation.harness if t.chance is not None},
+        }
+
+    def listing(self) -> dict[str, dict[str, str]]:
+        """The splits are the dataset's own: one digest for each."""
+        return {name: {digest: f"the whole {name} split"} for name, digest in self.text.split_digests.items()}
+
+    def show(self, folder: Path, model: PreTrainedModel, samples: Tensor, prompts: TrainingSet, _: Randomness) -> None:
+        decode: Any = self.tokenizer.decode
+        starts, written = prompts.items[:_EXCERPTS].tolist(), samples[:_EXCERPTS].tolist()
+        excerpts = [{"prompt": decode(a), "text": decode(b)} for a, b in zip(starts, written, strict=True)]
+        write_json(folder / "samples.json", excerpts)

@@ -1,0 +1,164 @@
+"""Text: a causal language model, trained on token windows, continued from its own training data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_model, save_model
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+
+from collapsebench.data.documents import listing_of
+from collapsebench.files import write_json
+from collapsebench.losses import Elements, Loss
+from collapsebench.metrics.language_model import continuation_log_probs, predict
+from collapsebench.policies import REAL, TrainingSet
+from collapsebench.seeding import Randomness
+from collapsebench.task import Task
+from collapsebench.token_log_probs import token_log_probs
+from collapsebench.workloads import Measurement, OnElements, finite
+from collapsebench.workloads.text.data import prepared_text, task_splits
+from collapsebench.workloads.text.measures import prediction_measures, sample_measures, unigram_floors
+from collapsebench.workloads.text.sampling import sample_continuations
+from collapsebench.workloads.text.settings import TextSettings
+from collapsebench.workloads.training import Schedule, initialised, method_loss, train_model
+
+_EXCERPTS = 8
+
+
+class TextWorkload:
+    """See `collapsebench.workloads.Workload`."""
+
+    def __init__(self, task: Task, device: str):
+        assert isinstance(task.spec.workload, TextSettings)
+        self.task = task
+        self.settings = task.spec.workload
+        self.policy = task.spec.policy
+        self.device = torch.device(device)
+        self.text = prepared_text(task)
+        self.real = TrainingSet.of(self.text.train.int(), REAL)
+        self.data_sha256 = self.text.sha256
+
+    def new_model(self, randomness: Randomness) -> PreTrainedModel:
+        return initialised(self._bare_model, randomness, self.device)
+
+    def _bare_model(self) -> PreTrainedModel:
+        size = self.settings.model
+        config = LlamaConfig(
+            vocab_size=self.settings.vocab_size,
+            hidden_size=size.hidden_size,
+            intermediate_size=size.intermediate_size,
+            num_hidden_layers=size.layers,
+            num_attention_heads=size.heads,
+            num_key_value_heads=size.heads,
+            max_position_embeddings=self.settings.block + self.settings.sampler.prompt_tokens,
+            tie_word_embeddings=True,
+            bos_token_id=None,
+            eos_token_id=0,
+        )
+        return LlamaForCausalLM(config)
+
+    def save_model(self, model: PreTrainedModel, path: Path) -> None:
+        save_model(model, str(path))
+
+    def load_model(self, path: Path) -> PreTrainedModel:
+        model = self._bare_model()
+        load_model(model, str(path))
+        return model.to(self.device)
+
+    def train(
+        self,
+        model: PreTrainedModel,
+        data: TrainingSet,
+        loss: Loss,
+        generation: int,
+        randomness: Randomness,
+        on_elements: OnElements,
+    ) -> int:
+        def batch_loss(batch: TrainingSet, clock: Elements) -> Tensor:
+            return self._loss(model, batch, loss, clock)
+
+        block = self.settings.block
+        schedule = Schedule(self.settings.training, self.policy, generation)
+        return block * train_model(model, data, schedule, batch_loss, randomness, lambda n: on_elements(n * block))
+
+    def _loss(self, model: PreTrainedModel, batch: TrainingSet, loss: Loss, clock: Elements) -> Tensor:
+        """The method's loss on one batch of windows; `clock` carries generation and step."""
+        tokens = batch.items.long().to(self.device)
+        target = tokens[:, 1:]
+        hidden = model.base_model(tokens, use_cache=False).last_hidden_state[:, :-1]
+        head = model.get_output_embeddings().weight
+        seen: dict[str, Tensor] = {}
+        if loss.needs_logits:
+            logits = (hidden @ head.T).float()
+            log_p = logits.log_softmax(-1).gather(-1, target.unsqueeze(-1)).squeeze(-1)
+            seen = {"logits": logits, "prediction": logits, "target": target}
+        else:
+            log_p = token_log_probs(hidden, head, target)
+        return method_loss(loss, log_p, batch, clock, **seen)
+
+    def sample(
+        self,
+        model: PreTrainedModel,
+        prompts: TrainingSet,
+        generation: int,
+        randomness: Randomness,
+        on_elements: OnElements,
+    ) -> Tensor:
+        sampler = self.settings.sampler
+        generator = randomness.generator(generation, "sampling")
+        noise = torch.rand(len(prompts), self.settings.block, generator=generator, dtype=torch.float64)
+        starts = prompts.items[:, : sampler.prompt_tokens].long()
+        model.eval()
+        written = []
+        for p, u in zip(starts.split(sampler.batch_size), noise.split(sampler.batch_size), strict=True):
+            batch = sample_continuations(
+                model, p.to(self.device), u.to(self.device), sampler.temperature, sampler.top_k, sampler.top_p
+            )
+            written.append(batch.int().cpu())
+            on_elements(batch.numel())
+        return torch.cat(written)
+
+    def evaluate(self, model: PreTrainedModel, samples: Tensor, on_elements: OnElements) -> dict[str, Measurement]:
+        size = self.settings.evaluation.batch_size
+        model.eval()
+        test = predict(model, self.text.test, size, on_elements)
+        selection = predict(model, self.text.selection, size, on_elements)
+        measured = {
+            **prediction_measures(test, selection),
+            **self._pair_accuracy(model, size, on_elements),
+            **sample_measures(samples.numpy(), self.text.train_counts.numpy()),
+        }
+        return finite(measured)
+
+    def _pair_accuracy(self, model: PreTrainedModel, size: int, on_elements: OnElements) -> dict[str, Measurement]:
+        if not len(self.text.pair_tokens):
+            return {}
+        log_p = continuation_log_probs(model, self.text.pair_tokens, self.text.pair_spans, size, on_elements)
+        first_true, first_false, second_true, second_false = log_p.view(-1, 4).T
+        right = first_true + second_true > first_false + second_false
+        return {"pair_accuracy": Measurement(int(right.sum()) / len(right), len(right))}
+
+    def floors(self) -> dict[str, float]:
+        """Unigram model of the real training text; one half for pairs."""
+        most_frequent = self.text.train_counts.argmax()
+        return {
+            **unigram_floors(
+                self.text.train_counts, perplexity=self.text.test, selection_perplexity=self.text.selection
+            ),
+            "next_token_accuracy": float((self.text.test[:, 1:] == most_frequent).double().mean()),
+            "pair_accuracy": 0.5,
+        }
+
+    def listing(self) -> dict[str, dict[str, str]]:
+        return listing_of(task_splits(self.task))
+
+    def show(self, folder: Path, model: PreTrainedModel, samples: Tensor, prompts: TrainingSet, _: Randomness) -> None:
+        decode = self.text.tokenizer.decode
+        starts = prompts.items[:_EXCERPTS, : self.settings.sampler.prompt_tokens].tolist()
+        excerpts = [
+            {"prompt": decode(start, skip_special_tokens=False), "text": decode(sample, skip_special_tokens=False)}
+            for start, sample in zip(starts, samples[:_EXCERPTS].tolist(), strict=True)
+        ]
+        write_json(folder / "samples.json", excerpts)

@@ -1,0 +1,359 @@
+"""The board over a folder of submissions: ranks, ratios, verification, what is broken, the committed table."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from submission_files import tiny_task, valid_submission, write
+
+from collapsebench.paths import bundled
+from collapsebench.publishing.board import (
+    Board,
+    csv_text,
+    differing_rows,
+    leaderboard_table,
+    overall_table,
+    read_board,
+)
+from collapsebench.publishing.submission import (
+    Attestation,
+    Difference,
+    Submission,
+    attestation_path,
+    canonical_bytes,
+    json_schema,
+    sha256_of,
+    submission_path,
+)
+from collapsebench.publishing.validation import known_tasks
+from collapsebench.scoring import index, validation
+from collapsebench.task import Task
+
+
+@pytest.fixture(scope="module")
+def text_task(tmp_path_factory: pytest.TempPathFactory) -> Task:
+    return tiny_task(tmp_path_factory.mktemp("text"), "text")
+
+
+@pytest.fixture(scope="module")
+def gmm_task(tmp_path_factory: pytest.TempPathFactory) -> Task:
+    return tiny_task(tmp_path_factory.mktemp("gmm"), "gmm")
+
+
+def changed(submission: Submission, change: Callable[[dict[str, Any]], None]) -> Submission:
+    content = submission.model_dump(mode="json")
+    change(content)
+    return Submission.model_validate_json(json.dumps(content))
+
+
+def longer(submission: Submission, generations: int) -> Submission:
+    """As if decay began that many generations later: a method that is better by construction."""
+
+    def later(content: dict[str, Any]) -> None:
+        for result in content["results"]:
+            metrics = [g["metrics"] for g in result["generations"]]
+            for g, target in enumerate(result["generations"]):
+                target["metrics"] = metrics[max(0, g - generations)]
+
+    return changed(submission, later)
+
+
+def attest(
+    path: Path, by: str, outcome: str = "matched", sha256: str | None = None, processor: str | None = None
+) -> Path:
+    machine = Submission.model_validate_json(path.read_bytes()).provenance[0]
+    if processor is not None:
+        machine = machine.model_copy(update={"processor": processor})
+    content = canonical_bytes(
+        Attestation(
+            schema_version=1,
+            submission_sha256=sha256 or sha256_of(path.read_bytes()),
+            seed=0,
+            generations=1,
+            outcome=outcome,  # type: ignore[arg-type]
+            tolerance=0.005,
+            compared=10,
+            identical=9,
+            largest=Difference(metric="perplexity", generation=1, submitted=1.0, measured=1.5, relative=0.5),
+            by=by,
+            date=datetime.date(2026, 1, 1).isoformat(),
+            machine=machine,
+            alike=processor is None,
+        )
+    )
+    file = attestation_path(path, content)
+    file.write_bytes(content)
+    return file
+
+
+def board_of(folder: Path, *tasks: Task, cache: Path | None = None) -> Board:
+    return read_board(folder, {task.id: task for task in tasks}, cache)
+
+
+def test_folder_without_submissions_has_an_empty_board(tmp_path: Path, text_task: Task) -> None:
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        board = board_of(folder, text_task)
+        assert board.table.empty
+        assert board.broken == []
+        assert overall_table(board, "micro", "loss").empty
+
+
+def test_better_method_ranks_first(tmp_path: Path, text_task: Task) -> None:
+    write(valid_submission(text_task, name="Plain"), tmp_path)
+    write(longer(valid_submission(text_task, name="Better"), 1), tmp_path)
+    table = board_of(tmp_path, text_task).table
+    assert list(table["method"]) == ["Better", "Plain"]
+    assert table["fi"].is_monotonic_decreasing
+    assert table["rank"].tolist()[0] == 1
+
+
+def test_row_says_what_the_entry_is(tmp_path: Path, text_task: Task) -> None:
+    submission = valid_submission(text_task, name="Plain")
+    path = write(submission, tmp_path)
+    board = board_of(tmp_path, text_task)
+    (row,) = board.table.to_dict("records")
+    assert row["task"] == text_task.id
+    assert (row["tier"], row["modality"], row["track"]) == ("micro", "text", "loss")
+    assert path.stem.endswith(row["digest"])
+    assert row["authors"] == ", ".join(submission.authors)
+    assert len(row["curve"]) == text_task.spec.horizon + 1
+    assert board.label(row["digest"]) == "Plain"
+
+
+def test_scores_of_the_board_are_those_of_a_comparison(tmp_path: Path, text_task: Task) -> None:
+    write(valid_submission(text_task, name="Plain"), tmp_path)
+    board = board_of(tmp_path, text_task)
+    scores = board.scores(list(board.table["digest"])).scores
+    headline = scores[(scores["metric"] == "all") & (scores["threshold"] == 0.75)]
+    assert board.table["fi"].tolist() == pytest.approx([headline["fi"].mean()])
+    assert board.table["auf"].tolist() == pytest.approx([headline["auf"].mean()])
+
+
+def test_tracks_are_ranked_apart(tmp_path: Path, text_task: Task) -> None:
+    write(longer(valid_submission(text_task, name="Better"), 1), tmp_path)
+    provenance = changed(valid_submission(text_task, name="Sees"), lambda c: c["method"].update(track="provenance"))
+    write(provenance, tmp_path)
+    table = board_of(tmp_path, text_task).table
+    assert table[["track", "method", "rank"]].to_numpy().tolist() == [
+        ["loss", "Better", 1],
+        ["provenance", "Sees", 1],
+    ]
+
+
+def test_two_entries_of_one_name_are_told_apart(tmp_path: Path, text_task: Task) -> None:
+    for beta in (0.1, 0.2):
+        submission = valid_submission(text_task, name="Same", seed_noise=beta / 10)
+        write(changed(submission, lambda c, b=beta: c["method"]["parameters"].update(beta=b)), tmp_path)
+    table = board_of(tmp_path, text_task).table
+    assert sorted(table["method"]) == sorted(f"Same ({digest[:8]})" for digest in table["digest"])
+
+
+def test_superseded_entry_leaves_the_ranking_and_stays_known(tmp_path: Path, text_task: Task) -> None:
+    old = write(valid_submission(text_task, name="Plain"), tmp_path)
+    digest = old.stem.split("-")[-1]
+    write(valid_submission(text_task, name="Plain", seed_noise=0.02, supersedes=digest), tmp_path)
+    board = board_of(tmp_path, text_task)
+    assert len(board.table) == 1
+    assert board.superseded == {digest}
+    assert digest in board.entries
+    assert board.table["digest"].item() != digest
+
+
+def test_broken_files_among_good_ones_are_listed(tmp_path: Path, text_task: Task) -> None:
+    write(valid_submission(text_task, name="Plain"), tmp_path)
+    (tmp_path / text_task.id / "broken.json").write_text("{")
+    copied = valid_submission(text_task, name="Plain")
+    write(
+        changed(copied, lambda c: c["method"].update(name="Thief", loss="t.py:Thief", source_sha256="0" * 64)), tmp_path
+    )
+    board = board_of(tmp_path, text_task)
+    assert {verdict.path.name.split("-")[0]: verdict.problems[0].code for verdict in board.broken} == {
+        "broken.json": "not-json",
+        "Plain": "copied",
+        "Thief": "copied",
+    }
+    assert board.table.empty
+
+
+@pytest.mark.parametrize(
+    ("attestations", "verified"),
+    [
+        ([], "no"),
+        ([("C. Reader", "matched")], "verified"),
+        ([("the author", "matched")], "by its authors"),
+        ([("the author", "matched"), ("C. Reader", "matched")], "verified"),
+        ([("C. Reader", "matched"), ("D. Reader", "differed")], "disputed"),
+    ],
+)
+def test_attestations_decide_what_counts_as_verified(
+    tmp_path: Path, text_task: Task, attestations: list[tuple[str, str]], verified: str
+) -> None:
+    submission = valid_submission(text_task, name="Plain")
+    path = write(submission, tmp_path)
+    for by, outcome in attestations:
+        attest(path, submission.authors[0] if by == "the author" else by, outcome)
+    board = board_of(tmp_path, text_task)
+    assert board.table["verified"].item() == verified
+    assert sum(len(found) for found in board.attestations.values()) == len(attestations)
+
+
+def test_difference_on_another_machine_is_inconclusive(tmp_path: Path, text_task: Task) -> None:
+    path = write(valid_submission(text_task, name="Plain"), tmp_path)
+    attest(path, "C. Reader", "differed", processor="Another one")
+    assert board_of(tmp_path, text_task).table["verified"].item() == "inconclusive"
+    attest(path, "D. Reader")
+    assert board_of(tmp_path, text_task).table["verified"].item() == "verified"
+    attest(path, "E. Reader", "differed")
+    assert board_of(tmp_path, text_task).table["verified"].item() == "disputed"
+
+
+def test_attestation_about_another_content_does_not_count(tmp_path: Path, text_task: Task) -> None:
+    path = write(valid_submission(text_task, name="Plain"), tmp_path)
+    attest(path, "C. Reader", sha256="0" * 64)
+    board = board_of(tmp_path, text_task)
+    assert board.table["verified"].item() == "no"
+    assert [verdict.problems[0].code for verdict in board.broken] == ["attestation"]
+
+
+def test_overall_ratio_needs_every_task(tmp_path: Path, text_task: Task, gmm_task: Task) -> None:
+    for task in (text_task, gmm_task):
+        write(longer(valid_submission(task, name="Both"), 1), tmp_path)
+    write(valid_submission(text_task, name="One"), tmp_path)
+    overall = overall_table(board_of(tmp_path, text_task, gmm_task), "micro", "loss").set_index("method")
+    assert overall.loc["Both", "tasks"] == 2
+    assert overall.loc["One", "missing"] == [gmm_task.id]
+    assert pd.isna(overall.loc["One", "ratio_ce"])
+
+
+def test_older_version_of_a_task_stays_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = tiny_task(tmp_path / "tiny", "gmm")
+    path = write(valid_submission(old, name="Plain"), tmp_path / "submissions")
+    old.path.rename(old.path.with_name("task@1.yaml"))
+    raised = tiny_task(tmp_path / "tiny", "gmm", version=2)
+    monkeypatch.setattr(validation, "registered_tasks", lambda: {"tiny-gmm": raised.path})
+    assert sorted(known_tasks()) == ["tiny-gmm@1", "tiny-gmm@2"]
+    board = read_board(path.parent, known_tasks())
+    assert board.broken == []
+    assert board.table["task"].tolist() == ["tiny-gmm@1"]
+
+
+# What is kept between sessions
+
+
+def test_what_is_remembered_is_what_would_be_computed(tmp_path: Path, text_task: Task) -> None:
+    folder, cache = tmp_path / "submissions", tmp_path / "cache" / "board.sqlite"
+    for name in ("Plain", "Other"):
+        write(valid_submission(text_task, name=name), folder)
+    (folder / text_task.id / "broken.json").write_text("{")
+    fresh = board_of(folder, text_task)
+    for _ in range(2):
+        kept = board_of(folder, text_task, cache=cache)
+        pd.testing.assert_frame_equal(leaderboard_table(kept), leaderboard_table(fresh), check_dtype=False)
+        assert [v.problems for v in kept.broken] == [v.problems for v in fresh.broken]
+
+
+def test_second_reading_validates_nothing_again(
+    tmp_path: Path, text_task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, cache = tmp_path / "submissions", tmp_path / "board.sqlite"
+    write(valid_submission(text_task, name="Plain"), folder)
+    before = board_of(folder, text_task, cache=cache)
+
+    def never(*_: object) -> None:
+        raise AssertionError("validated again")
+
+    monkeypatch.setattr(index, "validate_content", never)
+    assert csv_text(leaderboard_table(board_of(folder, text_task, cache=cache))) == csv_text(leaderboard_table(before))
+
+
+def test_changed_file_is_not_remembered(tmp_path: Path, text_task: Task) -> None:
+    folder, cache = tmp_path / "submissions", tmp_path / "board.sqlite"
+    path = write(valid_submission(text_task, name="Plain"), folder)
+    assert board_of(folder, text_task, cache=cache).broken == []
+    path.write_bytes(path.read_bytes().replace(b'"licence"', b'"license"'))
+    assert len(board_of(folder, text_task, cache=cache).broken) == 1
+
+
+def test_damaged_cache_is_left_aside(tmp_path: Path, text_task: Task) -> None:
+    folder, cache = tmp_path / "submissions", tmp_path / "board.sqlite"
+    write(valid_submission(text_task, name="Plain"), folder)
+    cache.write_bytes(b"not a database at all, " * 100)
+    assert len(board_of(folder, text_task, cache=cache).table) == 1
+
+
+def test_record_that_makes_no_sense_is_computed_again(tmp_path: Path, text_task: Task) -> None:
+    folder, cache = tmp_path / "submissions", tmp_path / "board.sqlite"
+    write(valid_submission(text_task, name="Plain"), folder)
+    board_of(folder, text_task, cache=cache)
+    with sqlite3.connect(cache) as store:
+        store.execute("UPDATE records SET content = '{'")
+    assert len(board_of(folder, text_task, cache=cache).table) == 1
+
+
+# The committed submissions
+
+
+@pytest.fixture(scope="module")
+def committed() -> Board:
+    return read_board(bundled("submissions"), known_tasks())
+
+
+@pytest.fixture(scope="module")
+def published() -> pd.DataFrame:
+    return pd.read_csv(bundled("submissions") / "leaderboard.csv")
+
+
+def test_committed_leaderboard_is_what_the_submissions_give(committed: Board, published: pd.DataFrame) -> None:
+    assert committed.broken == []
+    assert differing_rows(published, leaderboard_table(committed)) == []
+
+
+def test_baselines_of_every_calibrated_micro_task_are_submitted(committed: Board) -> None:
+    micro = {task_id for task_id, task in known_tasks().items() if task.spec.tier == "micro"}
+    rows = committed.table[committed.table["method"].isin(["ce", "focal", "tce"])]
+    assert set(zip(rows["task"], rows["method"], strict=True)) == {
+        (t, m) for t in micro for m in ("ce", "focal", "tce")
+    }
+
+
+def test_changed_score_is_named_with_its_row(committed: Board, published: pd.DataFrame) -> None:
+    row = published.index[published["method"] == "tce"][0]
+    published = published.copy()
+    published.loc[row, "fi"] += 2e-6
+    (line,) = differing_rows(published, leaderboard_table(committed))
+    assert line.startswith(f"{published.loc[row, 'task']}, loss, tce, {published.loc[row, 'digest']}: fi is ")
+
+
+def test_changed_submission_is_named_with_its_row(committed: Board, published: pd.DataFrame, tmp_path: Path) -> None:
+    entry = next(e for e in committed.entries.values() if e.name == "focal" and e.task_id.startswith("text"))
+
+    def worse(content: dict[str, Any]) -> None:
+        for g in content["results"][0]["generations"][3:]:
+            loss = g["metrics"]["token_loss"]["value"] * 1.01
+            g["metrics"]["token_loss"]["value"], g["metrics"]["perplexity"]["value"] = loss, math.exp(loss)
+
+    submission = changed(entry.submission, worse)
+    content = canonical_bytes(submission)
+    for other in committed.entries.values():
+        target = tmp_path / other.task_id / other.path.name
+        target.parent.mkdir(exist_ok=True)
+        if other is not entry:
+            target.write_bytes(other.path.read_bytes())
+    (tmp_path / submission_path(submission, content)).write_bytes(content)
+    lines = differing_rows(published, leaderboard_table(read_board(tmp_path, known_tasks())))
+    assert any(line.startswith(f"{entry.task_id}, loss, focal, {entry.digest}: published, but no") for line in lines)
+    assert any(
+        line.startswith(f"{entry.task_id}, loss, focal, {sha256_of(content)[:16]}: submitted, but") for line in lines
+    )
+
+
+def test_committed_schema_is_that_of_the_code() -> None:
+    assert (bundled("submissions") / "schema.json").read_text("utf-8") == json_schema()
