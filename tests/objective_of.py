@@ -15,5 +15,7 @@ from collapsebench.workloads import Workload
 def objective_of(workload: Workload, model: Any, batch: TrainingSet, loss: Loss, seed: int = 1) -> Tensor:
     """The loss's mean on the workload's scale, plus the workload's own term; a scalar with its graph."""
     observed = workload.observe(model, batch.items, torch.Generator().manual_seed(seed), loss.needs_logits)
-    value = observed.scale * loss_of_elements(loss, Elements(observed.log_p))
+    names = ("prediction", "target", "logits") if loss.needs_logits else ()
+    seen = {name: found for name in names if (found := getattr(observed, name)) is not None}
+    value = observed.scale * loss_of_elements(loss, Elements(observed.log_p, _restricted=seen))
     return value if observed.term is None else value + observed.term

@@ -71,7 +71,8 @@ def test_loss_sees_leaves_and_cannot_reach_the_weights(kind: str, workload: Work
     _, model = trained(workload, Reaches())
     assert set(Reaches.reached) == {None}
     _, plain = trained(workload, CrossEntropy())
-    assert all(torch.equal(a, b) for a, b in zip(weights(model), weights(plain), strict=True))
+    for a, b in zip(weights(model), weights(plain), strict=True):  # with logits, sums are in another order
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("loss", [CrossEntropy, FromPrediction])
