@@ -24,7 +24,8 @@ from collapsebench.publishing.submission import (
     canonical_bytes,
 )
 from collapsebench.publishing.submit import seed_result, sessions
-from collapsebench.running.engines import Cell, run_cells
+from collapsebench.running.cells import Cell
+from collapsebench.running.engines import run_cells
 from collapsebench.running.environment import resolve_device
 from collapsebench.running.preflight import check_supplies
 from collapsebench.running.progress import Listener, silent

@@ -26,7 +26,7 @@ from collapsebench.methods import load_method
 from collapsebench.policies import REAL, TrainingSet
 from collapsebench.running import artifacts, loop
 from collapsebench.running.artifacts import MARKER, RunDirectory
-from collapsebench.running.engines import Cell
+from collapsebench.running.cells import Cell
 from collapsebench.seeding import Randomness
 from collapsebench.task import load_task
 from collapsebench.workloads import (

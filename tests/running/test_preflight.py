@@ -27,10 +27,11 @@ from collapsebench.files import sha256_of
 from collapsebench.metrics.harness_settings import HarnessTask, read_sets
 from collapsebench.metrics.inception_weights import FILE as INCEPTION
 from collapsebench.resources import Resources
-from collapsebench.running import preflight as supplies
-from collapsebench.running.preflight import check_supplies, knowledge_file, supplies_of
+from collapsebench.running.preflight import check_supplies, look_for_supplies, supplies_of
 from collapsebench.task import Task, load_task, registered_tasks
+from collapsebench.workloads.pretrained import supplies
 from collapsebench.workloads.pretrained.settings import KnowledgeTest
+from collapsebench.workloads.pretrained.supplies import knowledge_file
 
 STANDARD = [name for name in registered_tasks() if load_task(name).spec.tier == "standard"]
 MODEL, TEXT, PAIRS, CHOICES = "some/model", "some/text", "some/pairs", "some/choices"
@@ -319,7 +320,7 @@ def test_items_that_are_nowhere_are_named_with_the_option_that_supplies_them(tmp
 
 def places(task: Task) -> dict[str, str]:
     """Where everything was found, or why it was not."""
-    return {name: found.text for name, found in supplies.look_for_supplies(task)}
+    return {name: found.text for name, found in look_for_supplies(task)}
 
 
 @pytest.mark.usefixtures("online")

@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from collapsebench.api import plan, run
+from collapsebench.api import run
 from collapsebench.errors import Diverged, RunError
 from collapsebench.losses import Elements, Loss
 from collapsebench.policies import REAL, TrainingSet
 from collapsebench.running import engines
 from collapsebench.running.artifacts import RunDirectory
-from collapsebench.running.engines import Cell
+from collapsebench.running.cells import Cell
+from collapsebench.running.plan import plan
 from collapsebench.running.progress import Event, Listener, silent
 from collapsebench.seeding import Randomness
 from collapsebench.task import load_task

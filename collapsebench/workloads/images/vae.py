@@ -14,13 +14,13 @@ from torch.nn import functional as F
 from collapsebench.errors import Diverged
 from collapsebench.losses import Elements, Loss
 from collapsebench.policies import REAL, TrainingSet
-from collapsebench.reports.pictures import SHOWN, grid, png
 from collapsebench.seeding import Randomness
 from collapsebench.task import Task
 from collapsebench.workloads import Measurement, OnElements, finite
 from collapsebench.workloads.images.data import ImageData
 from collapsebench.workloads.images.metrics import ImageMetrics
 from collapsebench.workloads.images.settings import ConvVae, VaeSettings
+from collapsebench.workloads.pictures import SHOWN, grid, png
 from collapsebench.workloads.training import Schedule, initialised, method_loss, train_model
 
 
