@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import torch
 from command import PATIENCE, Command, start
+from damage import flip_bit
 from diffusers import DDIMScheduler
 from safetensors.torch import load_file
-from test_artifacts import flip_bit
 from tiny_task import MICRO_BATCHES, SHORT_UPDATES, results
 from torch import Tensor
 
@@ -29,18 +29,15 @@ from collapsebench.running.artifacts import MARKER, RunDirectory
 from collapsebench.running.cells import Cell
 from collapsebench.seeding import Randomness
 from collapsebench.task import load_task
-from collapsebench.workloads import (
-    diffusion,
-    fine_tuning,
-    gmm,
-    image_metrics,
-    load_workload,
-    pretrained,
-    stream_sampling,
-    text,
-    text_sampling,
-    vae,
-)
+from collapsebench.workloads import load_workload
+from collapsebench.workloads.images import diffusion, vae
+from collapsebench.workloads.images import metrics as image_metrics
+from collapsebench.workloads.mixture import workload as gmm
+from collapsebench.workloads.pretrained import fine_tuning
+from collapsebench.workloads.pretrained import sampling as stream_sampling
+from collapsebench.workloads.pretrained import workload as pretrained
+from collapsebench.workloads.text import sampling as text_sampling
+from collapsebench.workloads.text import workload as text
 
 LAST = 2
 MODULES: dict[str, Any] = {  # where a kind of workload asks the method for its loss

@@ -21,7 +21,8 @@ from collapsebench.methods import load_loss
 from collapsebench.running.artifacts import RunDirectory
 from collapsebench.seeding import Randomness
 from collapsebench.task import load_task
-from collapsebench.workloads import diffusion, load_workload
+from collapsebench.workloads import load_workload
+from collapsebench.workloads.images import diffusion
 from collapsebench.workloads.images.diffusion import DiffusionWorkload
 from collapsebench.workloads.images.settings import UNet
 
