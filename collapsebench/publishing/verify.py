@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from collapsebench.errors import RunError, UserError
-from collapsebench.files import write_atomically
+from collapsebench.files import require_folder, write_atomically
 from collapsebench.methods import load_method_with, source_file
 from collapsebench.publishing.entries import Entry
 from collapsebench.publishing.submission import (
@@ -125,8 +125,9 @@ def verification_cell(plan: Plan, out: Path, device: str = "auto") -> Cell:
     """The chain to run. Imports the contestant's code.
 
     Raises:
-        UserError: the loss is not the submitted one, or does not load.
+        UserError: the loss is not the submitted one, or does not load; a file is where `out` should be.
     """
+    require_folder(out, "--out")
     check_supplies(plan.task)
     parameters = dict(plan.submission.method.parameters)
     method = load_method_with(plan.loss, parameters, plan.task.spec.workload.kind)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from collapsebench.errors import UserError
+from collapsebench.files import require_folder
 from collapsebench.methods import CONTROL, Method, load_method
 from collapsebench.running.cells import Cell
 from collapsebench.running.environment import resolve_device
@@ -39,7 +40,8 @@ def plan(
     Raises:
         UserError: anything given cannot be used.
     """
-    folder = _folder_of_runs(Path(out))
+    folder = Path(out)
+    require_folder(folder, "--out")
     check_supplies(task)
     check_tracker(task.resources.track)
     last = task.spec.horizon if generations is None else generations
@@ -59,15 +61,6 @@ def plan(
         missing = sum(not (c.directory.path / f"gen-{g}").is_dir() for c in cells for g in range(last + 1))
         check_room(task, chosen, folder, missing)
     return cells
-
-
-def _folder_of_runs(out: Path) -> Path:
-    """The directory of all runs, there or still to be made; a file in its place is a `UserError`."""
-    for path in (out, *out.parents):
-        if path.exists() and not path.is_dir():
-            where = "is a file" if path == out else f"lies below {path}, which is a file"
-            raise UserError(f"--out {out} {where}; give a directory, which is made where there is none.")
-    return out
 
 
 def _require_sigma(task: Task, methods: list[Method]) -> None:
