@@ -1,7 +1,7 @@
 # make demo         the main job: ce, focal and tce on text-wiki-micro, three seeds, eleven to twelve minutes on two cores
 # make leaderboard  the site over the committed submissions
 # make test         the tests
-# make check        format, lint, types, tests
+# make check        format, lint, imports, types, tests
 #
 # Each target makes a virtual environment when there is none. VENV= says where, PYTHON= with which Python.
 VENV ?= .venv
@@ -30,6 +30,7 @@ test-browser: environment
 check: environment
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
 	cd leaderboard && MYPYPATH=.. $(abspath $(BIN))/mypy --config-file ../pyproject.toml *.py views/*.py
 	$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -1,25 +1,26 @@
-"""The public functions: run one cell, compare methods, score what is on disk."""
+"""The public functions: run one cell, compare methods, score what is on disk. Torch and pandas are imported late."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from collapsebench.errors import UserError
-from collapsebench.methods import BASELINES, CONTROL, load_method
-from collapsebench.publishing.entries import Entry
-from collapsebench.publishing.validation import published_entries
-from collapsebench.reports.comparison import Comparison, read_all, read_comparison
-from collapsebench.running.engines import Cell, Engine, run_cell, run_cells
-from collapsebench.running.environment import resolve_device
-from collapsebench.running.preflight import check_supplies
+from collapsebench.methods import BASELINES
+from collapsebench.running.cells import Cell, run_cell
+from collapsebench.running.engines import Engine, run_cells
+from collapsebench.running.plan import plan
 from collapsebench.running.progress import Listener, silent
-from collapsebench.running.tracking import check_tracker
 from collapsebench.task import Task, load_task
 
 if TYPE_CHECKING:
     from collapsebench.methods import AnyMethod
+    from collapsebench.publishing.entries import Entry
+    from collapsebench.reports.comparison import Comparison
+
+Against = Literal["run", "published"]
 
 
 def run(
@@ -52,82 +53,87 @@ def run(
 
 def compare(
     task: str | Path | Task,
-    methods: Iterable[AnyMethod] = BASELINES,
+    methods: Iterable[AnyMethod] | None = None,
     seeds: Iterable[int] | None = None,
     out: str | Path = "runs",
     generations: int | None = None,
     device: str = "auto",
     engine: Engine = "auto",
-    against: Literal["run", "published"] = "run",
-    listener: Listener = silent,
+    against: Against = "run",
 ) -> Comparison:
-    """Run the missing cells of methods × seeds and compare the methods.
+    """Run the missing cells of methods × seeds and compare the methods. `prepare` is for those who want to watch.
 
     Args:
-        seeds: None: the task's official seeds. Other arguments as in `run`.
+        methods: None: the baselines. seeds: None: the task's official seeds. Other arguments as in `run`.
         engine: ``inline``, ``local`` (worker processes), ``ray``, or ``auto``: ``local`` where it can help.
         against: ``published`` adds the committed submissions of the baselines, which are then not run here.
 
     Returns:
         The comparison; `collapsebench.reports.report.write_report` writes its files.
     """
+    trial = prepare(task, methods, seeds, out, generations, device, against)
+    trial.run(engine)
+    return trial.comparison()
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A comparison of which everything is resolved and nothing run.
+
+    Attributes:
+        cells: what to run, seed by seed. published: entries to compare with.
+    """
+
+    cells: list[Cell]
+    published: Sequence[Entry] = ()
+
+    def run(self, engine: Engine = "auto", listener: Listener = silent) -> None:
+        """Run the missing cells; `listener` is called with `collapsebench.running.progress.Event`."""
+        run_cells(self.cells, engine, None, listener)
+
+    def comparison(self) -> Comparison:
+        """Compare what has been run, and what is published."""
+        from collapsebench.reports.comparison import read_comparison
+
+        first = self.cells[0]
+        methods = list(dict.fromkeys(cell.method.id for cell in self.cells))
+        seeds = list(dict.fromkeys(cell.seed for cell in self.cells))
+        folder = first.out / first.task.id
+        return read_comparison(folder, first.task, methods, seeds, first.generations, self.published)
+
+
+def prepare(
+    task: str | Path | Task,
+    methods: Iterable[AnyMethod] | None = None,
+    seeds: Iterable[int] | None = None,
+    out: str | Path = "runs",
+    generations: int | None = None,
+    device: str = "auto",
+    against: Against = "run",
+) -> Trial:
+    """Resolve and check everything that `compare` would run; arguments as there.
+
+    Raises:
+        UserError: something given cannot be used, or the task has no references to compare with.
+    """
     loaded = load_task(task)
-    require_calibrated(loaded)
-    published = published_baselines(loaded) if against == "published" else []
-    cells = plan(loaded, methods, loaded.spec.seeds if seeds is None else seeds, out, generations, device)
-    run_cells(cells, engine, None, listener)
-    return comparison_of(cells, published)
+    _require_calibrated(loaded)
+    if against == "published" and methods is None:
+        raise UserError("--against published runs no baselines: name your own loss with --methods.")
+    published = _published_baselines(loaded) if against == "published" else ()
+    wanted = BASELINES if methods is None else methods
+    cells = plan(loaded, wanted, loaded.spec.seeds if seeds is None else seeds, out, generations, device)
+    return Trial(cells, published)
 
 
 def score(directory: str | Path) -> list[Comparison]:
     """Recompute the comparison of every task found below a directory of runs, from the raw metrics alone."""
+    from collapsebench.reports.comparison import read_all
+
     return read_all(Path(directory))
 
 
-def plan(
-    task: Task,
-    methods: Iterable[AnyMethod],
-    seeds: Iterable[int],
-    out: str | Path,
-    generations: int | None,
-    device: str,
-) -> list[Cell]:
-    """Resolve everything before the first step; return the cells, seed by seed.
-
-    Raises:
-        UserError: anything given cannot be used.
-    """
-    check_supplies(task)
-    check_tracker(task.resources.track)
-    last = task.spec.horizon if generations is None else generations
-    if not 0 <= last <= task.spec.horizon:
-        raise UserError(f"--generations {last} is not allowed; {task.id} has generations 0 to {task.spec.horizon}.")
-    seeds = list(seeds)
-    if not seeds or min(seeds) < 0 or len(set(seeds)) != len(seeds):
-        raise UserError(f"seeds {seeds} are not allowed; give different integers ≥ 0, such as 0,1,2.")
-    resolved = [load_method(method, task.spec.workload.kind) for method in methods]
-    doubled = {m.name for m in resolved if [n.id for n in resolved].count(m.id) > 1}
-    if not resolved or doubled:
-        raise UserError(f"methods given twice: {', '.join(sorted(doubled))}." if doubled else "no methods given.")
-    settings = task.spec.workload
-    if settings.kind == "diffusion" and settings.sigma is None:
-        others = [m.name for m in resolved if m.name not in ("ce", CONTROL)]
-        if others:
-            raise UserError(
-                f"{task.id} has no sigma yet, so log p is undefined for {', '.join(others)}. Measure it with "
-                f"`collapsebench calibrate {task.path} --write`."
-            )
-    chosen = resolve_device(device)
-    cells = [Cell(task, method, seed, Path(out), last, chosen) for seed in seeds for method in resolved]
-    if settings.kind == "pretrained-lm":
-        from collapsebench.workloads.pretrained.model import check_room
-
-        missing = sum(not (c.directory.path / f"gen-{g}").is_dir() for c in cells for g in range(last + 1))
-        check_room(task, chosen, Path(out), missing)
-    return cells
-
-
-def require_calibrated(task: Task) -> None:
+def _require_calibrated(task: Task) -> None:
     """Raise `UserError` unless the scored metrics have their references and floors, and will be measured."""
     if not task.calibrated:
         raise UserError(
@@ -140,23 +146,17 @@ def require_calibrated(task: Task) -> None:
         )
 
 
-def published_baselines(task: Task) -> list[Entry]:
+def _published_baselines(task: Task) -> list[Entry]:
     """The committed submissions of the baselines on a task.
 
     Raises:
         UserError: there are none.
     """
+    from collapsebench.publishing.validation import published_entries
+
     entries = [e for e in published_entries(tasks={task.id: task}) if e.task_id == task.id]
     replaced = {entry.supersedes for entry in entries}
     found = [e for e in entries if e.name in BASELINES and e.digest not in replaced]
     if not found:
         raise UserError(f"no baseline of {task.id} is published; leave out --against published to run them here.")
     return sorted(found, key=lambda entry: BASELINES.index(entry.name))
-
-
-def comparison_of(cells: list[Cell], published: Sequence[Entry] = ()) -> Comparison:
-    """Compare cells that have been run, also with published submissions."""
-    first = cells[0]
-    methods = list(dict.fromkeys(cell.method.id for cell in cells))
-    seeds = list(dict.fromkeys(cell.seed for cell in cells))
-    return read_comparison(first.out / first.task.id, first.task, methods, seeds, first.generations, published)

@@ -8,6 +8,20 @@ import os
 from pathlib import Path
 from typing import Any
 
+from collapsebench.errors import UserError
+
+
+def require_folder(path: Path, option: str) -> None:
+    """Raise `UserError` when a folder that may still have to be made cannot be: a file is in its place, or above it.
+
+    Args:
+        option: what the user gave it as, such as ``--out``.
+    """
+    for place in (path, *path.parents):
+        if place.exists() and not place.is_dir():
+            where = "is a file" if place == path else f"lies below {place}, which is a file"
+            raise UserError(f"{option} {path} {where}; give a directory, which is made where there is none.")
+
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON the same way every time: sorted keys, shortest exact floats, no NaN."""

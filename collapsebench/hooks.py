@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from collapsebench.errors import MethodError
-from collapsebench.losses import Loss
+from collapsebench.losses import Elements, Loss, cross_entropy
 from collapsebench.parameters import Parametrised
 
 Track = Literal["loss", "provenance", "open"]
@@ -28,6 +28,13 @@ class View:
     generator: Generator
 
 
+class CrossEntropy(Loss):
+    """What a method is trained with that names no loss."""
+
+    def elementwise(self, e: Elements) -> Tensor:
+        return cross_entropy(e.log_p)
+
+
 class Method(Parametrised):
     """A loss, and what else a method changes in the recursion.
 
@@ -44,17 +51,15 @@ class Method(Parametrised):
 
     Attributes:
         track: ``open`` for whatever overrides a hook; ranked apart.
-        loss: the training loss, or the name of a registered one; a fresh one every time it is trained with.
+        loss: the training loss, an object or a class; ``load_loss("tce:gamma=0.8")`` gives one by its name.
     """
 
     track: ClassVar[Track] = "loss"
-    loss: ClassVar[str | Loss | type[Loss]] = "ce"
+    loss: ClassVar[Loss | type[Loss]] = CrossEntropy
 
     def make_loss(self) -> Loss:
         """The loss that this generation is trained with; override it where the loss depends on parameters."""
-        from collapsebench.methods import load_loss
-
-        return load_loss(self.loss)
+        return self.loss() if isinstance(self.loss, type) else self.loss
 
     def after_training(self, weights: Weights, see: View) -> Weights:  # noqa: ARG002  (an override uses it)
         """Return the weights that the generation samples with and is measured by.

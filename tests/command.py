@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,11 @@ from typing import Any
 PATIENCE = 120  # seconds after which a process that should have ended is a failure
 
 _context: ForkServerContext = multiprocessing.get_context("forkserver")
-_IMPORTED = ("cli", "report", "plots", "workloads.text", "workloads.vae", "workloads.diffusion", "workloads.gmm")
+_IMPORTED = (
+    *("api", "cli.main", "cli.submissions", "cli.terminal", "reports.report", "reports.plots", "running.loop"),
+    *("workloads.text.workload", "workloads.images.vae", "workloads.images.diffusion", "workloads.mixture.workload"),
+)
+assert all(find_spec(f"collapsebench.{name}") for name in _IMPORTED)  # the server passes over what does not exist
 _context.set_forkserver_preload([f"collapsebench.{name}" for name in _IMPORTED])
 
 

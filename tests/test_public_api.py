@@ -9,6 +9,7 @@ from command import python
 from tiny_task import results
 
 import collapsebench
+from collapsebench.api import prepare
 from collapsebench.errors import UserError
 
 # As a user would write it: a file of their own that defines a loss and evaluates it.
@@ -67,10 +68,10 @@ def test_run_returns_its_directory_and_compare_reuses_it(tiny: Path, tmp_path: P
     path = collapsebench.run(tiny, "ce", out=tmp_path, device="cpu")
     assert path == tmp_path / "tiny@1" / "ce" / "seed-0"
     before, events = results(path), []
-    comparison = collapsebench.compare(
-        tiny, ["ce"], seeds=[0], out=tmp_path, device="cpu", engine="inline", listener=events.append
-    )
+    trial = prepare(tiny, ["ce"], seeds=[0], out=tmp_path, device="cpu")
+    trial.run("inline", events.append)
     assert {e.phase for e in events} == {"reused"}
+    comparison = collapsebench.compare(tiny, ["ce"], seeds=[0], out=tmp_path, device="cpu", engine="inline")
     assert results(path) == before
     assert comparison.table["seeds"].tolist() == [1]
     assert comparison.table["fi_low"].isna().all()  # one seed has no interval

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +19,8 @@ import pandas as pd
 from collapsebench.errors import RunError
 from collapsebench.files import write_atomically
 from collapsebench.methods import CONTROL
-from collapsebench.running.engines import Cell
+from collapsebench.running.cells import Cell
+from collapsebench.running.plan import plan
 from collapsebench.running.results import raw_metrics_of
 from collapsebench.scoring.fidelity import Scale, fidelity_interval, unclipped_fidelity
 from collapsebench.scoring.table import HEADLINE
@@ -101,12 +101,12 @@ class Calibration:
         return files
 
 
-def calibration_cells(task: Task, plan: Callable[..., list[Cell]], out: Path, device: str) -> list[Cell]:
+def calibration_cells(task: Task, out: Path, device: str) -> list[Cell]:
     """The cells that calibration needs: ce and control on the official seeds, full horizon."""
     return plan(task, ["ce", CONTROL], task.spec.seeds, out, None, device)
 
 
-def sigma_cells(task: Task, plan: Callable[..., list[Cell]], out: Path, device: str) -> list[Cell]:
+def sigma_cells(task: Task, out: Path, device: str) -> list[Cell]:
     """What has to run before a diffusion task without σ can be calibrated: CE's generation 0. Else nothing.
 
     CE's own training does not depend on σ beyond rounding: these cells run without one, in a directory of their own,

@@ -11,8 +11,10 @@ from collapsebench.errors import UserError
 from collapsebench.paths import bundled, cache_dir
 from collapsebench.resources import NOTHING_GIVEN, Resources
 from collapsebench.running.environment import PACKAGES, cpu_count, package_versions, resolve_device
-from collapsebench.running.preflight import look_for_supplies, model_folder
+from collapsebench.running.preflight import look_for_supplies
 from collapsebench.task import Task, load_task
+from collapsebench.workloads.pretrained.room import check_room
+from collapsebench.workloads.pretrained.supplies import model_folder
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def _prepared(task: Task, device: str) -> Iterator[Finding]:
     try:
         if settings.kind == "pretrained-lm":
             from collapsebench.workloads.pretrained.data import stream_data
-            from collapsebench.workloads.pretrained.model import check_room, load_tokenizer
+            from collapsebench.workloads.pretrained.model import load_tokenizer
 
             check_room(task, device, Path.cwd(), task.spec.horizon + 1)
             yield Finding(f"memory and disk for one chain of weights on {device}, activations not counted")

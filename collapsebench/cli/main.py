@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -31,7 +33,10 @@ from collapsebench.cli.options import (
 from collapsebench.errors import CollapsebenchError, UserError
 
 if TYPE_CHECKING:
-    from collapsebench.running.engines import Cell
+    from collapsebench.reports.comparison import Comparison
+    from collapsebench.running.cells import Cell
+    from collapsebench.running.engines import Engine
+    from collapsebench.running.progress import Listener
     from collapsebench.task import Task
 
 _INTERRUPTED = 130
@@ -98,8 +103,7 @@ def run(
     device: DeviceOption = "auto",
 ) -> None:
     """Run one chain of generations: one task, one method, one seed."""
-    _check_supplies(task)
-    from collapsebench.api import plan
+    from collapsebench.running.plan import plan
 
     cells = plan(task, [method], [seed], out, generations, device)
     _run(cells, "inline")
@@ -127,38 +131,32 @@ def compare(
     ] = (Against.RUN),
 ) -> None:
     """Run the missing cells of methods × seeds, then compare the methods."""
-    if task.calibrated:
-        _check_supplies(task)
-    from collapsebench.api import comparison_of, plan, published_baselines, require_calibrated
-    from collapsebench.methods import BASELINES
+    from collapsebench.api import prepare
 
-    require_calibrated(task)
-    published = published_baselines(task) if against is Against.PUBLISHED else []
-    if published and methods is None:
-        raise UserError("--against published runs no baselines: name your own loss with --methods.")
-    chosen = list(task.spec.seeds) if seeds is None else _integers(seeds)
-    wanted = list(BASELINES) if methods is None else split_methods(methods)
-    cells = plan(task, wanted, chosen, out, generations, device)
-    _run(cells, engine.value)
-    _report(comparison_of(cells, published))
+    wanted = None if methods is None else split_methods(methods)
+    chosen = None if seeds is None else _integers(seeds)
+    trial = prepare(task, wanted, chosen, out, generations, device, against.value)
+    with _watched(trial.cells) as listener:
+        trial.run(engine.value, listener)
+    _report(trial.comparison())
 
 
 @app.command()
 def score(directory: DirectoryArgument) -> None:
     """Recompute all scores below DIR from the raw metrics on disk."""
+    from collapsebench import api
     from collapsebench.cli.terminal import plain_console, print_comparison
-    from collapsebench.reports.comparison import read_all
 
-    for comparison in read_all(directory):
+    for comparison in api.score(directory):
         print_comparison(comparison, plain_console())
 
 
 @app.command()
 def report(directory: DirectoryArgument) -> None:
     """Recompute all scores below DIR and write csv, json, plot and HTML report."""
-    from collapsebench.reports.comparison import read_all
+    from collapsebench import api
 
-    for comparison in read_all(directory):
+    for comparison in api.score(directory):
         _report(comparison)
 
 
@@ -173,13 +171,12 @@ def calibrate(
     inception: InceptionOption = None,
 ) -> None:
     """Measure a task's references and floors on ce and control, and check the calibration rule."""
-    from collapsebench.api import plan
     from collapsebench.authoring.calibration import calibration_cells, measure_calibration, sigma_cells, write_sigma
     from collapsebench.cli.terminal import plain_console
 
     resources = resources_of(data, inception, model=model)
     loaded = load(task, 1.0, resources)
-    if needed := sigma_cells(loaded, plan, out, device):
+    if needed := sigma_cells(loaded, out, device):
         if not write:
             raise UserError(
                 f"{loaded.id} has no sigma yet; --write measures it first and writes it into the task file."
@@ -187,7 +184,7 @@ def calibrate(
         _run(needed, "auto")
         typer.echo(f"sigma = {write_sigma(needed)}, measured on ce at generation 0 and written into {loaded.path}")
         loaded = load(task, 1.0, resources)
-    cells = calibration_cells(loaded, plan, out, device)
+    cells = calibration_cells(loaded, out, device)
     _run(cells, "auto")
     outcome = measure_calibration(cells)
     console = plain_console()
@@ -246,13 +243,6 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _check_supplies(task: Task) -> None:
-    """Before `collapsebench.api` imports torch: whoever is offline should know within seconds."""
-    from collapsebench.running.preflight import check_supplies
-
-    check_supplies(task)
-
-
 def split_methods(text: str) -> list[str]:
     """Split ``tce:gamma=0.8,reduction=kept,ce`` into methods: a piece ``key=value`` belongs to the one before."""
     methods: list[str] = []
@@ -272,21 +262,29 @@ def _integers(text: str) -> list[int]:
         raise UserError(f"--seeds {text!r} is not allowed; give integers separated by commas, such as 0,1,2.") from None
 
 
-def _run(cells: list[Cell], engine: Any) -> None:
-    from collapsebench.cli.terminal import cell_progress, plain_console
+def _run(cells: list[Cell], engine: Engine) -> None:
     from collapsebench.running.engines import run_cells
+
+    with _watched(cells) as listener:
+        run_cells(cells, engine, None, listener)
+
+
+@contextmanager
+def _watched(cells: list[Cell]) -> Iterator[Listener]:
+    """Show what the block runs; of several processes on the same cells, only the first one goes on to report."""
+    from collapsebench.cli.terminal import cell_progress, plain_console
     from collapsebench.workloads.processes import is_first
 
     console = plain_console(stderr=True)
     if is_first():
         console.print("preparing data and models …", style="dim")
     with cell_progress(cells, console) as listener:
-        run_cells(cells, engine, None, listener)
-    if not is_first():  # one of several processes on the same cells: the first one reports
+        yield listener
+    if not is_first():
         raise typer.Exit
 
 
-def _report(comparison: Any) -> None:
+def _report(comparison: Comparison) -> None:
     from collapsebench.cli.terminal import plain_console, print_comparison
     from collapsebench.reports.report import write_report
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
+from dataclasses import fields
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -112,20 +113,56 @@ def with_resources(command: Callable[..., None]) -> Callable[..., None]:
     return _merged(with_options, command)
 
 
+def grouped(**groups: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options that are the fields of dataclasses; it gets each dataclass as one argument.
+
+    Args:
+        groups: for arguments of the command, by name, their dataclasses.
+    """
+
+    def decorated(command: Callable[..., None]) -> Callable[..., None]:
+        def one_by_one(**given: Any) -> None:
+            for name, group in groups.items():
+                given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
+            command(**given)
+
+        parameters: list[inspect.Parameter] = []
+        hints = _hints(command)
+        for name, p in inspect.signature(command).parameters.items():
+            if name in groups:
+                inside, types = inspect.signature(groups[name]).parameters, _hints(groups[name])
+                parameters += [q.replace(annotation=types[n], kind=q.KEYWORD_ONLY) for n, q in inside.items()]
+            else:
+                parameters.append(p.replace(annotation=hints[name], kind=p.KEYWORD_ONLY))
+        return _with_signature(one_by_one, parameters, command)
+
+    return decorated
+
+
+def _hints(annotated: Any) -> dict[str, Any]:
+    late = {"Task": object, "Resources": object}  # imported when a command runs
+    return get_type_hints(annotated, localns=late, include_extras=True)
+
+
+def _with_signature(
+    function: Callable[..., None], parameters: list[inspect.Parameter], command: Callable[..., None]
+) -> Callable[..., None]:
+    """The function with the name and words of a command and these parameters, as typer will read them."""
+    functools.update_wrapper(function, command)
+    del function.__wrapped__  # type: ignore[attr-defined]
+    function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    function.__annotations__ = {p.name: p.annotation for p in parameters}
+    return function
+
+
 def _merged(with_options: Callable[..., None], command: Callable[..., None]) -> Callable[..., None]:
     """A command with the options of two functions; the first one makes the second one's first argument."""
     outer, inner = inspect.signature(with_options, eval_str=True), inspect.signature(command)
-    late = {"Task": object, "Resources": object}  # imported when a command runs
-    hints = get_type_hints(command, localns=late, include_extras=True)
+    hints = _hints(command)
     own = [p.replace(annotation=hints[p.name], kind=p.KEYWORD_ONLY) for p in list(inner.parameters.values())[1:]]
     common = [p for p in outer.parameters.values() if p.kind != p.VAR_KEYWORD]
     first = [p for p in common if p.kind == p.POSITIONAL_OR_KEYWORD]
-    signature = inspect.Signature([*first, *own, *common[len(first) :]])
-    functools.update_wrapper(with_options, command)
-    del with_options.__wrapped__  # type: ignore[attr-defined]
-    with_options.__signature__ = signature  # type: ignore[attr-defined]
-    with_options.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
-    return with_options
+    return _with_signature(with_options, [*first, *own, *common[len(first) :]], command)
 
 
 def resources_of(

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from collapsebench.cli.options import with_resources
+from collapsebench.cli.options import DeviceOption, grouped, with_resources
 from collapsebench.errors import UserError
 
 if TYPE_CHECKING:
-    from collapsebench.publishing.submit import Draft
+    from collapsebench.publishing.submit import About, Draft
     from collapsebench.publishing.validation import Verdict
     from collapsebench.publishing.verify import Outcome
     from collapsebench.resources import Resources
@@ -24,25 +25,40 @@ TaskFilesOption = Annotated[
 SUBMISSIONS = Path("submissions")
 
 
-def submit(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A directory of runs (--out of compare).")],
-    authors: Annotated[str, typer.Option(help='Names, separated by semicolons: "A. Author; B. Author".')],
-    method: Annotated[str | None, typer.Option(help="Its name in the table; may be left out when it is clear.")] = None,
-    url: Annotated[str | None, typer.Option(help="Where the code is: https://…")] = None,
+@dataclass(frozen=True)
+class AboutOptions:
+    """What a submission says beside its numbers."""
+
+    authors: Annotated[str, typer.Option(help='Names, separated by semicolons: "A. Author; B. Author".')]
+    url: Annotated[str | None, typer.Option(help="Where the code is: https://…")] = None
     card: Annotated[
         str | None, typer.Option(help="A paragraph on the method, or a file with it; the loss's docstring when absent.")
-    ] = None,
-    licence: Annotated[str, typer.Option(help="Of the submission's content: an SPDX identifier.")] = "CC-BY-4.0",
-    supersedes: Annotated[str | None, typer.Option(help="Digest of the entry that this one replaces.")] = None,
+    ] = None
+    licence: Annotated[str, typer.Option(help="Of the submission's content: an SPDX identifier.")] = "CC-BY-4.0"
+    supersedes: Annotated[str | None, typer.Option(help="Digest of the entry that this one replaces.")] = None
+
+    def read(self) -> About:
+        """The same with the authors apart, and the card read from its file if it names one."""
+        from collapsebench.publishing.submit import About
+
+        names = tuple(name.strip() for name in self.authors.split(";") if name.strip())
+        return About(names, self.licence, self.url, _text_of(self.card), self.supersedes)
+
+
+@grouped(about=AboutOptions)
+def submit(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A directory of runs (--out of compare).")],
+    about: AboutOptions,
+    method: Annotated[str | None, typer.Option(help="Its name in the table; may be left out when it is clear.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of submissions.")] = SUBMISSIONS,
     yes: Annotated[bool, typer.Option("--yes", help="Write without asking.")] = False,
 ) -> None:
     """Make submissions from finished runs: all official seeds, all generations, nothing typed by hand."""
-    from collapsebench.publishing.submit import About, draft_submissions
+    from collapsebench.files import require_folder
+    from collapsebench.publishing.submit import draft_submissions
 
-    names = tuple(name.strip() for name in authors.split(";") if name.strip())
-    about = About(names, licence, url, _text_of(card), supersedes)
-    drafts = draft_submissions(directory, method, about, out)
+    require_folder(out, "--out")
+    drafts = draft_submissions(directory, method, about.read(), out)
     for draft in drafts:
         _print_draft(draft)
     if any(draft.problems for draft in drafts):
@@ -84,21 +100,29 @@ def validate(
         raise typer.Exit(2)
 
 
+@dataclass(frozen=True)
+class RerunOptions:
+    """What of a submission is run again, from what, and where."""
+
+    seed: Annotated[int | None, typer.Option(help="An official seed; the first one when absent.")] = None
+    generations: Annotated[int, typer.Option(help="The last generation to run again.")] = 1
+    method: Annotated[
+        str | None, typer.Option(help="Where the loss is here: path/to/my_loss.py:MyLoss; as submitted when absent.")
+    ] = None
+    out: Annotated[Path, typer.Option(help="Directory of the runs.")] = Path("verify-runs")
+    device: DeviceOption = "auto"
+
+
+@grouped(rerun=RerunOptions)
 @with_resources
 def verify(
     resources: Resources,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A submission.")],
-    seed: Annotated[int | None, typer.Option(help="An official seed; the first one when absent.")] = None,
-    generations: Annotated[int, typer.Option(help="The last generation to run again.")] = 1,
-    method: Annotated[
-        str | None, typer.Option(help="Where the loss is here: path/to/my_loss.py:MyLoss; as submitted when absent.")
-    ] = None,
+    rerun: RerunOptions,
     trust_code: Annotated[
         bool, typer.Option("--trust-code", help="Import and run the contestant's code; read it first.")
     ] = False,
     by: Annotated[str | None, typer.Option(help="Your name: write an attestation beside the submission.")] = None,
-    out: Annotated[Path, typer.Option(help="Directory of the runs.")] = Path("verify-runs"),
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     tasks: TaskFilesOption = None,
 ) -> None:
     """Run a seed of a submission again and compare every raw metric. This runs the contestant's code."""
@@ -117,11 +141,11 @@ def verify(
     from collapsebench.task import load_task
 
     task = load_task(known[verdict.entry.task_id].path, resources=resources)
-    plan = plan_verification(verdict.entry, task, seed, generations, method)
+    plan = plan_verification(verdict.entry, task, rerun.seed, rerun.generations, rerun.method)
     typer.echo("This imports and runs\n  " + "\n  ".join(plan.lines()))
     if not trust_code:
         raise UserError("nothing was run: read the source of the loss, then add --trust-code.")
-    cell = verification_cell(plan, out, device)
+    cell = verification_cell(plan, rerun.out, rerun.device)
     with cell_progress([cell], plain_console(stderr=True)) as listener:
         outcome = verify(plan, cell, listener)
     _print_outcome(outcome)
@@ -151,6 +175,9 @@ def leaderboard(
     folder = bundled("submissions") if submissions is None else submissions
     if not folder.is_dir():
         raise UserError(f"--submissions {folder}: no such folder.")
+    if csv is not None and (csv.is_dir() or not csv.absolute().parent.is_dir()):
+        what = "is a folder; give a file" if csv.is_dir() else f"cannot be written: there is no folder {csv.parent}"
+        raise UserError(f"--csv {csv} {what}.")
     with file_progress(len(submission_files([folder])), plain_console(stderr=True)) as on_file:
         board = read_board(folder, known_tasks(tasks or ()), cache_dir() / "board.sqlite", on_file)
     for verdict in board.broken:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from collapsebench.publishing.submit import Draft
     from collapsebench.reports.comparison import Comparison
-    from collapsebench.running.engines import Cell
+    from collapsebench.running.cells import Cell
 
 ENDS = ("complete", "reused", "diverged")
 _MANY_FILES = 50

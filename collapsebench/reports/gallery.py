@@ -10,8 +10,8 @@ from typing import Any
 from PIL import Image
 
 from collapsebench.reports.comparison import Comparison
-from collapsebench.reports.pictures import png, top_rows, write_animation
 from collapsebench.running.artifacts import RunDirectory
+from collapsebench.workloads.pictures import png, top_rows, write_animation
 
 _SHOWN_TEXTS = 3
 

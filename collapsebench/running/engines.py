@@ -2,136 +2,28 @@
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
-import os
 import signal
 import sys
 import threading
-import traceback
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import Literal
 
 from collapsebench.errors import CollapsebenchError, RunError, UserError
-from collapsebench.methods import Contestant, load_method
-from collapsebench.resources import Resources
-from collapsebench.running.artifacts import RunDirectory
-from collapsebench.running.environment import circumstances, cpu_count
+from collapsebench.running.cells import Cell, carry_out, in_one_line, run_cell
+from collapsebench.running.environment import cpu_count
 from collapsebench.running.progress import Event, Listener, silent
-from collapsebench.running.shared_run import SharedRun
-from collapsebench.running.tracking import tracking
-from collapsebench.task import Task, load_task, registered_tasks
+from collapsebench.running.ray_engine import run_on_ray
 from collapsebench.workloads.pretrained.settings import PretrainedSettings
 from collapsebench.workloads.processes import is_first, world_size
 
 Engine = Literal["auto", "inline", "local", "ray"]
-
-
-# task, budget, method, seed, out, generations, device, resources: as text and numbers
-Order = tuple[str, float, str, int, str, int, str, dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One chain to run.
-
-    Attributes:
-        task, method, seed: what. out: directory of all runs. generations: the last generation. device: resolved.
-    """
-
-    task: Task
-    method: Contestant
-    seed: int
-    out: Path
-    generations: int
-    device: str
-
-    @property
-    def directory(self) -> RunDirectory:
-        return RunDirectory.of(self.out, self.task.id, self.method.id, self.seed)
-
-    @property
-    def order(self) -> Order:
-        """What another process needs to run this cell; a registered task goes by its name, others by their path."""
-        registered = registered_tasks().get(self.task.spec.name)
-        known = registered is not None and registered.resolve() == self.task.path
-        task = self.task.spec.name if known else str(self.task.path)
-        assert self.method.spec is not None, "a class of this process cannot be sent to another one"
-        given = self.task.resources.model_dump(mode="json")
-        out = str(self.out.absolute())
-        return task, self.task.budget, self.method.spec, self.seed, out, self.generations, self.device, given
-
-    def __str__(self) -> str:
-        return f"{self.method.name} seed {self.seed}"
-
-
-def run_cell(cell: Cell, listener: Listener = silent) -> None:
-    """Run one chain in this process; finished generations are reused.
-
-    Sets the task's number of CPU threads and deterministic algorithms for the whole process.
-    """
-    import torch
-
-    from collapsebench.running.loop import Chain
-    from collapsebench.workloads import load_workload
-
-    _keep_freed_memory()
-    torch.set_num_threads(cell.task.spec.threads)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    # Filling fresh memory guards against reading what was never written, and costs a tenth of sampling.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    workload = load_workload(cell.task, cell.device)
-    identity = {
-        "task": {"id": cell.task.id, "sha256": cell.task.sha256, "data_sha256": workload.data_sha256},
-        "method": {
-            "name": cell.method.name,
-            "id": cell.method.id,
-            "parameters": cell.method.parameters,
-            "source_sha256": cell.method.source_sha256,
-            "track": cell.method.track,
-            "real_data": cell.method.real_data,
-        },
-        "seed": cell.seed,
-        "device": cell.device.split(":")[0],
-        "extractors": cell.task.resources.differences,
-    }
-    store = SharedRun(cell.directory.path) if world_size() > 1 else cell.directory
-    about = circumstances(cell.device, cell.task.spec.threads)
-    origin = {
-        "task_file": str(cell.task.path),
-        "loss": cell.method.loss,
-        "spec": cell.method.spec,
-        "description": cell.method.description,
-    }
-    run = f"{cell.task.id}/{cell.method.id}/seed-{cell.seed}"
-    config = {"task": cell.task.id, "method": cell.method.name, "seed": cell.seed, **cell.method.parameters}
-    with (
-        store.opened(identity, origin, about),
-        tracking(cell.task.resources.track, run, cell.out / "tracking", config) as log,
-    ):
-        Chain(cell.task, cell.method, cell.seed, workload, store, listener, log).run(cell.generations)
-
-
-def _keep_freed_memory() -> None:
-    """Let glibc keep what it frees: else the pages of every large activation are fetched from the kernel again.
-
-    Measured on the sampling of diffusion-mnist-micro with two workers: up to an eighth of the time. Other C libraries
-    are left alone.
-    """
-    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of mallopt(3)
-    with suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-        mallopt(trim_threshold, 2**30)
-        mallopt(mmap_threshold, 2**25)  # the largest that glibc takes
 
 
 def run_cells(cells: Sequence[Cell], engine: Engine, workers: int | None, listener: Listener) -> None:
@@ -165,8 +57,6 @@ def run_cells(cells: Sequence[Cell], engine: Engine, workers: int | None, listen
     if engine == "inline":
         _run_inline(cells, listener)
     elif engine == "ray":
-        from collapsebench.running.ray_engine import run_on_ray
-
         raise_failures(run_on_ray(cells, listener))
     else:
         _Pool(cells, workers, listener).run()
@@ -206,8 +96,8 @@ def _run_inline(cells: Sequence[Cell], listener: Listener) -> None:
                 if noticed:
                     raise KeyboardInterrupt from error
                 if world_size() > 1:
-                    raise RunError(f"{cell}: {_in_one_line(error)}") from error
-                failures.append(f"{cell}: {_in_one_line(error)}")
+                    raise RunError(f"{cell}: {in_one_line(error)}") from error
+                failures.append(f"{cell}: {in_one_line(error)}")
     raise_failures(failures)
 
 
@@ -342,26 +232,3 @@ def _work(connection: Connection) -> None:
             connection.send(carry_out(order, connection.send))
         except BrokenPipeError:  # the parent is gone
             sys.exit(1)
-
-
-def carry_out(order: Order, listener: Listener) -> CollapsebenchError | None:
-    """Run a cell in a worker and return its error instead of raising it: errors travel better than tracebacks."""
-    name, budget, method, seed, out, generations, device, given = order
-    try:
-        task = load_task(name, budget, Resources.model_validate(given))
-        run_cell(
-            Cell(task, load_method(method, task.spec.workload.kind), seed, Path(out), generations, device), listener
-        )
-    except BrokenPipeError:
-        raise
-    except CollapsebenchError as error:
-        return type(error)(*error.args)
-    except Exception as error:
-        return RunError(_in_one_line(error))
-    return None
-
-
-def _in_one_line(error: Exception) -> str:
-    """What an unexpected error is and where it came from."""
-    where = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {' '.join(str(error).split())} ({Path(where.filename).name}:{where.lineno})"

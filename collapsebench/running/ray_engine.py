@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from collapsebench.errors import CollapsebenchError, RunError, UserError
-from collapsebench.running.engines import Cell, Order, carry_out
+from collapsebench.running.cells import Cell, Order, carry_out
 from collapsebench.running.progress import Event, Listener
 
 if TYPE_CHECKING:

@@ -19,8 +19,10 @@ def run_folders(directory: Path) -> list[Path]:
     """The folders ``<task>@<version>`` below a directory of runs.
 
     Raises:
-        UserError: there are none.
+        UserError: there are none, or it is a file.
     """
+    if directory.is_file():
+        raise UserError(f"{directory} is a file; give the --out directory of `collapsebench compare` or `run`.")
     folders = sorted({file.parents[2] for file in directory.glob("**/seed-*/run.json")}, key=str)
     if not folders:
         raise UserError(f"no runs below {directory}; give the --out directory of `collapsebench compare` or `run`.")

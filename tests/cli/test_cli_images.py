@@ -14,9 +14,9 @@ from command import collapsebench, with_methods
 from PIL import Image
 from tiny_task import write_bars, write_tiny_task
 
-from collapsebench.reports.pictures import COLUMNS, ROWS
 from collapsebench.running.artifacts import RunDirectory
 from collapsebench.task import load_task
+from collapsebench.workloads.pictures import COLUMNS, ROWS
 
 SHORT = {"workload.training.first.updates": 6, "workload.training.later.updates": 4, "horizon": 2}
 

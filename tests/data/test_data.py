@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import torch
 from command import python
+from damage import flip_bit
 from hypothesis import given
 from hypothesis import strategies as st
-from test_artifacts import flip_bit
 from tiny_task import paragraphs, write_tiny_task
 
 from collapsebench.data import embedded
@@ -33,7 +33,7 @@ from collapsebench.data.local import load_local_text
 from collapsebench.data.sources import EmbeddedData, HubText, LocalText, Splits
 from collapsebench.errors import DataError
 from collapsebench.task import load_task
-from collapsebench.workloads import text_data
+from collapsebench.workloads.text import data as text_data
 from collapsebench.workloads.text.data import END_OF_TEXT, prepared_text
 
 DOCUMENTS = [Document(f"p{i}", text) for i, text in enumerate(paragraphs(120))]

@@ -17,7 +17,8 @@ from PIL import Image
 from tiny_task import bars, write_bars, write_tiny_task
 
 from collapsebench.authoring.train_classifier import accuracy, train_classifier
-from collapsebench.data.images import Images, listing_of_images, load_images, resized, split_images
+from collapsebench.data.images import listing_of_images, load_images, resized, split_images
+from collapsebench.data.labelled_images import Images
 from collapsebench.data.sources import EmbeddedData, ImageSplits, LocalImages, TorchvisionData
 from collapsebench.errors import DataError, TaskError
 from collapsebench.metrics.extractors import load_classifier

@@ -17,7 +17,7 @@ from tiny_task import paragraphs
 from collapsebench.metrics.diversity import distinct, repetition, unigram_kl
 from collapsebench.metrics.knowledge_pairs import Pair, Slot, build_pairs
 from collapsebench.task import load_task
-from collapsebench.workloads import text
+from collapsebench.workloads.text import workload as text
 from collapsebench.workloads.text.workload import TextWorkload
 
 TEXT = paragraphs(240)

@@ -45,6 +45,8 @@ _OTHER_EXTRACTORS = {"fid", "kid", "fd_efficientnet_lite0", "kd_efficientnet_lit
 _ELEMENTS = {"pair_accuracy": 20, "coverage": 40, "precision": 40, "recall": 40, "class_coverage": 40}
 _MANY = 360  # elements of all other metrics
 
+HANGING = 20  # seconds: what takes that long would take for ever with a larger file; how quick it is, is not tested
+
 
 def tiny_task(folder: Path, kind: str = "text", **changes: Any) -> Task:
     """A tiny task of this kind, written into a folder."""

@@ -15,6 +15,7 @@ import pytest
 from submission_files import tiny_task, valid_submission, write
 
 from collapsebench.paths import bundled
+from collapsebench.publishing import index, validation
 from collapsebench.publishing.board import (
     Board,
     csv_text,
@@ -34,7 +35,6 @@ from collapsebench.publishing.submission import (
     submission_path,
 )
 from collapsebench.publishing.validation import known_tasks
-from collapsebench.scoring import index, validation
 from collapsebench.task import Task
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from submission_files import HANGING
 
 from collapsebench.publishing.bounded_json import MAX_BYTES, MAX_DEPTH, MAX_KEYS, MAX_VALUES, Unreadable, parse_bounded
 
@@ -34,7 +35,7 @@ def refusal(content: bytes) -> Unreadable:
     start = time.perf_counter()
     with pytest.raises(Unreadable) as caught:
         parse_bounded(content)
-    assert time.perf_counter() - start < 0.8
+    assert time.perf_counter() - start < HANGING
     assert caught.value.given.isprintable()
     assert len(caught.value.given) < 200
     return caught.value
@@ -150,7 +151,7 @@ def test_floats_of_many_digits_take_no_time(number):
     start = time.perf_counter()
     with suppress(Unreadable):
         assert math.isfinite(parse_bounded((number % ("7" * (MAX_BYTES - 20))).encode()))
-    assert time.perf_counter() - start < 0.8
+    assert time.perf_counter() - start < HANGING
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
-from submission_files import png
+from submission_files import HANGING, png
 
 from collapsebench.publishing.plain_png import MAX_PIXELS, MAX_SIDE, check_plain_png
 
@@ -252,5 +252,5 @@ def test_a_bomb_is_refused_quickly_and_in_little_memory():
         refusal(bomb)
         seconds, (_, peak) = time.perf_counter() - start, tracemalloc.get_traced_memory()
         tracemalloc.stop()
-        assert seconds < 1, name
+        assert seconds < HANGING, name
         assert peak < 5_000_000, name

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from command import PATIENCE, start
+from damage import flip_bit
 from safetensors import SafetensorError
 from tiny_task import results
 
@@ -38,12 +39,6 @@ def write_generation(store: RunDirectory, g: int, value: float = 1.0, diverged: 
             write_json(folder / "metrics.json", {"value": value})
             (folder / "samples.safetensors").write_bytes(bytes(range(64)))
         write_json(folder / "timing.json", {"train": 1.0})
-
-
-def flip_bit(file: Path, position: int, bit: int = 0) -> None:
-    content = bytearray(file.read_bytes())
-    content[position] ^= 1 << bit
-    file.write_bytes(content)
 
 
 def opened(store: RunDirectory, **changes: object):

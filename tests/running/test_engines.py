@@ -10,12 +10,13 @@ from command import forking_workers
 from tiny_task import results
 from torch import Tensor
 
-from collapsebench.api import plan
 from collapsebench.errors import LossError, RunError, UserError
 from collapsebench.losses import Elements, Loss
 from collapsebench.running import engines
 from collapsebench.running.artifacts import RunDirectory
-from collapsebench.running.engines import Cell, run_cells
+from collapsebench.running.cells import Cell
+from collapsebench.running.engines import run_cells
+from collapsebench.running.plan import plan
 from collapsebench.running.progress import Event, silent
 from collapsebench.task import load_task
 

@@ -15,41 +15,30 @@ from typing import Any
 import pytest
 import torch
 from command import PATIENCE, Command, start
+from damage import flip_bit
 from diffusers import DDIMScheduler
 from safetensors.torch import load_file
-from test_artifacts import flip_bit
 from tiny_task import MICRO_BATCHES, SHORT_UPDATES, results
 from torch import Tensor
 
 from collapsebench.api import run
 from collapsebench.methods import load_method
 from collapsebench.policies import REAL, TrainingSet
-from collapsebench.running import artifacts, loop
+from collapsebench.running import artifacts, loop, training
 from collapsebench.running.artifacts import MARKER, RunDirectory
-from collapsebench.running.engines import Cell
+from collapsebench.running.cells import Cell
 from collapsebench.seeding import Randomness
 from collapsebench.task import load_task
-from collapsebench.workloads import (
-    diffusion,
-    fine_tuning,
-    gmm,
-    image_metrics,
-    load_workload,
-    pretrained,
-    stream_sampling,
-    text,
-    text_sampling,
-    vae,
-)
+from collapsebench.workloads import load_workload
+from collapsebench.workloads.images import diffusion, vae
+from collapsebench.workloads.images import metrics as image_metrics
+from collapsebench.workloads.mixture import workload as gmm
+from collapsebench.workloads.pretrained import sampling as stream_sampling
+from collapsebench.workloads.pretrained import workload as pretrained
+from collapsebench.workloads.text import sampling as text_sampling
+from collapsebench.workloads.text import workload as text
 
 LAST = 2
-MODULES: dict[str, Any] = {  # where a kind of workload asks the method for its loss
-    "text": text,
-    "pretrained-lm": fine_tuning,
-    "vae": vae,
-    "diffusion": diffusion,
-    "gmm": gmm,
-}
 WORKLOADS: dict[str, Any] = {
     "text": text.TextWorkload,
     "pretrained-lm": pretrained.PretrainedWorkload,
@@ -64,8 +53,7 @@ SHOWN = {
     "diffusion": "samples.png",
     "gmm": "density.json",
 }
-NUMBERS = ("metrics.json", "samples.safetensors", "model.safetensors")
-ALSO_WRITTEN = {"pretrained-lm": ("training.json",)}
+NUMBERS = ("metrics.json", "training.json", "samples.safetensors", "model.safetensors")
 FRACTION = 16  # windows of real data that are new to each generation of the short pretrained-lm task
 
 
@@ -87,10 +75,6 @@ def metrics(path: Path, g: int) -> dict[str, Any]:
     return json.loads((path / f"gen-{g}" / "metrics.json").read_text())
 
 
-def numbers(kind: str) -> tuple[str, ...]:
-    return (*NUMBERS, *ALSO_WRITTEN.get(kind, ()))
-
-
 def states(path: Path) -> list[str]:
     return [RunDirectory(path).state(g) for g in range(LAST + 1)]
 
@@ -103,17 +87,17 @@ def test_same_command_twice_gives_the_same_bytes(kind: str, short: Path, uninter
     torch.rand(7)
     again = results(run(short, "ce", out=tmp_path, device="cpu"))
     assert again == results(uninterrupted)
-    assert set(again) == {f"gen-{g}/{name}" for g in range(LAST + 1) for name in (*numbers(kind), SHOWN[kind], MARKER)}
+    assert set(again) == {f"gen-{g}/{name}" for g in range(LAST + 1) for name in (*NUMBERS, SHOWN[kind], MARKER)}
 
 
 def test_other_seed_gives_other_results(kind: str, short: Path, uninterrupted: Path, tmp_path: Path) -> None:
     other = run(short, "ce", seed=1, out=tmp_path, generations=0, device="cpu")
-    for name in numbers(kind):
+    for name in NUMBERS:
         assert (other / "gen-0" / name).read_bytes() != (uninterrupted / "gen-0" / name).read_bytes()
 
 
 def test_generations_differ_from_each_other(kind: str, uninterrupted: Path) -> None:
-    for name in (*numbers(kind), SHOWN[kind]):
+    for name in (*NUMBERS, SHOWN[kind]):
         assert len({(uninterrupted / f"gen-{g}" / name).read_bytes() for g in range(LAST + 1)}) == LAST + 1
 
 
@@ -192,11 +176,11 @@ EVALUATING_GENERATION_1: dict[str, tuple[Any, str, int]] = {
 }
 # moment: generations finished by then, and what makes a process die there
 MOMENTS: dict[str, tuple[int, Callable[[str], None]]] = {
-    "before the first update": (0, lambda kind: die_at(MODULES[kind], "method_loss", 1)),
-    "training generation 0": (0, lambda kind: die_at(MODULES[kind], "method_loss", 4)),
+    "before the first update": (0, lambda kind: die_at(training, "method_loss", 1)),
+    "training generation 0": (0, lambda kind: die_at(training, "method_loss", 4)),
     "training generation 2": (
         2,
-        lambda kind: die_at(MODULES[kind], "method_loss", MICRO_BATCHES[kind] * (sum(SHORT_UPDATES[kind][:2]) + 1) + 1),
+        lambda kind: die_at(training, "method_loss", MICRO_BATCHES[kind] * (sum(SHORT_UPDATES[kind][:2]) + 1) + 1),
     ),
     "sampling generation 1": (1, lambda kind: die_at(*SAMPLING_GENERATION_1[kind])),
     "evaluating generation 1": (1, lambda kind: die_at(*EVALUATING_GENERATION_1[kind])),
@@ -209,16 +193,20 @@ MOMENTS: dict[str, tuple[int, Callable[[str], None]]] = {
         1,
         lambda kind: die_half_way(WORKLOADS[kind], "show", lambda workload, folder, *rest: folder / SHOWN[kind]),
     ),
-    "model and samples written, metrics not": (1, lambda _: die_at(loop, "write_json", 2 + 1)),
-    "metrics written, times not": (1, lambda _: die_at(loop, "write_json", 2 + 2)),
+    "model and samples written, metrics not": (1, lambda _: die_at(loop, "write_json", 3 + 2)),
+    "metrics written, times not": (1, lambda _: die_at(loop, "write_json", 3 + 3)),
     "all written but the marker": (1, lambda _: die_at(artifacts, "write_atomically", 3)),
     "marker written, folder not renamed": (1, lambda _: die_at(os, "rename", 2)),
     "folder just renamed": (2, lambda _: die_at(os, "rename", 2, after=True)),
 }
 
 
-# What the loop writes by itself, whatever the kind: for two kinds is enough.
-OF_THE_LOOP = list(MOMENTS)[list(MOMENTS).index("model and samples written, metrics not") :]
+# The loop writes, and is the same for all: every moment on one kind, two in which the others have work of their own.
+KILLED = [
+    (kind, moment)
+    for kind in WORKLOADS
+    for moment in (MOMENTS if kind == "text" else ("training generation 2", "sampling generation 1"))
+]
 
 
 def run_until(kind: str, task: str, out: str, moment: str) -> None:
@@ -226,12 +214,10 @@ def run_until(kind: str, task: str, out: str, moment: str) -> None:
     run(task, "ce", out=out, device="cpu")
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(("kind", "moment"), KILLED, scope="module")
 def test_chain_killed_and_resumed_equals_uninterrupted_chain(
     kind: str, short: Path, uninterrupted: Path, tmp_path: Path, moment: str
 ) -> None:
-    if moment in OF_THE_LOOP and kind in ("pretrained-lm", "vae", "diffusion"):
-        pytest.skip("the loop's own writing, tested on text and points")
     process = start(run_until, kind, str(short), str(tmp_path), moment)
     process.join(PATIENCE)
     assert process.exitcode == -signal.SIGKILL
@@ -294,7 +280,7 @@ def test_weights_order_and_noise_of_generation_0_are_common_to_all_methods(
     kind: str, short: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     new_model, sample = WORKLOADS[kind].new_model, WORKLOADS[kind].sample
-    method_loss, generator = MODULES[kind].method_loss, Randomness.generator
+    method_loss, generator = training.method_loss, Randomness.generator
     begun: list[Tensor] = []
     batches: list[Tensor] = []
     drawn: dict[tuple[int, str], torch.Generator] = {}
@@ -304,9 +290,9 @@ def test_weights_order_and_noise_of_generation_0_are_common_to_all_methods(
         begun.extend(p.detach().clone() for p in model.parameters())
         return model
 
-    def spy_loss(loss: Any, log_p: Tensor, batch: TrainingSet, *rest: Any, **seen: Any) -> Tensor:
+    def spy_loss(loss: Any, leaves: Any, batch: TrainingSet, clock: Any) -> Tensor:
         batches.append(batch.items.clone())
-        return method_loss(loss, log_p, batch, *rest, **seen)
+        return method_loss(loss, leaves, batch, clock)
 
     def spy_sample(self: Any, model: Any, prompts: Any, *rest: Any) -> Tensor:
         begun.append(prompts.items.clone())
@@ -317,7 +303,7 @@ def test_weights_order_and_noise_of_generation_0_are_common_to_all_methods(
 
     monkeypatch.setattr(WORKLOADS[kind], "new_model", spy_model)
     monkeypatch.setattr(WORKLOADS[kind], "sample", spy_sample)
-    monkeypatch.setattr(MODULES[kind], "method_loss", spy_loss)
+    monkeypatch.setattr(training, "method_loss", spy_loss)
     monkeypatch.setattr(Randomness, "generator", spy_generator)
     seen = {}
     for method in ("ce", "focal", "tce", "control", "tce:gamma=0.5"):
@@ -418,13 +404,13 @@ def test_generations_train_on_the_samples_of_the_one_before_and_on_what_their_po
 def started(kind: str, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Tensor]]:
     """The weights that each generation's training starts from."""
     weights: list[dict[str, Tensor]] = []
-    original = WORKLOADS[kind].train
+    original = loop.train
 
-    def spy(self: Any, model: Any, *rest: Any) -> int:
+    def spy(workload: Any, model: Any, *rest: Any) -> Any:
         weights.append({name: tensor.detach().clone() for name, tensor in model.state_dict().items()})
-        return original(self, model, *rest)
+        return original(workload, model, *rest)
 
-    monkeypatch.setattr(WORKLOADS[kind], "train", spy)
+    monkeypatch.setattr(loop, "train", spy)
     return weights
 
 

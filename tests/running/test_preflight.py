@@ -7,7 +7,6 @@ import io
 import json
 import socket
 import threading
-import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,10 +26,11 @@ from collapsebench.files import sha256_of
 from collapsebench.metrics.harness_settings import HarnessTask, read_sets
 from collapsebench.metrics.inception_weights import FILE as INCEPTION
 from collapsebench.resources import Resources
-from collapsebench.running import preflight as supplies
-from collapsebench.running.preflight import check_supplies, knowledge_file, supplies_of
+from collapsebench.running.preflight import check_supplies, look_for_supplies, supplies_of
 from collapsebench.task import Task, load_task, registered_tasks
+from collapsebench.workloads.pretrained import supplies
 from collapsebench.workloads.pretrained.settings import KnowledgeTest
+from collapsebench.workloads.pretrained.supplies import knowledge_file
 
 STANDARD = [name for name in registered_tasks() if load_task(name).spec.tier == "standard"]
 MODEL, TEXT, PAIRS, CHOICES = "some/model", "some/text", "some/pairs", "some/choices"
@@ -133,8 +133,18 @@ def wanted(task: Task) -> list[list[str]]:
     return [[data.dataset.upper(), "--data PATH"], [INCEPTION, "--inception PATH", "COLLAPSEBENCH_INCEPTION"]]
 
 
+WITHOUT_TORCH = """
+import sys
+from collapsebench.cli.main import main
+try:
+    main()
+finally:
+    print("imported:", sorted({"torch", "transformers", "pandas", "scipy"} & set(sys.modules)))
+"""
+
+
 @pytest.mark.parametrize("name", STANDARD)
-def test_without_a_network_a_standard_task_says_within_five_seconds_all_that_it_lacks(
+def test_without_a_network_a_standard_task_says_all_that_it_lacks_before_torch_is_imported(
     name: str, proxy: str, tmp_path: Path
 ) -> None:
     ways = [f"{kind}_proxy" for kind in ("http", "https", "all")]
@@ -143,15 +153,9 @@ def test_without_a_network_a_standard_task_says_within_five_seconds_all_that_it_
     environment |= {variable: str(tmp_path / folder) for variable, folder in places.items()}
     environment |= dict.fromkeys(("NO_PROXY", "no_proxy", "HF_HUB_OFFLINE", "COLLAPSEBENCH_INCEPTION"), "")
     (tmp_path / "cwd").mkdir()
-    seconds = 99.0
-    for _ in range(2):  # the machine may be busy: the faster one tells what the command itself takes
-        start = time.monotonic()
-        finished = python("-m", "collapsebench", "run", name, "--method", "ce", cwd=tmp_path / "cwd", **environment)
-        seconds = min(seconds, time.monotonic() - start)
-        if seconds < 5:
-            break
+    finished = python("-c", WITHOUT_TORCH, "run", name, "--method", "ce", cwd=tmp_path / "cwd", **environment)
     assert finished.returncode == 2
-    assert finished.stdout == ""
+    assert finished.stdout == "imported: []\n", "what would take seconds comes after the look"
     head, *told = finished.stderr.splitlines()
     assert head == "error: "
     expected = wanted(load_task(name))
@@ -159,30 +163,29 @@ def test_without_a_network_a_standard_task_says_within_five_seconds_all_that_it_
     for line, parts in zip(told, expected, strict=True):
         assert all(part in line for part in parts), line
     assert [path.name for path in tmp_path.rglob("*")] == ["cwd"], "nothing is written"
-    assert seconds < 5
 
 
 def test_a_host_that_never_answers_is_given_up_and_the_waiting_done_at_once(
     remote: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     over = threading.Event()
+    waiting: list[str] = []
 
-    def wait(*_: Any, **__: Any) -> Any:
+    def wait(request: Any, **_: Any) -> Any:
+        waiting.append(request.host)
         over.wait(60)
         raise URLError("too late")
 
     monkeypatch.setattr(web_files, "urlopen", wait)
     monkeypatch.setattr(web_files, "_PATIENCE", 1.0)
     try:
-        start = time.monotonic()
         assert silence("https://elsewhere.example/file") == "no answer within 1 seconds"
-        assert 0.9 < time.monotonic() - start < 1.8
-        start = time.monotonic()
         assert len(problems(given(remote))) == 5
-        assert 0.9 < time.monotonic() - start < 1.8, "five things at two hosts"
-        start = time.monotonic()
+        hosts = {"elsewhere.example", "host.example", "huggingface.co"}
+        assert set(waiting) == hosts, "nobody has answered, and all were asked"
+        before = len(waiting)
         assert len(problems(given(remote))) == 5
-        assert time.monotonic() - start < 0.5, "known by now"
+        assert len(waiting) == before, "known by now"
     finally:
         over.set()
 
@@ -319,7 +322,7 @@ def test_items_that_are_nowhere_are_named_with_the_option_that_supplies_them(tmp
 
 def places(task: Task) -> dict[str, str]:
     """Where everything was found, or why it was not."""
-    return {name: found.text for name, found in supplies.look_for_supplies(task)}
+    return {name: found.text for name, found in look_for_supplies(task)}
 
 
 @pytest.mark.usefixtures("online")

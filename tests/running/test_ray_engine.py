@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from tiny_task import results
 
-from collapsebench.api import plan
 from collapsebench.errors import LossError
-from collapsebench.running.engines import Cell, run_cells
+from collapsebench.running.cells import Cell
+from collapsebench.running.engines import run_cells
+from collapsebench.running.plan import plan
 from collapsebench.running.progress import Event, silent
 from collapsebench.task import load_task
 

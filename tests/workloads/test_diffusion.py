@@ -23,7 +23,8 @@ from collapsebench.running.artifacts import RunDirectory
 from collapsebench.running.training import train
 from collapsebench.seeding import Randomness
 from collapsebench.task import load_task
-from collapsebench.workloads import diffusion, load_workload
+from collapsebench.workloads import load_workload
+from collapsebench.workloads.images import diffusion
 from collapsebench.workloads.images.diffusion import DiffusionWorkload
 from collapsebench.workloads.images.settings import UNet
 

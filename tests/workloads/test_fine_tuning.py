@@ -6,7 +6,8 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -16,18 +17,22 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from collapsebench.api import plan, run
+from collapsebench.api import run
 from collapsebench.errors import Diverged, RunError
 from collapsebench.losses import Elements, Loss
 from collapsebench.policies import REAL, TrainingSet
 from collapsebench.running import engines
 from collapsebench.running.artifacts import RunDirectory
-from collapsebench.running.engines import Cell
+from collapsebench.running.cells import Cell
+from collapsebench.running.plan import plan
 from collapsebench.running.progress import Event, Listener, silent
+from collapsebench.running.training import train
 from collapsebench.seeding import Randomness
 from collapsebench.task import load_task
-from collapsebench.workloads.pretrained.fine_tuning import Objective, accelerator_for, fine_tune
+from collapsebench.workloads.objective import Observed, Schedule
+from collapsebench.workloads.pretrained.accelerated import Accelerated, accelerator_for
 from collapsebench.workloads.pretrained.settings import FineTuning
+from collapsebench.workloads.pretrained.workload import PretrainedWorkload
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -77,13 +82,26 @@ class Trained:
     weights: dict[str, Tensor]
 
 
+class Bare:
+    """As much of a workload as the training loop asks for."""
+
+    def __init__(self, settings: FineTuning):
+        self.settings = SimpleNamespace(training=settings, block=BLOCK)
+        self.device = torch.device("cpu")
+        self.processes = Accelerated(accelerator_for(self.device, settings), settings.checkpointing)
+
+    def schedule(self, generation: int, items: int) -> Schedule:
+        return PretrainedWorkload.schedule(self, generation, items)
+
+    def observe(self, *arguments: Any) -> Observed:
+        return PretrainedWorkload.observe(self, *arguments)
+
+
 def trained(data: TrainingSet, loss: Loss | None = None, model: PreTrainedModel | None = None, **changes) -> Trained:
     """Train in generation 1 a model that is, as loaded weights are, in evaluation mode."""
-    settings = changed(**changes)
-    objective = Objective((model or llama()).eval(), loss or CrossEntropy())
-    accelerator = accelerator_for(torch.device("cpu"), settings)
-    losses = fine_tune(accelerator, objective, data, settings, 1, RANDOMNESS, lambda _: None)
-    return Trained(losses, objective.model.state_dict())
+    model = (model or llama()).eval()
+    found = train(Bare(changed(**changes)), model, data, loss or CrossEntropy(), 1, RANDOMNESS, lambda _: None)
+    return Trained(found.losses, model.state_dict())
 
 
 def plain_loop(data: TrainingSet, clip_norm: float | None = None) -> Trained:
@@ -165,17 +183,16 @@ def test_gradients_are_clipped_to_a_norm(data: TrainingSet, expected: Trained, l
 def test_order_is_that_of_the_generation(data: TrainingSet) -> None:
     seen: list[Tensor] = []
 
-    class Watching(Objective):
-        def forward(self, items: Tensor, made_by: Tensor, clock: Elements) -> Tensor:
+    class Watching(Bare):
+        def observe(self, model: Any, items: Tensor, *rest: Any) -> Observed:
             seen.append(items)
-            return super().forward(items, made_by, clock)
+            return super().observe(model, items, *rest)
 
-    accelerator = accelerator_for(torch.device("cpu"), SETTINGS)
     told: list[int] = []
-    fine_tune(accelerator, Watching(llama(), CrossEntropy()), data, SETTINGS, 2, RANDOMNESS, told.append)
+    train(Watching(SETTINGS), llama(), data, CrossEntropy(), 2, RANDOMNESS, told.append)
     first_epoch = torch.randperm(WINDOWS, generator=RANDOMNESS.generator(2, "order"))
-    assert torch.equal(torch.cat(seen)[:WINDOWS], data.items[first_epoch].long())
-    assert told == [8] * 8
+    assert torch.equal(torch.cat(seen)[:WINDOWS], data.items[first_epoch])
+    assert told == [8 * BLOCK] * 8
 
 
 @pytest.mark.parametrize(
@@ -208,7 +225,7 @@ class NaNLoss(Loss):
 @pytest.mark.parametrize("loss", [NaNGradient, NaNLoss])
 @pytest.mark.parametrize("clip_norm", [None, 1.0])
 def test_what_is_not_finite_diverges(data: TrainingSet, loss: type[Loss], clip_norm: float | None) -> None:
-    with pytest.raises(Diverged, match="generation 1 not finite in update 2"):
+    with pytest.raises(Diverged, match="generation 1 not finite by update 8"):
         trained(data, loss(), micro_batch=4, clip_norm=clip_norm)
 
 

@@ -17,17 +17,20 @@ from safetensors.torch import load_file, save_file
 from tiny_task import results, tiny_spec, write_tiny_task
 from transformers import PreTrainedTokenizerFast
 
-from collapsebench.api import plan, run
+from collapsebench.api import run
 from collapsebench.data import hub_splits
 from collapsebench.data.hub_splits import load_split_rows
 from collapsebench.data.sources import HubSplits, LocalSplits
 from collapsebench.errors import DataError, UserError
 from collapsebench.policies import REAL, TrainingSet, fraction
 from collapsebench.resources import Resources
+from collapsebench.running import plan as module_of_plan
+from collapsebench.running.plan import plan
 from collapsebench.task import load_task
-from collapsebench.workloads import load_workload, pretrained_model
+from collapsebench.workloads import load_workload
+from collapsebench.workloads.pretrained import room
 from collapsebench.workloads.pretrained.data import StreamData, stream_data
-from collapsebench.workloads.pretrained.model import check_room
+from collapsebench.workloads.pretrained.room import check_room
 
 torch.set_num_threads(1)
 
@@ -305,19 +308,19 @@ def test_memory_and_disk_that_are_surely_too_small_are_told_with_what_is_needed(
     task = load_task(with_changes(folder, tmp_path, **{"workload.model.parameters": LARGE}))
     usage = shutil.disk_usage(tmp_path)._replace(free=LARGE * 4 * 3 * 2)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    monkeypatch.setattr(pretrained_model, "_free_memory", plenty)
+    monkeypatch.setattr(room, "_free_memory", plenty)
     check_room(task, "cpu", tmp_path / "no/such/yet", 6)
     with pytest.raises(UserError, match=r"6400\.0 GB of weights, those of 8 generations, and .* has 4800\.0"):
         check_room(task, "cpu", tmp_path / "runs", 8)
-    monkeypatch.setattr(pretrained_model, "_free_memory", lambda _: (LARGE * 16 - 1, "this machine"))
+    monkeypatch.setattr(room, "_free_memory", lambda _: (LARGE * 16 - 1, "this machine"))
     with pytest.raises(UserError, match=r"needs 3200\.0 GB of memory.*this machine has 3200\.0 GB free.*smaller model"):
         check_room(task, "cpu", tmp_path / "runs", 6)
-    monkeypatch.setattr(pretrained_model, "_free_memory", lambda _: (None, "this machine"))
+    monkeypatch.setattr(room, "_free_memory", lambda _: (None, "this machine"))
     check_room(task, "cpu", tmp_path / "runs", 6)
 
 
 def enough_memory() -> None:
-    pretrained_model._free_memory = plenty  # type: ignore[assignment]
+    room._free_memory = plenty  # type: ignore[assignment]
     shutil.disk_usage = lambda _: type("Usage", (), {"free": 10**9})  # type: ignore[assignment]
 
 
@@ -325,7 +328,7 @@ def test_generations_that_are_there_need_no_more_room(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    monkeypatch.setattr(pretrained_model, "check_room", lambda _task, _device, _out, missing: asked.append(missing))
+    monkeypatch.setattr(module_of_plan, "check_room", lambda _task, _device, _out, missing: asked.append(missing))
     task = with_changes(folder, tmp_path / "task", horizon=2)
     run(task, "ce", out=tmp_path / "runs", generations=0, device="cpu")
     plan(load_task(task), ["ce", "tce"], [0], tmp_path / "runs", None, "cpu")

@@ -20,13 +20,13 @@ from collapsebench.errors import Diverged, TaskError
 from collapsebench.losses import Elements, Loss
 from collapsebench.methods import load_loss
 from collapsebench.policies import REAL, TrainingSet
-from collapsebench.reports.pictures import SHOWN
 from collapsebench.running.training import Clock, method_loss, train
 from collapsebench.seeding import Randomness
 from collapsebench.task import load_task
 from collapsebench.workloads import load_workload
 from collapsebench.workloads.images.settings import ConvVae
 from collapsebench.workloads.images.vae import Vae, VaeWorkload
+from collapsebench.workloads.pictures import SHOWN
 
 LATENT = 3
 RANDOMNESS = Randomness("tiny-vae@1", 0)

@@ -17,9 +17,9 @@ from collapsebench.authoring.estimates.layers import (
     self_attention,
 )
 from collapsebench.authoring.estimates.sizes import Sizes
-from collapsebench.reports.pictures import SHOWN
 from collapsebench.task import Task
 from collapsebench.workloads.images.settings import DiffusionSettings, UNet
+from collapsebench.workloads.pictures import SHOWN
 
 _LOOKS = 2  # noise levels at which each selection image is measured
 _PER_PIXEL = 6  # numbers per pixel that focal loss keeps; cross entropy keeps one

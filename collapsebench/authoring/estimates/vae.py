@@ -15,9 +15,9 @@ from collapsebench.authoring.estimates.layers import (
     transposed_convolution,
 )
 from collapsebench.authoring.estimates.sizes import Sizes
-from collapsebench.reports.pictures import SHOWN
 from collapsebench.task import Task
 from collapsebench.workloads.images.settings import ConvVae, VaeSettings
+from collapsebench.workloads.pictures import SHOWN
 
 _PER_PIXEL = 6  # numbers per pixel that focal loss keeps; cross entropy keeps one
 

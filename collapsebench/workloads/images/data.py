@@ -7,13 +7,13 @@ import hashlib
 from torch import Tensor
 
 from collapsebench.data.images import (
-    Images,
     check_image_listing,
     listing_of_images,
     load_images,
     resized,
     split_images,
 )
+from collapsebench.data.labelled_images import Images
 from collapsebench.data.sources import EmbeddedData, ImageSplits, LocalImages, TorchvisionData
 from collapsebench.task import Task
 from collapsebench.workloads.images.settings import DiffusionSettings, VaeSettings

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from collapsebench.errors import Diverged
 from collapsebench.policies import REAL, TrainingSet
-from collapsebench.reports.pictures import SHOWN, grid, png
 from collapsebench.seeding import Randomness
 from collapsebench.task import Task
 from collapsebench.workloads import Measurement, OnElements, finite
@@ -19,6 +18,7 @@ from collapsebench.workloads.images.data import ImageData
 from collapsebench.workloads.images.metrics import ImageMetrics
 from collapsebench.workloads.images.settings import DiffusionSettings
 from collapsebench.workloads.objective import Alone, Observed, Schedule, initialised, stage_schedule, updates_of
+from collapsebench.workloads.pictures import SHOWN, grid, png
 
 _LOOKS = 2  # noise levels at which the error on each selection image is measured
 

@@ -13,7 +13,6 @@ from torch.nn import functional as F
 
 from collapsebench.errors import Diverged
 from collapsebench.policies import REAL, TrainingSet
-from collapsebench.reports.pictures import SHOWN, grid, png
 from collapsebench.seeding import Randomness
 from collapsebench.task import Task
 from collapsebench.workloads import Measurement, OnElements, finite
@@ -21,6 +20,7 @@ from collapsebench.workloads.images.data import ImageData
 from collapsebench.workloads.images.metrics import ImageMetrics
 from collapsebench.workloads.images.settings import ConvVae, VaeSettings
 from collapsebench.workloads.objective import Alone, Observed, Schedule, initialised, stage_schedule, updates_of
+from collapsebench.workloads.pictures import SHOWN, grid, png
 
 
 class Vae(nn.Module):

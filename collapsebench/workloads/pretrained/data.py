@@ -14,9 +14,9 @@ from collapsebench.data.hub_splits import load_split_rows
 from collapsebench.data.sources import HubSplits, LocalSplits
 from collapsebench.errors import DataError
 from collapsebench.policies import REAL, TrainingSet, fraction
-from collapsebench.running.preflight import data_folder
 from collapsebench.task import Task
 from collapsebench.workloads.pretrained.settings import PretrainedSettings
+from collapsebench.workloads.pretrained.supplies import data_folder
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 
-from collapsebench.data.documents import Document, check_listing, load_documents, split_documents
+from collapsebench.data.document import Document
+from collapsebench.data.documents import check_listing, load_documents, split_documents
 from collapsebench.data.sources import EmbeddedData, HubText, LocalText, Splits
 from collapsebench.errors import DataError
 from collapsebench.metrics.knowledge_pairs import Pair, build_pairs

@@ -1,0 +1,74 @@
+"""The plan: everything that was given, resolved into cells and checked before the first step; no torch until then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from collapsebench.errors import UserError
+from collapsebench.files import require_folder
+from collapsebench.methods import CONTROL, Contestant, load_method
+from collapsebench.running.cells import Cell
+from collapsebench.running.environment import resolve_device
+from collapsebench.running.preflight import check_supplies
+from collapsebench.running.tracking import check_tracker
+from collapsebench.task import Task
+from collapsebench.workloads.pretrained.room import check_room
+
+if TYPE_CHECKING:
+    from collapsebench.methods import AnyMethod
+
+
+def plan(
+    task: Task,
+    methods: Iterable[AnyMethod],
+    seeds: Iterable[int],
+    out: str | Path,
+    generations: int | None,
+    device: str,
+) -> list[Cell]:
+    """Resolve everything before the first step; return the cells, seed by seed.
+
+    Args:
+        task: what to run. methods: names, `Loss` objects or classes. seeds: different integers ≥ 0.
+        out: directory of all runs. generations: the last generation; None: the task's horizon.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+
+    Raises:
+        UserError: anything given cannot be used.
+    """
+    folder = Path(out)
+    require_folder(folder, "--out")
+    check_supplies(task)
+    check_tracker(task.resources.track)
+    last = task.spec.horizon if generations is None else generations
+    if not 0 <= last <= task.spec.horizon:
+        raise UserError(f"--generations {last} is not allowed; {task.id} has generations 0 to {task.spec.horizon}.")
+    seeds = list(seeds)
+    if not seeds or min(seeds) < 0 or len(set(seeds)) != len(seeds):
+        raise UserError(f"seeds {seeds} are not allowed; give different integers ≥ 0, such as 0,1,2.")
+    resolved = [load_method(method, task.spec.workload.kind) for method in methods]
+    doubled = {m.name for m in resolved if [n.id for n in resolved].count(m.id) > 1}
+    if not resolved or doubled:
+        raise UserError(f"methods given twice: {', '.join(sorted(doubled))}." if doubled else "no methods given.")
+    _require_sigma(task, resolved)
+    chosen = resolve_device(device)
+    cells = [Cell(task, method, seed, folder, last, chosen) for seed in seeds for method in resolved]
+    if task.spec.workload.kind == "pretrained-lm":
+        missing = sum(not (c.directory.path / f"gen-{g}").is_dir() for c in cells for g in range(last + 1))
+        check_room(task, chosen, folder, missing)
+    return cells
+
+
+def _require_sigma(task: Task, methods: list[Contestant]) -> None:
+    """Raise `UserError` for methods that need log p on a diffusion task that has no σ; ce and control do not."""
+    settings = task.spec.workload
+    if settings.kind != "diffusion" or settings.sigma is not None:
+        return
+    others = [m.name for m in methods if m.name not in ("ce", CONTROL)]
+    if others:
+        raise UserError(
+            f"{task.id} has no sigma yet, so log p is undefined for {', '.join(others)}. Measure it with "
+            f"`collapsebench calibrate {task.path} --write`."
+        )

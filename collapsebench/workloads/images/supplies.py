@@ -1,0 +1,27 @@
+"""What a task with images needs from outside. No torch here: it is looked for before anything heavy is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from collapsebench.data.image_files import image_place
+from collapsebench.data.sources import TorchvisionData
+from collapsebench.metrics.inception_weights import inception_file
+from collapsebench.task import Task
+from collapsebench.workloads import extractors_of
+from collapsebench.workloads.supply import Supply
+
+
+def supplies_of(task: Task) -> Iterator[Supply]:
+    """The images and the network of FID; nothing where they come inside packages or are not wanted."""
+    data = task.spec.data
+    if isinstance(data, TorchvisionData):
+        yield Supply("images", lambda: image_place(data.dataset, task.resources.data))
+    if "inception" in extractors_of(task) and task.resources.inception != "none":
+        yield Supply("Inception", lambda: _inception_place(task))
+
+
+def _inception_place(task: Task) -> str:
+    given = task.resources.inception
+    return str(inception_file(Path(given) if given else None))
