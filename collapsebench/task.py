@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +11,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from collapsebench.data.sources import AnySplits, EmbeddedData, ImageSplits, Source, Splits
+from collapsebench.digest import digest_of
 from collapsebench.errors import TaskError
 from collapsebench.frozen import Frozen
 from collapsebench.metrics.catalogue import KNOWLEDGE, METRICS, Metric
@@ -187,10 +187,9 @@ class Task:
     def sha256(self) -> str:
         """Digest of everything in the file that can change a raw metric: not title, fidelity scale or checks.
 
-        The data itself has a digest of its own, ``data_sha256`` in ``run.json``.
+        The data itself has a digest of its own, ``data_sha256`` in ``run.json``. See `collapsebench.digest`.
         """
-        content = self.spec.model_dump(mode="json", exclude={"title", "seeds", "scored", "checks"})
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return digest_of(self.spec)
 
     @property
     def split_listing(self) -> dict[str, dict[str, str]] | None:
