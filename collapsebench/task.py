@@ -13,7 +13,7 @@ from collapsebench.data.sources import AnySplits, EmbeddedData, ImageSplits, Sou
 from collapsebench.digest import digest_of
 from collapsebench.errors import TaskError
 from collapsebench.frozen import Frozen
-from collapsebench.metrics.catalogue import KNOWLEDGE, METRICS, Metric
+from collapsebench.metrics.catalogue import METRICS, Metric, knowledge_fraction
 from collapsebench.metrics.harness_settings import HarnessTask
 from collapsebench.paths import bundled
 from collapsebench.resources import NOTHING_GIVEN, Resources
@@ -134,8 +134,8 @@ class TaskSpec(Frozen):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Names of everything that the task can measure."""
-        return (*self.workload.METRICS, *self._knowledge, *self._harness)
+        """Names of everything that the task can measure, in the order in which it is shown."""
+        return (*self.workload.METRICS, *self._own_metrics)
 
     def metric(self, name: str) -> Metric:
         """What is known of a metric: from the catalogue, or as the task declares it.
@@ -143,21 +143,21 @@ class TaskSpec(Frozen):
         Raises:
             KeyError: the task does not measure it.
         """
-        return self._harness.get(name) or METRICS[name]
+        return METRICS[name] if name in self.workload.METRICS else self._own_metrics[name]
 
     @property
-    def _knowledge(self) -> list[str]:
-        has = self.workload.kind == "pretrained-lm" and self.workload.evaluation.knowledge is not None
-        later = (f"{KNOWLEDGE}{g}" for g in range(1, self.horizon + 1))
-        return ["knowledge_retention", "knowledge_retention_all", *later] if has else []
+    def _own_metrics(self) -> dict[str, Metric]:
+        """Those that depend on what this task names: fractions of its text, benchmarks."""
+        benchmarks = {task.metric_name: task.declared_metric for task in self._benchmarks}
+        if self.workload.kind != "pretrained-lm" or self.workload.evaluation.knowledge is None:
+            return benchmarks
+        fractions = [knowledge_fraction(g) for g in range(1, self.horizon + 1)]
+        knowledge = [METRICS["knowledge_retention"], METRICS["knowledge_retention_all"], *fractions]
+        return {metric.name: metric for metric in knowledge} | benchmarks
 
     @property
     def _benchmarks(self) -> tuple[HarnessTask, ...]:
         return self.workload.evaluation.harness if self.workload.kind == "pretrained-lm" else ()
-
-    @property
-    def _harness(self) -> dict[str, Metric]:
-        return {task.metric_name: task.declared_metric for task in self._benchmarks}
 
 
 class Task:
