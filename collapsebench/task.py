@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from collapsebench.data.sources import AnySplits, EmbeddedData, ImageSplits, Source, Splits
+from collapsebench.digest import digest_of
 from collapsebench.errors import TaskError
 from collapsebench.frozen import Frozen
-from collapsebench.metrics.catalogue import KNOWLEDGE, METRICS, Metric
+from collapsebench.metrics.catalogue import METRICS, Metric, knowledge_fraction
 from collapsebench.metrics.harness_settings import HarnessTask
 from collapsebench.paths import bundled
 from collapsebench.resources import NOTHING_GIVEN, Resources
+from collapsebench.task_files import TaskFile, read_task_file
 from collapsebench.workloads.images.settings import DiffusionSettings, VaeSettings
 from collapsebench.workloads.mixture.settings import GmmSettings
 from collapsebench.workloads.pretrained.settings import PretrainedSettings
@@ -134,8 +134,8 @@ class TaskSpec(Frozen):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Names of everything that the task can measure."""
-        return (*self.workload.METRICS, *self._knowledge, *self._harness)
+        """Names of everything that the task can measure, in the order in which it is shown."""
+        return (*self.workload.METRICS, *self._own_metrics)
 
     def metric(self, name: str) -> Metric:
         """What is known of a metric: from the catalogue, or as the task declares it.
@@ -143,21 +143,21 @@ class TaskSpec(Frozen):
         Raises:
             KeyError: the task does not measure it.
         """
-        return self._harness.get(name) or METRICS[name]
+        return METRICS[name] if name in self.workload.METRICS else self._own_metrics[name]
 
     @property
-    def _knowledge(self) -> list[str]:
-        has = self.workload.kind == "pretrained-lm" and self.workload.evaluation.knowledge is not None
-        later = (f"{KNOWLEDGE}{g}" for g in range(1, self.horizon + 1))
-        return ["knowledge_retention", "knowledge_retention_all", *later] if has else []
+    def _own_metrics(self) -> dict[str, Metric]:
+        """Those that depend on what this task names: fractions of its text, benchmarks."""
+        benchmarks = {task.metric_name: task.declared_metric for task in self._benchmarks}
+        if self.workload.kind != "pretrained-lm" or self.workload.evaluation.knowledge is None:
+            return benchmarks
+        fractions = [knowledge_fraction(g) for g in range(1, self.horizon + 1)]
+        knowledge = [METRICS["knowledge_retention"], METRICS["knowledge_retention_all"], *fractions]
+        return {metric.name: metric for metric in knowledge} | benchmarks
 
     @property
     def _benchmarks(self) -> tuple[HarnessTask, ...]:
         return self.workload.evaluation.harness if self.workload.kind == "pretrained-lm" else ()
-
-    @property
-    def _harness(self) -> dict[str, Metric]:
-        return {task.metric_name: task.declared_metric for task in self._benchmarks}
 
 
 class Task:
@@ -169,13 +169,27 @@ class Task:
         budget: share of the task's updates, training samples, measured samples and sampling steps; 1 is the task
             itself.
         resources: data and weights that the user has already.
+        extended: the files that the YAML file extends, nearest first.
     """
 
-    def __init__(self, spec: TaskSpec, path: Path, budget: float = 1.0, resources: Resources = NOTHING_GIVEN):
+    def __init__(
+        self,
+        spec: TaskSpec,
+        path: Path,
+        budget: float = 1.0,
+        resources: Resources = NOTHING_GIVEN,
+        extended: tuple[Path, ...] = (),
+    ):
         self.spec = spec if budget == 1.0 else _reduced(spec, budget)
         self.path = path
         self.budget = budget
         self.resources = resources
+        self.extended = extended
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Where files beside the task file may be: in its folder, then in those of the files that it extends."""
+        return tuple(dict.fromkeys(file.parent for file in (self.path, *self.extended)))
 
     @property
     def id(self) -> str:
@@ -187,10 +201,9 @@ class Task:
     def sha256(self) -> str:
         """Digest of everything in the file that can change a raw metric: not title, fidelity scale or checks.
 
-        The data itself has a digest of its own, ``data_sha256`` in ``run.json``.
+        The data itself has a digest of its own, ``data_sha256`` in ``run.json``. See `collapsebench.digest`.
         """
-        content = self.spec.model_dump(mode="json", exclude={"title", "seeds", "scored", "checks"})
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return digest_of(self.spec)
 
     @property
     def split_listing(self) -> dict[str, dict[str, str]] | None:
@@ -239,7 +252,8 @@ def load_task(name: str | Path | Task, budget: float = 1.0, resources: Resources
             )
         if not path.is_file():
             raise TaskError(f"{path}: no such task file.")
-    return Task(_validated(path), path.resolve(), budget, resources)
+    file = read_task_file(path)
+    return Task(_validated(file), path.resolve(), budget, resources, file.files[1:])
 
 
 def _reduced(spec: TaskSpec, budget: float) -> TaskSpec:
@@ -265,28 +279,27 @@ def _reduced(spec: TaskSpec, budget: float) -> TaskSpec:
     return spec.model_copy(update={"policy": policy, "workload": settings.model_copy(update=changes)})
 
 
-def _validated(path: Path) -> TaskSpec:
+def _validated(file: TaskFile) -> TaskSpec:
+    path = file.files[0]
     try:
-        content: Any = yaml.safe_load(path.read_text("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise TaskError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise TaskError(f"{path}: expected a mapping with name, version, data, …; got {type(content).__name__}.")
-    try:
-        return TaskSpec.model_validate(content)
+        return TaskSpec.model_validate(file.content)
     except ValidationError as error:
-        lines = [f"  {_place(e['loc'])}: {_told(e)}" for e in error.errors()]
+        lines = [f"  {_told(e, file)}" for e in error.errors()]
         raise TaskError(f"{path} has {len(lines)} error(s):\n" + "\n".join(lines)) from error
 
 
-def _place(location: tuple[int | str, ...]) -> str:
-    """The dotted path of an error in the file; pydantic also names the member of a union, which is not in the file."""
-    parts = location[:1] + location[2:] if location[:1] in (("data",), ("splits",), ("workload",)) else location
-    return ".".join(str(part) for part in parts) or "(task)"
-
-
-def _told(error: Any) -> str:
+def _told(error: Any, file: TaskFile) -> str:
+    """Where an error is, what it is, and in which file if that is one which the task's own extends."""
+    place, origin = _place(error["loc"]), file.origin(_place(error["loc"]))
     given = "" if isinstance(error["input"], dict) else f" (given: {error['input']!r})"
     if error["type"] == "extra_forbidden":
-        return f"unknown key{given}"
-    return error["msg"].removeprefix("Value error, ") + ("" if error["type"] == "missing" else given)
+        told = f"unknown key{given}"
+    else:
+        told = error["msg"].removeprefix("Value error, ") + ("" if error["type"] == "missing" else given)
+    where = "" if origin == file.files[0] else f" [in {origin}]"
+    return f"{'.'.join(str(part) for part in place) or '(task)'}: {told}{where}"
+
+
+def _place(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """The path of an error in the file; pydantic also names the member of a union, which is not in the file."""
+    return location[:1] + location[2:] if location[:1] in (("data",), ("splits",), ("workload",)) else location

@@ -11,12 +11,14 @@ from __future__ import annotations
 import json
 import math
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+import yaml
 
-from collapsebench.errors import RunError
+from collapsebench.errors import RunError, TaskError
 from collapsebench.files import write_atomically
 from collapsebench.methods import CONTROL
 from collapsebench.running.cells import Cell
@@ -25,6 +27,7 @@ from collapsebench.running.results import raw_metrics_of
 from collapsebench.scoring.fidelity import Scale, fidelity_interval, unclipped_fidelity
 from collapsebench.scoring.table import HEADLINE
 from collapsebench.task import Task
+from collapsebench.task_files import read_mapping
 
 CE_INTERVAL = (2.0, 5.0)
 CONTROL_RANGE = (0.95, 1.05)
@@ -86,12 +89,7 @@ class Calibration:
 
         folder = self.task.path.parent
         files = [self.task.path, *(folder / name for name in ("splits.json", "calibration.json", "calibration.png"))]
-        block = "scored:\n" + "".join(
-            f"  {name}: {{reference: {scale.reference!r}, floor: {scale.floor!r}}}\n"
-            for name, scale in self.scales.items()
-        )
-        text = files[0].read_text("utf-8")
-        write_atomically(files[0], re.sub(r"^scored:\n(?:[ \t#].*\n?|\n)*", lambda _: block, text, flags=re.MULTILINE))
+        write_atomically(files[0], self._with_scales(files[0].read_text("utf-8")))
         listing = load_workload(self.task, "cpu").listing()
         write_atomically(files[1], json.dumps(listing, indent=1, ensure_ascii=False) + "\n")
         curves = self.curves.assign(fidelity=self.curves["fidelity"].round(6))
@@ -99,6 +97,25 @@ class Calibration:
         write_atomically(files[2], json.dumps(content, indent=1) + "\n")
         save_figure(calibration_figure(self), files[3])
         return files
+
+    def _with_scales(self, text: str) -> str:
+        """The text of the task file with these scales; a file that takes over the section gets one of its own."""
+        block = "".join(
+            f"  {name}: {{reference: {scale.reference!r}, floor: {scale.floor!r}}}\n"
+            for name, scale in self.scales.items()
+        )
+        section = re.compile(r"^(scored:[ \t]*(?:!replace[ \t]*)?(?:#.*)?\n)(?:[ \t#].*\n?|\n)*", re.MULTILINE)
+        if "scored" in read_mapping(text, self.task.path):
+            changed, n = section.subn(lambda found: found[1] + block, text)
+        else:
+            changed, n = f"{text.rstrip()}\n\nscored:\n{block}", 1
+        with suppress(TaskError, KeyError):  # a file of another layout is no longer YAML, or says something else
+            if n == 1 and read_mapping(changed, self.task.path)["scored"] == yaml.safe_load(block):
+                return changed
+        raise RunError(
+            f"{self.task.path}: the section scored cannot be rewritten where it stands. Put its metrics on lines of "
+            "their own below `scored:` and calibrate again; the runs are kept."
+        )
 
 
 def calibration_cells(task: Task, out: Path, device: str) -> list[Cell]:

@@ -83,6 +83,7 @@ def list_(what: Annotated[What | None, typer.Argument(help="tasks or methods; bo
 def show(task: TaskArgument) -> None:
     """Print a task: its card and everything it fixes."""
     from collapsebench.task import load_task
+    from collapsebench.task_files import as_yaml, read_task_file
 
     loaded = load_task(task)
     card = loaded.path.parent / "card.md"
@@ -90,6 +91,9 @@ def show(task: TaskArgument) -> None:
         typer.echo(card.read_text("utf-8"))
     typer.echo(f"--- {loaded.path.name} (digest {loaded.sha256[:16]}) ---")
     typer.echo(loaded.path.read_text("utf-8"))
+    if loaded.extended:
+        typer.echo(f"--- with what it takes over from {', '.join(map(str, loaded.extended))} ---")
+        typer.echo(as_yaml(read_task_file(loaded.path).content))
 
 
 @app.command()

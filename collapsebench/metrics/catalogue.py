@@ -1,6 +1,6 @@
-"""Every metric the benchmark records: name, direction, unit, bounds and how it becomes a fidelity.
+"""Every metric that is the same for all tasks: name, direction, unit, bounds and how it becomes a fidelity.
 
-No torch here: scoring, submissions and the board read this table.
+A task has metrics of its own besides (`collapsebench.task.TaskSpec.metric`, which is where to ask). No torch here.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-HARNESS = "harness_"  # names of metrics by the lm-eval harness begin with it
-KNOWLEDGE = "knowledge_fraction_"  # and those of the KR-test on a fraction of the training stream with this
+KNOWLEDGE = "knowledge_fraction_"  # names of the KR-test on a fraction of the training stream begin with it
 
 
 @dataclass(frozen=True)
@@ -54,21 +53,14 @@ def _distances(features: str, fd: str, fd_title: str, kd: str, kd_title: str) ->
     )
 
 
-class _Catalogue(dict[str, Metric]):
-    """Metrics by name. Those of the lm-eval harness are a task's own, and described by their name alone."""
-
-    def __missing__(self, name: str) -> Metric:
-        if (number := name.removeprefix(KNOWLEDGE)) != name and number.isdecimal():
-            about = f"The KR-test on the items about fraction {number} of the training stream; 0 is the oldest."
-            return _profile(name, f"KR-test (fraction {number})", "", about, 1.0, True)
-        if not name.startswith(HARNESS):
-            raise KeyError(name)
-        title = name.removeprefix(HARNESS)
-        return Metric(name, title, "higher", "", (0.0, 1.0), "linear", f"Accuracy on {title}, by the lm-eval harness.")
+def knowledge_fraction(number: int) -> Metric:
+    """The KR-test on the items about one fraction of the training stream; 0 is the oldest."""
+    about = f"The KR-test on the items about fraction {number} of the training stream; 0 is the oldest."
+    return _profile(f"{KNOWLEDGE}{number}", f"KR-test (fraction {number})", "", about, 1.0, True)
 
 
-METRICS: dict[str, Metric] = _Catalogue(
-    (metric.name, metric)
+METRICS: dict[str, Metric] = {
+    metric.name: metric
     for metric in (
         Metric(
             "perplexity", "Perplexity (real test text)", "lower", "", (1.0, math.inf), "log",
@@ -166,4 +158,4 @@ METRICS: dict[str, Metric] = _Catalogue(
         ),
         _profile("knowledge_retention_all", "KR-test (all items)", "", "The same over all fractions.", 1.0, True),
     )
-)  # fmt: skip
+}  # fmt: skip

@@ -53,7 +53,7 @@ class HarnessTask(Frozen):
         dataset, revision: of that data, to look for it before the first step, and always the same.
         local: what replaces that data when a user has it.
         file: jsonl, json or (text) txt; a folder of such files; a zip, or a member as ``archive.zip/folder/x.jsonl``.
-            Looked for in the data folder, then beside the task file.
+            Looked for in the data folder, then beside the task file and those that it extends.
         format: what the rows of `file` hold.
             ``blimp``: sentence_good, sentence_bad; one file per set, all of the same size.
             ``multiple-choice``: query, choices, gold (as HellaSwag). ``gsm8k``: question, answer.

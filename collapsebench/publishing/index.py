@@ -115,6 +115,7 @@ def _open(cache: Path | None) -> sqlite3.Connection:
 
 
 def _key(tasks: dict[str, Task]) -> str:
+    """Everything that verdicts and scores depend on; a task's digest would leave out its seeds, scales and checks."""
     specs = {task_id: task.spec.model_dump(mode="json") for task_id, task in sorted(tasks.items())}
     return hashlib.sha256((json.dumps(specs, sort_keys=True) + _code()).encode()).hexdigest()
 

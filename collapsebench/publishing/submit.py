@@ -137,7 +137,9 @@ def _draft(task: Task, cells: list[dict[str, Any]], about: About, out: Path, con
             "id": task.id,
             "sha256": _same(runs, "task", "sha256"),
             "data_sha256": _same(runs, "task", "data_sha256"),
-            "scored": {name: scale.model_dump() for name, scale in task.spec.scored.items()},
+            "scored": {
+                name: {"reference": scale.reference, "floor": scale.floor} for name, scale in task.spec.scored.items()
+            },
         },
         "method": _method(runs[0], about),
         "authors": list(about.authors),

@@ -15,7 +15,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from collapsebench.methods import BASELINES, CONTROL
-from collapsebench.metrics.catalogue import METRICS
 from collapsebench.reports.comparison import Comparison
 from collapsebench.scoring.table import HEADLINE
 
@@ -59,7 +58,7 @@ def _panel(axes: Axes, comparison: Comparison, metric: str) -> None:
     axes.annotate(
         f"λ = {HEADLINE}", (comparison.generations, HEADLINE), ha="right", va="bottom", fontsize=8, color="#666666"
     )
-    axes.set_title(METRICS[metric].title, fontsize=10)
+    axes.set_title(comparison.task.spec.metric(metric).title, fontsize=10)
     axes.set_xlabel("generation")
     axes.set_ylim(-0.02, 1.05)
     axes.set_xticks(range(0, comparison.generations + 1, max(1, comparison.generations // 10)))
@@ -78,7 +77,7 @@ def calibration_figure(calibration: Calibration) -> Figure:
         for method, style in _styles(["ce", CONTROL]).items():
             curve = calibration.curves.query("method == @method and metric == @metric")
             panel.plot(curve["generation"], curve["fidelity"], label=method, markersize=4, **style)
-        panel.set_title(METRICS[metric].title, fontsize=10)
+        panel.set_title(calibration.task.spec.metric(metric).title, fontsize=10)
         panel.set_xlabel("generation")
         panel.set_ylim(-0.02, 1.12)
         panel.spines[["top", "right"]].set_visible(False)

@@ -13,7 +13,6 @@ import pandas as pd
 
 from collapsebench import __version__
 from collapsebench.files import write_atomically
-from collapsebench.metrics.catalogue import METRICS
 from collapsebench.reports.comparison import Comparison
 from collapsebench.reports.gallery import (
     ShownChain,
@@ -125,7 +124,6 @@ def _html(comparison: Comparison, plot: Path, chains: list[ShownChain], animatio
         comparison=comparison,
         task=comparison.task,
         rows=records(comparison.table),
-        metrics=METRICS,
         scored=comparison.task.spec.scored,
         headline=HEADLINE,
         plot=_base64(plot.read_bytes()),
@@ -156,17 +154,17 @@ def _base64(content: bytes) -> str:
 
 
 def _profile(comparison: Comparison) -> list[dict[str, Any]]:
-    """Mean over seeds of every metric, per method and generation."""
+    """Mean over seeds of every metric that was measured, per method and generation, in the task's order."""
     raw = comparison.raw.dropna(subset=["metric"])
     means = raw.astype({"value": float}).groupby(["metric", "method", "generation"])["value"].mean()
     tables = []
-    for metric in METRICS:
+    for metric in comparison.task.spec.metrics:
         if metric in means.index.get_level_values("metric"):
             values = {m: means[metric].get(m) for m in comparison.methods}
             rows = [
                 (m, [v.get(g) for g in range(comparison.generations + 1)]) for m, v in values.items() if v is not None
             ]
-            tables.append({"metric": METRICS[metric], "rows": rows})
+            tables.append({"metric": comparison.task.spec.metric(metric), "rows": rows})
     return tables
 
 

@@ -12,7 +12,6 @@ from reading import Reading, read
 from summary import missing_tasks, standing, uncalibrated
 from wording import FI, FIDELITY, HELP, MODALITIES
 
-from collapsebench.metrics.catalogue import METRICS
 from collapsebench.publishing.board import Board, csv_text, leaderboard_table, machines, overall_table
 from collapsebench.task import Task
 
@@ -110,7 +109,7 @@ def show_task(task: Task, rows: pd.DataFrame) -> None:
     """One task: what it is, and its ranking."""
     spec = task.spec
     st.header(as_markdown(task.id), anchor=spec.name)
-    scored = ", ".join(as_markdown(METRICS[name].title) for name in spec.scored)
+    scored = ", ".join(as_markdown(spec.metric(name).title) for name in spec.scored)
     st.caption(
         f"{as_markdown(spec.title)}. {len(spec.seeds)} seeds, generations 0 to {spec.horizon}. Scored: {scored}."
     )

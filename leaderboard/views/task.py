@@ -15,7 +15,6 @@ from rankings import with_interval
 from reading import Reading, read
 from wording import FI, FIDELITY, MODALITIES
 
-from collapsebench.metrics.catalogue import METRICS
 from collapsebench.publishing.board import crossings, fidelity_bands, raw_bands
 from collapsebench.publishing.submission import raw_frame
 from collapsebench.reports.report import records
@@ -64,7 +63,7 @@ def show_fidelity(reading: Reading, task: Task, labels: dict[str, str]) -> tuple
         metric: str = st.pills(
             "Scored metric", options, default=ALL, key="metric", bind="query-params", required=True,
             help="all: the smallest fidelity over the scored metrics, which the ranking goes by. "
-            + " ".join(f"{name}: {METRICS[name].description}" for name in task.spec.scored),
+            + " ".join(f"{name}: {task.spec.metric(name).description}" for name in task.spec.scored),
         )  # fmt: skip
         threshold: float = st.segmented_control(
             "Threshold λ", THRESHOLDS, default=HEADLINE, key="threshold", bind="query-params", required=True,
@@ -104,7 +103,7 @@ def show_metrics(bands: pd.DataFrame, names: Sequence[str], look: charts.Look, t
     """Small charts of raw metrics, three to a row."""
     across = min(3, len(names))
     for i, name in enumerate(names):
-        metric, mine = METRICS[name], bands[bands["metric"] == name]
+        metric, mine = task.spec.metric(name), bands[bands["metric"] == name]
         if i % across == 0:  # a row of its own, so that phones keep the order
             columns = st.columns(across)
         notes = [f"{metric.direction} is better"] if metric.direction else []
@@ -121,7 +120,7 @@ def show_metrics(bands: pd.DataFrame, names: Sequence[str], look: charts.Look, t
 
 def show_profile(bands: pd.DataFrame, task: Task, look: charts.Look) -> None:
     """What is measured and never ranked, by theme."""
-    there = [name for name in METRICS if name in set(bands["metric"]) and name not in task.spec.scored]
+    there = [name for name in task.spec.metrics if name in set(bands["metric"]) and name not in task.spec.scored]
     themes = {theme: [n for n in names if n in there] for theme, names in PROFILES.items()}
     named = {n for names in themes.values() for n in names}
     themes["other"] = [n for n in there if n not in named]
@@ -151,11 +150,12 @@ def show_calibration(task: Task) -> None:
     for column, name in zip(columns, task.spec.scored, strict=True):
         mine = curves[curves["metric"] == name]
         control = mine.loc[mine["method"] != "ce", "fidelity"]
+        title = task.spec.metric(name).title
         with column:
-            st.markdown(f"**{as_markdown(METRICS[name].title)}**")
+            st.markdown(f"**{as_markdown(title)}**")
             st.altair_chart(
                 charts.calibration_chart(mine, task.spec.horizon),
-                alt=f"{METRICS[name].title}: the control stays between {control.min():.2f} and {control.max():.2f}",
+                alt=f"{title}: the control stays between {control.min():.2f} and {control.max():.2f}",
             )
 
 

@@ -60,9 +60,9 @@ def data_folder(task: Task) -> Path | None:
 
 
 def item_folders(task: Task) -> tuple[Path, ...]:
-    """Where the files of items that a task names are looked for: the data folder, then beside the task file."""
+    """Where the files of items that a task names are looked for: the data folder, then as `Task.folders` says."""
     data = data_folder(task)
-    return (task.path.parent,) if data is None else (data, task.path.parent)
+    return task.folders if data is None else (data, *task.folders)
 
 
 def model_folder(task: Task) -> Path | None:
