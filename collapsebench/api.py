@@ -18,6 +18,7 @@ from collapsebench.running.preflight import check_supplies
 from collapsebench.running.progress import Listener, silent
 from collapsebench.running.tracking import check_tracker
 from collapsebench.task import Task, load_task
+from collapsebench.workloads.kind import imported
 
 
 def run(
@@ -107,21 +108,19 @@ def plan(
     doubled = {m.name for m in resolved if [n.id for n in resolved].count(m.id) > 1}
     if not resolved or doubled:
         raise UserError(f"methods given twice: {', '.join(sorted(doubled))}." if doubled else "no methods given.")
-    settings = task.spec.workload
-    if settings.kind == "diffusion" and settings.sigma is None:
+    scale = task.spec.kind.unmeasured(task.spec.workload)
+    if scale is not None:
         others = [m.name for m in resolved if m.name not in ("ce", CONTROL)]
         if others:
             raise UserError(
-                f"{task.id} has no sigma yet, so log p is undefined for {', '.join(others)}. Measure it with "
+                f"{task.id} has no {scale.setting} yet, so log p is undefined for {', '.join(others)}. Measure it with "
                 f"`collapsebench calibrate {task.path} --write`."
             )
     chosen = resolve_device(device)
     cells = [Cell(task, method, seed, Path(out), last, chosen) for seed in seeds for method in resolved]
-    if settings.kind == "pretrained-lm":
-        from collapsebench.workloads.pretrained.model import check_room
-
+    if task.spec.kind.check_room is not None:
         missing = sum(not (c.directory.path / f"gen-{g}").is_dir() for c in cells for g in range(last + 1))
-        check_room(task, chosen, Path(out), missing)
+        imported(task.spec.kind.check_room)(task, chosen, Path(out), missing)
     return cells
 
 

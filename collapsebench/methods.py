@@ -19,7 +19,7 @@ from collapsebench.errors import MethodError, UserError
 from collapsebench.paths import bundled
 
 if TYPE_CHECKING:
-    from collapsebench.losses import Kind, Loss
+    from collapsebench.losses import Loss
 
 CONTROL = "control"
 BASELINES = ("ce", "focal", "tce")  # what a comparison runs unless told otherwise
@@ -65,7 +65,7 @@ def registered_methods() -> dict[str, Path]:
     return {path.parent.name: path for path in sorted(bundled("baselines").glob("*/loss.py"))}
 
 
-def load_method(spec: str | Method | Loss | type[Loss], kind: Kind = "text") -> Method:
+def load_method(spec: str | Method | Loss | type[Loss], kind: str = "text") -> Method:
     """Resolve what a user may write for a method, and check its loss on known values.
 
     Args:
@@ -89,7 +89,7 @@ def load_method(spec: str | Method | Loss | type[Loss], kind: Kind = "text") -> 
     return method
 
 
-def load_method_with(target: str, parameters: dict[str, Any], kind: Kind) -> Method:
+def load_method_with(target: str, parameters: dict[str, Any], kind: str) -> Method:
     """Load a method by the name of its loss and parameters that have their types already. Imports its code.
 
     The method cannot be sent to another process (its `spec` is None).

@@ -9,23 +9,34 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
+from pydantic_core import PydanticKnownError
 
-from collapsebench.data.sources import AnySplits, EmbeddedData, ImageSplits, Source, Splits
+from collapsebench.data.sources import AnySplits, EmbeddedData, Source, Splits
 from collapsebench.errors import TaskError
 from collapsebench.frozen import Frozen
-from collapsebench.metrics.catalogue import KNOWLEDGE, METRICS, Metric
-from collapsebench.metrics.harness_settings import HarnessTask
+from collapsebench.metrics.catalogue import METRICS, Metric
 from collapsebench.paths import bundled
 from collapsebench.resources import NOTHING_GIVEN, Resources
-from collapsebench.workloads.images.settings import DiffusionSettings, VaeSettings
-from collapsebench.workloads.mixture.settings import GmmSettings
-from collapsebench.workloads.pretrained.settings import PretrainedSettings
-from collapsebench.workloads.text.settings import TextSettings
+from collapsebench.workloads.kind import Kind
+from collapsebench.workloads.kinds import KINDS
+from collapsebench.workloads.settings import WorkloadSettings
 
-WorkloadSettings = Annotated[
-    TextSettings | PretrainedSettings | VaeSettings | DiffusionSettings | GmmSettings, Field(discriminator="kind")
-]
+
+def _section(value: Any) -> Any:
+    """The workload section as the settings of its kind, which `KINDS` knows; errors as those of a tagged union."""
+    if isinstance(value, WorkloadSettings):
+        return value
+    if not isinstance(value, dict):
+        raise PydanticKnownError("model_attributes_type")
+    if "kind" not in value:
+        raise PydanticKnownError("union_tag_not_found", {"discriminator": "'kind'"})
+    kind = value["kind"]
+    if not isinstance(kind, str) or kind not in KINDS:
+        expected = ", ".join(repr(name) for name in KINDS)
+        found = {"discriminator": "'kind'", "tag": str(kind), "expected_tags": expected}
+        raise PydanticKnownError("union_tag_invalid", found)
+    return KINDS[kind].settings.model_validate(value)
 
 
 class Policy(Frozen):
@@ -101,41 +112,42 @@ class TaskSpec(Frozen):
     data: Source
     splits: AnySplits = Splits()
     policy: Policy
-    workload: WorkloadSettings
+    workload: Annotated[SerializeAsAny[WorkloadSettings], BeforeValidator(_section)]
     scored: dict[str, Scored] = Field(min_length=1)
     checks: Checks = Checks(tolerance=0.005, best_start=1.2)
 
     @model_validator(mode="after")
     def _data_fits_the_workload(self) -> TaskSpec:
-        kind, allowed = self.workload.kind, self.workload.SOURCES
+        kind = self.kind
         given = self.data.corpus if isinstance(self.data, EmbeddedData) else self.data.source
-        if given not in allowed:
-            raise ValueError(f"data: {given} cannot feed a {kind} task; allowed are {', '.join(allowed)}")
-        wanted = ImageSplits if kind in ("vae", "diffusion") else Splits
-        if not isinstance(self.splits, wanted):
-            keys = ", ".join(wanted.model_fields)
-            raise ValueError(f"splits: a {kind} task divides its data by {keys}")
+        if given not in kind.sources:
+            raise ValueError(f"data: {given} cannot feed a {kind.name} task; allowed are {', '.join(kind.sources)}")
+        if not isinstance(self.splits, kind.splits):
+            keys = ", ".join(kind.splits.model_fields)
+            raise ValueError(f"splits: a {kind.name} task divides its data by {keys}")
         return self
 
     @model_validator(mode="after")
     def _scored_metrics_exist(self) -> TaskSpec:
-        without_floor = [t.metric_name for t in self._benchmarks if t.chance is None]
+        without_floor = self.workload.without_floor()
         possible = [n for n in self.metrics if self.metric(n).direction and n not in without_floor]
         unknown = [name for name in self.scored if name not in possible]
         if unknown:
             raise ValueError(f"scored: unknown metrics {unknown}; a {self.workload.kind} task can score {possible}")
-        if self.workload.kind == "pretrained-lm" and self.policy.name != "regenerate-fresh":
-            raise ValueError("policy: a pretrained-lm task rewrites its training stream: name must be regenerate-fresh")
-        if self.workload.kind in ("vae", "diffusion") and self.workload.evaluation.samples > self.policy.size:
-            raise ValueError("evaluation.samples must not exceed policy.size: measured are a generation's own samples")
+        self.workload.check_policy(self.policy)
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds: {list(self.seeds)} has a seed twice")
         return self
 
     @property
+    def kind(self) -> Kind:
+        """The record of the task's kind of workload."""
+        return KINDS[self.workload.kind]
+
+    @property
     def metrics(self) -> tuple[str, ...]:
         """Names of everything that the task can measure."""
-        return (*self.workload.METRICS, *self._knowledge, *self._harness)
+        return (*self.kind.metrics, *self._own_metrics)
 
     def metric(self, name: str) -> Metric:
         """What is known of a metric: from the catalogue, or as the task declares it.
@@ -143,21 +155,11 @@ class TaskSpec(Frozen):
         Raises:
             KeyError: the task does not measure it.
         """
-        return self._harness.get(name) or METRICS[name]
+        return self._own_metrics.get(name) or METRICS[name]
 
     @property
-    def _knowledge(self) -> list[str]:
-        has = self.workload.kind == "pretrained-lm" and self.workload.evaluation.knowledge is not None
-        later = (f"{KNOWLEDGE}{g}" for g in range(1, self.horizon + 1))
-        return ["knowledge_retention", "knowledge_retention_all", *later] if has else []
-
-    @property
-    def _benchmarks(self) -> tuple[HarnessTask, ...]:
-        return self.workload.evaluation.harness if self.workload.kind == "pretrained-lm" else ()
-
-    @property
-    def _harness(self) -> dict[str, Metric]:
-        return {task.metric_name: task.declared_metric for task in self._benchmarks}
+    def _own_metrics(self) -> dict[str, Metric]:
+        return {metric.name: metric for metric in self.workload.own_metrics(self.horizon)}
 
 
 class Task:
@@ -246,23 +248,8 @@ def _reduced(spec: TaskSpec, budget: float) -> TaskSpec:
     def share(n: int, least: int) -> int:
         return max(min(n, least), round(n * budget))
 
-    settings = spec.workload
     policy = spec.policy.model_copy(update={"size": share(spec.policy.size, 16)})
-    if settings.kind == "pretrained-lm":
-        return spec.model_copy(update={"policy": policy, "workload": settings.reduced(share)})
-    training = settings.training
-    stages = {
-        name: stage.model_copy(update={"updates": share(stage.updates, 1)})
-        for name, stage in (("first", training.first), ("later", training.later))
-    }
-    changes: dict[str, Any] = {"training": training.model_copy(update=stages)}
-    if settings.kind in ("vae", "diffusion"):
-        evaluation = settings.evaluation
-        changes["evaluation"] = evaluation.model_copy(update={"samples": share(evaluation.samples, 16)})
-    if settings.kind == "diffusion":
-        steps = {"sample_steps": share(settings.schedule.sample_steps, 4)}
-        changes["schedule"] = settings.schedule.model_copy(update=steps)
-    return spec.model_copy(update={"policy": policy, "workload": settings.model_copy(update=changes)})
+    return spec.model_copy(update={"policy": policy, "workload": spec.workload.reduced(share)})
 
 
 def _validated(path: Path) -> TaskSpec:
@@ -281,7 +268,7 @@ def _validated(path: Path) -> TaskSpec:
 
 def _place(location: tuple[int | str, ...]) -> str:
     """The dotted path of an error in the file; pydantic also names the member of a union, which is not in the file."""
-    parts = location[:1] + location[2:] if location[:1] in (("data",), ("splits",), ("workload",)) else location
+    parts = location[:1] + location[2:] if location[:1] in (("data",), ("splits",)) else location
     return ".".join(str(part) for part in parts) or "(task)"
 
 

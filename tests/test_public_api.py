@@ -70,7 +70,7 @@ def test_run_returns_its_directory_and_compare_reuses_it(tiny: Path, tmp_path: P
     comparison = collapsebench.compare(
         tiny, ["ce"], seeds=[0], out=tmp_path, device="cpu", engine="inline", listener=events.append
     )
-    assert {e.phase for e in events} == {"reused"}
+    assert {e.phase for e in events} == {"prepared", "reused"}
     assert results(path) == before
     assert comparison.table["seeds"].tolist() == [1]
     assert comparison.table["fi_low"].isna().all()  # one seed has no interval

@@ -29,7 +29,6 @@ from collapsebench.running.progress import Event, Listener, silent
 from collapsebench.running.shared_run import SharedRun
 from collapsebench.running.tracking import tracking
 from collapsebench.task import Task, load_task, registered_tasks
-from collapsebench.workloads.pretrained.settings import PretrainedSettings
 from collapsebench.workloads.processes import is_first, world_size
 
 Engine = Literal["auto", "inline", "local", "ray"]
@@ -173,8 +172,8 @@ def run_cells(cells: Sequence[Cell], engine: Engine, workers: int | None, listen
 
 
 def _require_parallel(cells: Sequence[Cell], engine: Engine) -> None:
-    settings = cells[0].task.spec.workload
-    if not isinstance(settings, PretrainedSettings):
+    spec = cells[0].task.spec
+    if not spec.kind.parallel:
         raise UserError(
             f"{cells[0].task.id} cannot use {world_size()} processes for one cell: start it without `accelerate "
             "launch`; `compare` runs its cells side by side."
@@ -183,9 +182,9 @@ def _require_parallel(cells: Sequence[Cell], engine: Engine) -> None:
         raise UserError(
             f"--engine {engine} and `accelerate launch` exclude one another: the processes share each cell."
         )
-    if settings.training.batch_size < world_size():
+    if spec.workload.training.batch_size < world_size():
         raise UserError(
-            f"{cells[0].task.id} trains on {settings.training.batch_size} windows per update, too few for "
+            f"{cells[0].task.id} trains on {spec.workload.training.batch_size} windows per update, too few for "
             f"{world_size()} processes: start fewer."
         )
 

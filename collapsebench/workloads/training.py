@@ -42,9 +42,9 @@ class Schedule:
 
     def updates(self, items: int) -> int:
         """Optimiser steps on a training set of so many items."""
-        if self.policy.name == "accumulate" and self.generation > 0:
-            return round(self.stage.updates * items / self.policy.size)  # as many epochs of a growing set
-        return self.stage.updates
+        updates = self.training.updates(self.policy, self.generation, items)
+        assert updates is not None
+        return updates
 
 
 def train_model(

@@ -20,12 +20,12 @@ from tiny_task import write_language_model, write_tiny_task
 from collapsebench.data import web_files
 from collapsebench.data.hub_files import hub_file
 from collapsebench.errors import DataError
-from collapsebench.running import preflight as supplies
-from collapsebench.running.preflight import model_place
 from collapsebench.task import load_task
 from collapsebench.workloads import load_workload
+from collapsebench.workloads.pretrained import supplies
 from collapsebench.workloads.pretrained.model import load_pretrained, weights_digest
 from collapsebench.workloads.pretrained.settings import PretrainedModel
+from collapsebench.workloads.pretrained.supplies import model_place
 
 REVISION = "0123456789" * 4
 ARCHITECTURE = {"hidden_size": 32, "layers": 1, "heads": 4, "kv_heads": 2, "intermediate_size": 48, "vocab_size": 320}

@@ -18,11 +18,10 @@ from collapsebench.seeding import Randomness
 from collapsebench.task import Task
 from collapsebench.workloads import Measurement, OnElements, finite
 from collapsebench.workloads.images.data import ImageData
+from collapsebench.workloads.images.kind import LOOKS
 from collapsebench.workloads.images.metrics import ImageMetrics
 from collapsebench.workloads.images.settings import DiffusionSettings
 from collapsebench.workloads.training import Schedule, initialised, method_loss, train_model
-
-_LOOKS = 2  # noise levels at which the error on each selection image is measured
 
 
 class DiffusionWorkload:
@@ -170,13 +169,13 @@ class DiffusionWorkload:
         generator = Randomness(self.task.id, 0).generator(0, "noise_rms")
         looked_at = self.data.selection.pixels[: self.settings.evaluation.samples]
         squares, n = 0.0, 0
-        for _ in range(_LOOKS):
+        for _ in range(LOOKS):
             for pixels in looked_at.split(self.settings.evaluation.batch_size):
                 predicted, noise = self._predict(model, pixels, generator)
                 squares += float((predicted - noise).cpu().double().square().sum())
                 n += noise.numel()
         measured = {"noise_rms": Measurement((squares / n) ** 0.5, n), **self.metrics.measure(samples)}
-        on_elements(_LOOKS * len(looked_at))
+        on_elements(LOOKS * len(looked_at))
         return finite(measured)
 
     def floors(self) -> dict[str, float]:

@@ -21,9 +21,9 @@ from transformers import (
 from transformers.utils import logging
 
 from collapsebench.errors import DataError, UserError
-from collapsebench.running.preflight import model_place
 from collapsebench.task import Task
 from collapsebench.workloads.pretrained.settings import PretrainedModel, PretrainedSettings
+from collapsebench.workloads.pretrained.supplies import model_place
 
 _BYTES_PER_PARAMETER = 16  # float32: weights, gradients, two moments
 _SAVED_BYTES = 4

@@ -25,7 +25,6 @@ from collapsebench.metrics.harness_settings import item_source
 from collapsebench.metrics.knowledge_retention import KnowledgeItem, answer, fraction_accuracy, read_items
 from collapsebench.metrics.language_model import predict
 from collapsebench.policies import REAL, TrainingSet
-from collapsebench.running.preflight import item_folders, knowledge_file, model_folder
 from collapsebench.seeding import Randomness
 from collapsebench.task import Task
 from collapsebench.workloads import Measurement, OnElements, finite
@@ -39,6 +38,7 @@ from collapsebench.workloads.pretrained.model import (
 )
 from collapsebench.workloads.pretrained.sampling import contexts_of, rewrite_stream
 from collapsebench.workloads.pretrained.settings import PretrainedSettings
+from collapsebench.workloads.pretrained.supplies import item_folders, knowledge_file, model_folder
 from collapsebench.workloads.processes import my_share, world_size
 from collapsebench.workloads.text.measures import (
     perplexity,

@@ -127,15 +127,15 @@ class TextWorkload:
         selection = predict(model, self.text.selection, size, on_elements)
         measured = {
             **prediction_measures(test, selection),
-            **self._pair_accuracy(model, size, on_elements),
+            **self._pair_accuracy(model, size),
             **sample_measures(samples.numpy(), self.text.train_counts.numpy()),
         }
         return finite(measured)
 
-    def _pair_accuracy(self, model: PreTrainedModel, size: int, on_elements: OnElements) -> dict[str, Measurement]:
+    def _pair_accuracy(self, model: PreTrainedModel, size: int) -> dict[str, Measurement]:
         if not len(self.text.pair_tokens):
             return {}
-        log_p = continuation_log_probs(model, self.text.pair_tokens, self.text.pair_spans, size, on_elements)
+        log_p = continuation_log_probs(model, self.text.pair_tokens, self.text.pair_spans, size)
         first_true, first_false, second_true, second_false = log_p.view(-1, 4).T
         right = first_true + second_true > first_false + second_false
         return {"pair_accuracy": Measurement(int(right.sum()) / len(right), len(right))}
