@@ -17,6 +17,7 @@ from transformers import Trainer, TrainingArguments
 
 from collapsebench.losses import Loss
 from collapsebench.methods import load_loss
+from collapsebench.running.training import train
 from collapsebench.seeding import Randomness
 from collapsebench.task import load_task
 from collapsebench.workloads.text.workload import TextWorkload
@@ -53,8 +54,8 @@ def train_here(workload: TextWorkload, loss: Loss, repeat: int) -> float:
     """Tokens per second of the workload's own training."""
     model = workload.new_model(Randomness("benchmark", repeat))
     start = time.perf_counter()
-    trained = workload.train(model, workload.real, loss, 1, Randomness("benchmark", repeat), lambda _: None)
-    return trained / (time.perf_counter() - start)
+    trained = train(workload, model, workload.real, loss, 1, Randomness("benchmark", repeat), lambda _: None)
+    return trained.elements / (time.perf_counter() - start)
 
 
 def train_with_trainer(workload: TextWorkload, updates: int) -> float:

@@ -7,16 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collapsebench.api import compare, run, score
+    from collapsebench.hooks import Method, View
     from collapsebench.losses import Elements, Loss
     from collapsebench.methods import load_loss
     from collapsebench.task import load_task
 
 __version__ = "0.1.0"
-__all__ = ["Elements", "Loss", "compare", "load_loss", "load_task", "run", "score"]
+__all__ = ["Elements", "Loss", "Method", "View", "compare", "load_loss", "load_task", "run", "score"]
 
 _HOMES = {
     "Elements": "losses",
     "Loss": "losses",
+    "Method": "hooks",
+    "View": "hooks",
     "compare": "api",
     "load_loss": "methods",
     "load_task": "task",

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from collapsebench.errors import UserError
-from collapsebench.losses import Loss
-from collapsebench.methods import BASELINES, CONTROL, Method, load_method
+from collapsebench.methods import BASELINES, CONTROL, load_method
 from collapsebench.publishing.entries import Entry
 from collapsebench.publishing.validation import published_entries
 from collapsebench.reports.comparison import Comparison, read_all, read_comparison
@@ -20,10 +19,13 @@ from collapsebench.running.tracking import check_tracker
 from collapsebench.task import Task, load_task
 from collapsebench.workloads.kind import imported
 
+if TYPE_CHECKING:
+    from collapsebench.methods import AnyMethod
+
 
 def run(
     task: str | Path | Task,
-    method: str | Method | Loss | type[Loss],
+    method: AnyMethod,
     seed: int = 0,
     out: str | Path = "runs",
     generations: int | None = None,
@@ -51,7 +53,7 @@ def run(
 
 def compare(
     task: str | Path | Task,
-    methods: Iterable[str | Method | Loss | type[Loss]] = BASELINES,
+    methods: Iterable[AnyMethod] = BASELINES,
     seeds: Iterable[int] | None = None,
     out: str | Path = "runs",
     generations: int | None = None,
@@ -85,7 +87,7 @@ def score(directory: str | Path) -> list[Comparison]:
 
 def plan(
     task: Task,
-    methods: Iterable[str | Method | Loss | type[Loss]],
+    methods: Iterable[AnyMethod],
     seeds: Iterable[int],
     out: str | Path,
     generations: int | None,

@@ -10,14 +10,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, dataclass_transform, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor
 from torch.nn import functional as F
 
 from collapsebench.errors import LossError, UserError
+from collapsebench.parameters import Parametrised
 from collapsebench.workloads.kinds import KINDS
 
 Reduction = Literal["mean", "kept", "sum", "none"]
@@ -73,8 +73,7 @@ class Elements:
         return self._restricted[name]
 
 
-@dataclass_transform(kw_only_default=True)
-class Loss:
+class Loss(Parametrised):
     """A training loss: annotated class attributes are its parameters, `elementwise` is what it does.
 
     Example::
@@ -101,50 +100,7 @@ class Loss:
     ignore_index: int = -100
     needs_logits: ClassVar[bool] = False
     track: ClassVar[Literal["loss", "provenance"]] = "loss"
-
-    def __init__(self, **parameters: Any) -> None:
-        allowed = self.parameter_types()
-        defaults = self.default_parameters()
-        problems = [
-            f"unknown parameter {name!r}; {type(self).__name__} has {', '.join(allowed)}"
-            for name in parameters
-            if name not in allowed
-        ]
-        for name, annotation in allowed.items():
-            if name not in parameters:
-                if name not in defaults:
-                    problems.append(f"parameter {name!r} has no default and was not given")
-                continue
-            try:
-                adapter = TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
-                setattr(self, name, adapter.validate_python(parameters[name]))
-            except ValidationError as error:
-                reason = error.errors()[0]["msg"]
-                problems.append(f"parameter {name}={parameters[name]!r}: {reason}")
-        if problems:
-            raise UserError(f"{type(self).__name__}: " + "; ".join(problems) + ".")
-        self.check_parameters()
-
-    @classmethod
-    def parameter_types(cls) -> dict[str, Any]:
-        """Parameter names and their annotations, in order of definition, the class's own first."""
-        hints = get_type_hints(cls, include_extras=True)
-        own = {n: t for n, t in hints.items() if get_origin(t) is not ClassVar and t is not ClassVar}
-        base = {n: own.pop(n) for n in ("reduction", "ignore_index")}
-        return {n: t for n, t in own.items() if not n.startswith("_")} | base
-
-    @classmethod
-    def default_parameters(cls) -> dict[str, Any]:
-        """Defaults of those parameters that have one."""
-        return {n: getattr(cls, n) for n in cls.parameter_types() if hasattr(cls, n)}
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """This object's parameter values."""
-        return {name: getattr(self, name) for name in self.parameter_types()}
-
-    def check_parameters(self) -> None:
-        """Raise `UserError` for values that have the right type but make no sense; override when needed."""
+    _LAST = ("reduction", "ignore_index")
 
     def elementwise(self, e: Elements) -> Tensor:  # noqa: ARG002  (an override uses it)
         """Return the loss of each element: same shape as ``e.log_p``, differentiable in it."""
@@ -190,10 +146,6 @@ class Loss:
             return loss
         return loss * ((shifted != self.ignore_index).sum() / num_items_in_batch)
 
-    def __repr__(self) -> str:
-        shown = ", ".join(f"{k}={v!r}" for k, v in self.parameters.items() if v != self.default_parameters().get(k))
-        return f"{type(self).__name__}({shown})"
-
 
 def cross_entropy(log_p: Tensor) -> Tensor:
     """Negative log-likelihood of each element, in nats; same shape as `log_p`."""
@@ -225,13 +177,16 @@ def truncated_cross_entropy(log_p: Tensor, gamma: float = 0.9) -> Tensor:
     return torch.where(log_p.detach().exp() <= gamma, -log_p, 0.0)
 
 
-def loss_of_elements(loss: Loss, elements: Elements, mask: Tensor | None = None) -> Tensor:
+def loss_of_elements(
+    loss: Loss, elements: Elements, mask: Tensor | None = None, weights: Tensor | None = None
+) -> Tensor:
     """Apply a loss to a batch and reduce it as the loss declares.
 
     Args:
         loss: the method's loss.
         elements: the batch; elements outside the mask may hold anything.
         mask: bool, shape of ``log_p``; True where an element counts. None: all count.
+        weights: shape of ``log_p``: each loss is multiplied by its own before they are reduced. None: all are 1.
 
     Returns:
         A scalar (or the masked element-wise losses for ``none``). A batch without counting elements gives 0 with a
@@ -251,6 +206,8 @@ def loss_of_elements(loss: Loss, elements: Elements, mask: Tensor | None = None)
         )
     if mask is not None:
         values = values.masked_fill(~mask, 0.0)
+    if weights is not None:
+        values = values * weights
     if loss.reduction == "none":
         return values
     if loss.reduction == "sum":

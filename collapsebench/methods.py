@@ -13,13 +13,17 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from collapsebench.errors import MethodError, UserError
 from collapsebench.paths import bundled
 
 if TYPE_CHECKING:
+    from collapsebench.hooks import Method, Track
     from collapsebench.losses import Loss
+
+    Class: TypeAlias = type[Loss] | type[Method]
+    AnyMethod: TypeAlias = "str | Contestant | Loss | Method | Class"
 
 CONTROL = "control"
 BASELINES = ("ce", "focal", "tce")  # what a comparison runs unless told otherwise
@@ -31,8 +35,8 @@ FORMS = (
 
 
 @dataclass(frozen=True)
-class Method:
-    """A contestant, resolved: what is trained with, and what identifies it on disk.
+class Contestant:
+    """A method, resolved: what is trained with, and what identifies it on disk.
 
     Attributes:
         name: what tables show, e.g. ``tce:gamma=0.8`` or ``MyLoss``.
@@ -41,11 +45,11 @@ class Method:
         loss: the class, named without parameters and without this machine's folders: ``tce``, ``my_loss.py:MyLoss``,
             ``my_package.losses:MyLoss``; None as for `spec`.
         description: docstring of the class; empty when it has none of its own.
-        parameters: all parameters of the loss, defaults included.
+        parameters: all parameters of the class, defaults included.
         source_sha256: digest of the file (or class) that defines it.
         real_data: True for the control: every generation trains on real data.
-        track: ``loss`` or ``provenance``; ranked apart.
-        make_loss: makes a fresh loss; called once per generation.
+        track: ``loss``, ``provenance`` or ``open``; ranked apart.
+        make: makes a fresh method, a loss with or without hooks; called once per generation.
     """
 
     name: str
@@ -56,8 +60,12 @@ class Method:
     parameters: dict[str, Any]
     source_sha256: str
     real_data: bool
-    track: Literal["loss", "provenance"]
-    make_loss: Callable[[], Loss] = field(repr=False, compare=False)
+    track: Track
+    make: Callable[[], Method] = field(repr=False, compare=False)
+
+    def make_loss(self) -> Loss:
+        """The loss of a fresh method."""
+        return self.make().make_loss()
 
 
 def registered_methods() -> dict[str, Path]:
@@ -65,31 +73,32 @@ def registered_methods() -> dict[str, Path]:
     return {path.parent.name: path for path in sorted(bundled("baselines").glob("*/loss.py"))}
 
 
-def load_method(spec: str | Method | Loss | type[Loss], kind: str = "text") -> Method:
+def load_method(spec: AnyMethod, kind: str = "text") -> Contestant:
     """Resolve what a user may write for a method, and check its loss on known values.
 
     Args:
-        spec: a name, path or import path with parameters; or a `Loss` object or class.
+        spec: a name, path or import path with parameters; or an object or class of `Loss` or `Method`.
         kind: of the workload that it will train; matters for losses that look at predictions and targets.
 
     Raises:
         MethodError: it cannot be found or loaded. LossError, UserError: it loads but cannot be used.
     """
+    from collapsebench.hooks import Method
     from collapsebench.losses import Loss, check_loss
 
-    if isinstance(spec, Method):
+    if isinstance(spec, Contestant):
         return spec
-    if isinstance(spec, Loss) or (inspect.isclass(spec) and issubclass(spec, Loss)):
+    if isinstance(spec, Loss | Method) or (inspect.isclass(spec) and issubclass(spec, Loss | Method)):
         method = _from_object(spec)
     elif isinstance(spec, str):
         method = _from_text(spec.strip())
     else:
-        raise MethodError(f"a method is text, a Loss or a Loss class; got {type(spec).__name__}.")
+        raise MethodError(f"a method is text, or an object or class of Loss or Method; got {type(spec).__name__}.")
     check_loss(method.make_loss(), kind)
     return method
 
 
-def load_method_with(target: str, parameters: dict[str, Any], kind: str) -> Method:
+def load_method_with(target: str, parameters: dict[str, Any], kind: str) -> Contestant:
     """Load a method by the name of its loss and parameters that have their types already. Imports its code.
 
     The method cannot be sent to another process (its `spec` is None).
@@ -113,12 +122,12 @@ def source_file(target: str) -> Path | None:
     return Path(place).expanduser() if place.endswith(".py") or "/" in place else None
 
 
-def load_loss(spec: str) -> Loss:
-    """Return the loss object that a method name stands for, e.g. ``load_loss("tce:gamma=0.8")``."""
+def load_loss(spec: AnyMethod) -> Loss:
+    """Return the loss object that a method stands for, e.g. ``load_loss("tce:gamma=0.8")``."""
     return load_method(spec).make_loss()
 
 
-def _from_text(spec: str, given: dict[str, Any] | None = None) -> Method:
+def _from_text(spec: str, given: dict[str, Any] | None = None) -> Contestant:
     """A method from its text; parameters that are `given` are not looked for in it."""
     target, parameters = _split(spec) if given is None else (spec, given)
     if target == CONTROL:
@@ -161,7 +170,7 @@ def _split(spec: str) -> tuple[str, dict[str, Any]]:
     return target, parameters
 
 
-def _from_entry_point(name: str, spec: str, parameters: dict[str, Any]) -> Method:
+def _from_entry_point(name: str, spec: str, parameters: dict[str, Any]) -> Contestant:
     found = entry_points(group=ENTRY_POINT_GROUP, name=name)
     if not found:
         known = ", ".join([*registered_methods(), CONTROL, *(e.name for e in entry_points(group=ENTRY_POINT_GROUP))])
@@ -173,9 +182,9 @@ def _from_entry_point(name: str, spec: str, parameters: dict[str, Any]) -> Metho
     return _method(name, f"{name}-{source[:8]}", spec, f"{entry.module}:{entry.attr}", loss_class, parameters, source)
 
 
-def _from_object(loss: Loss | type[Loss]) -> Method:
-    loss_class = loss if inspect.isclass(loss) else type(loss)
-    parameters = {} if inspect.isclass(loss) else loss.parameters
+def _from_object(loss: Loss | Method | Class) -> Contestant:
+    loss_class: Class = loss if isinstance(loss, type) else type(loss)
+    parameters = {} if isinstance(loss, type) else loss.parameters
     try:
         text = inspect.getsource(loss_class)
     except (OSError, TypeError):
@@ -191,15 +200,20 @@ def _method(
     slug: str,
     spec: str | None,
     target: str | None,
-    loss_class: type[Loss],
+    loss_class: Class,
     given: dict[str, Any],
     source: str,
-) -> Method:
+) -> Contestant:
+    from collapsebench.hooks import LossAlone, Method, check_hooks
+    from collapsebench.losses import Loss
+
+    if issubclass(loss_class, Method):
+        check_hooks(loss_class)
     loss = loss_class(**given)
     defaults = loss_class.default_parameters()
     changed = {k: v for k, v in loss.parameters.items() if k not in defaults or v != defaults[k]}
     suffix = ",".join(f"{k}={_exact(v)}" for k, v in sorted(changed.items()))
-    return Method(
+    return Contestant(
         name=f"{name}:{suffix}" if suffix else name,
         id=_directory_name(f"{slug}-{suffix}" if suffix else slug),
         spec=spec,
@@ -208,9 +222,16 @@ def _method(
         parameters=loss.parameters,
         source_sha256=source,
         real_data=slug == CONTROL,
-        track=loss_class.track,
-        make_loss=lambda: loss_class(**given),
+        track=_track(loss),
+        make=lambda: LossAlone(loss_class(**given)) if issubclass(loss_class, Loss) else loss_class(**given),
     )
+
+
+def _track(loss: Loss | Method) -> Track:
+    """A method's own track where that is the open one, else its loss's."""
+    from collapsebench.losses import Loss
+
+    return loss.track if isinstance(loss, Loss) or loss.track == "open" else loss.make_loss().track
 
 
 def _exact(value: Any) -> str:
@@ -226,7 +247,7 @@ def _directory_name(text: str) -> str:
     return f"{safe[:110]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"  # what was cut still tells methods apart
 
 
-def _class_in(path: Path, class_name: str | None) -> tuple[type[Loss], str]:
+def _class_in(path: Path, class_name: str | None) -> tuple[Class, str]:
     if not path.is_file():
         raise MethodError(f"{path}: no such file. A method is {FORMS}.")
     if path.suffix != ".py":
@@ -264,10 +285,12 @@ def _import(name: str) -> ModuleType:
         raise MethodError(f"{name} does not import: {_one_line(error)}. A method is {FORMS}.") from error
 
 
-def _class_of(module: ModuleType, class_name: str | None, place: str) -> tuple[type[Loss], str]:
+def _class_of(module: ModuleType, class_name: str | None, place: str) -> tuple[Class, str]:
+    from collapsebench.hooks import Method
     from collapsebench.losses import Loss
 
-    own = {n: c for n, c in vars(module).items() if inspect.isclass(c) and issubclass(c, Loss) and c is not Loss}
+    classes = {n: c for n, c in vars(module).items() if inspect.isclass(c) and issubclass(c, Loss | Method)}
+    own = {n: c for n, c in classes.items() if c not in (Loss, Method)}
     if class_name is None:
         defined = [n for n, c in own.items() if c.__module__ == module.__name__]
         if len(defined) != 1:
@@ -279,7 +302,9 @@ def _class_of(module: ModuleType, class_name: str | None, place: str) -> tuple[t
     if class_name not in own:
         raise MethodError(
             f"{place}:{class_name} is not a Loss: derive it from collapsebench.Loss and define "
-            "elementwise(self, e). Loss classes in it: " + (", ".join(own) or "none") + "."
+            "elementwise(self, e); or from collapsebench.Method. Loss classes in it: "
+            + (", ".join(own) or "none")
+            + "."
         )
     file = getattr(module, "__file__", None)
     return own[class_name], hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""

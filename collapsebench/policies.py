@@ -28,19 +28,23 @@ class TrainingSet:
     Attributes:
         items: (n, …) one row per item: token windows, images, points.
         made_by: (n,) int16, the generation whose model made the item; `REAL` for real data.
+        weights: (n,) float32 ≥ 0, factors of the items' losses; None: all are 1.
     """
 
     items: Tensor
     made_by: Tensor
+    weights: Tensor | None = None
 
     def __post_init__(self) -> None:
         assert len(self.items) == len(self.made_by), "every item has a provenance"
+        assert self.weights is None or len(self.weights) == len(self.items), "every item has a weight, or none has"
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __getitem__(self, index: Tensor | slice) -> TrainingSet:
-        return TrainingSet(self.items[index], self.made_by[index])
+        weights = None if self.weights is None else self.weights[index]
+        return TrainingSet(self.items[index], self.made_by[index], weights)
 
     @staticmethod
     def of(items: Tensor, made_by: int) -> TrainingSet:
@@ -49,7 +53,8 @@ class TrainingSet:
 
 
 def concatenate(parts: list[TrainingSet]) -> TrainingSet:
-    """Join training sets in order."""
+    """Join training sets in order; policies do, before items get weights."""
+    assert all(part.weights is None for part in parts)
     return TrainingSet(torch.cat([p.items for p in parts]), torch.cat([p.made_by for p in parts]))
 
 

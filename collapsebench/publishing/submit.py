@@ -122,6 +122,12 @@ def _chosen_method(runs: list[dict[str, Any]], asked: str | None, directory: Pat
 
 def _draft(task: Task, cells: list[dict[str, Any]], about: About, out: Path, context: Context) -> Draft:
     by_seed = {cell["about"]["seed"]: cell for cell in cells}
+    method = cells[0]["about"]["method"]
+    if method["track"] == "open":
+        raise UserError(
+            f"{method['name']} is on the open track, which takes no submissions yet; allowed are the tracks loss and "
+            "provenance. `collapsebench report` shows its results here."
+        )
     _require_whole(task, by_seed)
     seeds = task.spec.seeds
     runs = [by_seed[seed]["about"] for seed in seeds]

@@ -21,7 +21,7 @@ from types import FrameType
 from typing import Any, Literal
 
 from collapsebench.errors import CollapsebenchError, RunError, UserError
-from collapsebench.methods import Method, load_method
+from collapsebench.methods import Contestant, load_method
 from collapsebench.resources import Resources
 from collapsebench.running.artifacts import RunDirectory
 from collapsebench.running.environment import circumstances, cpu_count
@@ -47,7 +47,7 @@ class Cell:
     """
 
     task: Task
-    method: Method
+    method: Contestant
     seed: int
     out: Path
     generations: int

@@ -8,11 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from collapsebench.errors import Diverged
 from collapsebench.files import write_json
-from collapsebench.methods import Method
+from collapsebench.hooks import Method, View, checked_weights
+from collapsebench.methods import Contestant
 from collapsebench.policies import (
     TrainingSet,
     control_training_set,
@@ -20,12 +23,15 @@ from collapsebench.policies import (
     next_training_set,
     prompts,
 )
-from collapsebench.running.artifacts import RunDirectory
+from collapsebench.running.artifacts import RunDirectory, State
 from collapsebench.running.progress import Event, Listener, Phase, Throttle, silent
 from collapsebench.running.tracking import Log, untracked
+from collapsebench.running.training import train
 from collapsebench.seeding import Randomness
 from collapsebench.task import Task
 from collapsebench.workloads import Measurement, Workload
+
+_STATE = "method.safetensors"
 
 
 class Chain:
@@ -38,7 +44,7 @@ class Chain:
     def __init__(
         self,
         task: Task,
-        method: Method,
+        method: Contestant,
         seed: int,
         workload: Workload,
         store: RunDirectory,
@@ -68,16 +74,18 @@ class Chain:
                 self._tell(g, "diverged")
                 return
 
-    def _generation(self, g: int, folder: Path) -> Any:
+    def _generation(self, g: int, folder: Path) -> State:
+        """Compute a generation into a folder. A method's hooks are called where they stand here, in this order."""
         clock = Clock()
         with clock.measuring("other"):
+            method, see = self._method(g), View(g, self.randomness.generator(g, "method"))
             model = self._initial_model(g)
             data = self.training_set(g)
             starts = prompts(self.task.spec.policy, data, self.randomness.generator(g, "prompts"))
         try:
             with clock.measuring("train"), self._progress(g, "train") as on_elements:
-                loss = self.method.make_loss()
-                trained = self.workload.train(model, data, loss, g, self.randomness, on_elements)
+                trained = train(self.workload, model, data, method.make_loss(), g, self.randomness, on_elements)
+                _after_training(method, model, see)
             with clock.measuring("sample"), self._progress(g, "sample") as on_elements:
                 samples = self.workload.sample(model, starts, g, self.randomness, on_elements)
             with clock.measuring("evaluate"), self._progress(g, "evaluate") as on_elements:
@@ -86,23 +94,35 @@ class Chain:
             write_json(folder / "diverged.json", {"generation": g, "reason": str(reason)})
             return "diverged"
         with clock.measuring("other"):
-            self.workload.save_model(model, folder / "model.safetensors")
-            save_file({"items": samples.contiguous()}, folder / "samples.safetensors")
+            self._save(folder, model, samples, method)
             self.workload.show(folder, model, samples, starts, self.randomness)
-            write_json(
-                folder / "metrics.json",
-                {
-                    "generation": g,
-                    "metrics": {name: _written(m) for name, m in measured.items()},
-                    "elements_trained": trained,
-                    "elements_sampled": samples.numel(),
-                    "real_share": float((data.made_by < 0).double().mean()),
-                },
-            )
+            write_json(folder / "training.json", {"loss": trained.losses, "without_gradient": trained.without_gradient})
+            metrics = {
+                "generation": g,
+                "metrics": {name: _written(m) for name, m in measured.items()},
+                "elements_trained": trained.elements,
+                "elements_sampled": samples.numel(),
+                "real_share": float((data.made_by < 0).double().mean()),
+            }
+            write_json(folder / "metrics.json", metrics)
         write_json(folder / "timing.json", clock.seconds)
         self.log({name: m.value for name, m in measured.items()} | _prefixed("seconds", clock.seconds), g)
         self._tell(g, "complete")
         return "ok"
+
+    def _method(self, g: int) -> Method:
+        """A fresh method that knows what its object of the generation before left."""
+        method = self.method.make()
+        file = self.store.generation(g - 1) / _STATE
+        if g > 0 and file.is_file():
+            method.restore(load_file(file))
+        return method
+
+    def _save(self, folder: Path, model: Any, samples: Tensor, method: Method) -> None:
+        self.workload.save_model(model, folder / "model.safetensors")
+        save_file({"items": samples.contiguous()}, folder / "samples.safetensors")
+        if state := method.state():
+            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, folder / _STATE)
 
     def _initial_model(self, g: int) -> Any:
         if g == 0 or self.task.spec.init == "scratch":
@@ -130,6 +150,16 @@ class Chain:
 
     def _tell(self, g: int, phase: Phase) -> None:
         self.listener(Event(self.method.name, self.seed, g, phase))
+
+
+def _after_training(method: Method, model: nn.Module, see: View) -> None:
+    """Let the method replace the weights; most do not, and then they are not even copied."""
+    if type(method).after_training is Method.after_training:
+        return
+    weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    with torch.no_grad():
+        changed = method.after_training({name: tensor.clone() for name, tensor in weights.items()}, see)
+    model.load_state_dict(checked_weights(method, weights, changed))
 
 
 def _written(measured: Measurement) -> dict[str, float]:

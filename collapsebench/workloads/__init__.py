@@ -14,10 +14,10 @@ from collapsebench.workloads.kind import imported
 if TYPE_CHECKING:
     import torch
 
-    from collapsebench.losses import Loss
     from collapsebench.policies import TrainingSet
     from collapsebench.seeding import Randomness
     from collapsebench.task import Task
+    from collapsebench.workloads.objective import Observed, Processes, Schedule
 
 OnElements = Callable[[int], None]
 
@@ -41,25 +41,27 @@ class Workload(Protocol):
     Attributes:
         real: the real training data, in a fixed order.
         data_sha256: digest of everything prepared from the task's data.
+        processes: where updates are computed.
     """
 
     real: TrainingSet
     data_sha256: str
+    processes: Processes
 
     def new_model(self, randomness: Randomness) -> Any:
         """A model with initial weights; the same for every method with this seed."""
         ...
 
-    def train(
-        self,
-        model: Any,
-        data: TrainingSet,
-        loss: Loss,
-        generation: int,
-        randomness: Randomness,
-        on_elements: OnElements,
-    ) -> int:
-        """Train in place; return the number of elements trained on. Raises `Diverged` on NaN or infinity."""
+    def schedule(self, generation: int, items: int) -> Schedule:
+        """How a generation is trained on so many items."""
+        ...
+
+    def observe(self, model: Any, items: torch.Tensor, noise: torch.Generator, full: bool) -> Observed:
+        """How the model sees a batch, (n, …) items as in `real`.
+
+        Args:
+            noise: for what a workload draws in training. full: also give what losses with ``needs_logits`` may see.
+        """
         ...
 
     def sample(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collapsebench.task import Policy, TaskSpec
+    from collapsebench.workloads.settings import WorkloadSettings
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,13 @@ def work_of(spec: TaskSpec, generation: int, real: int | None = None) -> Work:
         drawn=items if spec.policy.name == "regenerate-fresh" else spec.policy.size,
         evaluated=spec.kind.evaluated(spec),
     )
+
+
+def updates_of(settings: WorkloadSettings, policy: Policy, generation: int, items: int) -> int:
+    """Optimiser steps of a generation on a training set of so many items."""
+    updates = settings.updates(policy, generation, items)
+    assert updates is not None
+    return updates
 
 
 def training_items(policy: Policy, generation: int, horizon: int, real: int | None) -> int | None:

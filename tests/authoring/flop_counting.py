@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from collapsebench.authoring.estimate import Estimate
 from collapsebench.methods import load_method
 from collapsebench.policies import first_training_set
+from collapsebench.running.training import train
 from collapsebench.seeding import Randomness
 from collapsebench.task import Task, load_task
 from collapsebench.workloads import Workload, load_workload
@@ -113,7 +114,7 @@ def measured(file: Path, folder: Path) -> Measured:
     data = first_training_set(task.spec.policy, workload.real, task.spec.horizon)
     n = len(data) if task.spec.policy.name == "regenerate-fresh" else task.spec.policy.size
     prompts = data[torch.arange(n) % len(data)]
-    training, _ = counted(kind, lambda: workload.train(model, data, loss, 0, randomness, lambda _: None))
+    training, _ = counted(kind, lambda: train(workload, model, data, loss, 0, randomness, lambda _: None))
     sampling, made = counted(kind, lambda: workload.sample(model, prompts, 0, randomness, lambda _: None))
     evaluation, _ = counted(kind, lambda: workload.evaluate(model, made, lambda _: None))
     gallery, _ = counted(kind, lambda: workload.show(folder, model, made, prompts, randomness))

@@ -18,6 +18,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from collapsebench.authoring.estimate import estimate
 from collapsebench.authoring.estimates.causal_lm import CausalLm, LmPlan, causal_lm_flops, causal_lm_memory
 from collapsebench.methods import load_method
+from collapsebench.running.training import train
 from collapsebench.seeding import Randomness
 from collapsebench.task import load_task
 from collapsebench.token_log_probs import token_log_probs
@@ -180,7 +181,7 @@ def test_activations_are_what_autograd_keeps(kind: str, tmp_path: Path) -> None:
     model = workload.new_model(randomness)
     loss = load_method("focal", kind).make_loss()
     with saved_bytes(model.parameters()) as found:
-        workload.train(model, workload.real, loss, 0, randomness, lambda _: None)
+        train(workload, model, workload.real, loss, 0, randomness, lambda _: None)
     factor = estimate(task).memory.activations / sum(found.values())
     assert 0.95 <= factor <= (1.4 if kind in ("text", "gmm") else 1.25)
 

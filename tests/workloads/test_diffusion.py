@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from command import collapsebench
+from objective_of import objective_of
 from tiny_task import SIDE, write_tiny_task
 from torch import Tensor
 
@@ -19,13 +20,13 @@ from collapsebench.errors import Diverged, TaskError, UserError
 from collapsebench.losses import Elements, Loss
 from collapsebench.methods import load_loss
 from collapsebench.running.artifacts import RunDirectory
+from collapsebench.running.training import train
 from collapsebench.seeding import Randomness
 from collapsebench.task import load_task
 from collapsebench.workloads import diffusion, load_workload
 from collapsebench.workloads.images.diffusion import DiffusionWorkload
 from collapsebench.workloads.images.settings import UNet
 
-NOW = Elements(torch.empty(0))
 RANDOMNESS = Randomness("tiny-diffusion@1", 0)
 TRAIN_STEPS, FIRST_UPDATES = 100, 6
 SHORT: dict[str, Any] = {
@@ -68,7 +69,7 @@ def workload_of(task: Path) -> DiffusionWorkload:
 def trained(workload: DiffusionWorkload, after_update: Callable[[Any], None] = lambda model: None) -> Any:
     """A new model trained for generation 0; `after_update` is called with it after every update."""
     model = workload.new_model(RANDOMNESS)
-    workload.train(model, workload.real, load_loss("ce"), 0, RANDOMNESS, lambda n: after_update(model))
+    train(workload, model, workload.real, load_loss("ce"), 0, RANDOMNESS, lambda n: after_update(model))
     return model
 
 
@@ -86,7 +87,7 @@ def predicted_and_true_noise(model: Any, pixels: Tensor, draws: torch.Generator)
 
 
 def objective(workload: DiffusionWorkload, model: Any, loss: Loss) -> Tensor:
-    return workload._objective(model, workload.real[:16], loss, NOW, generator())
+    return objective_of(workload, model, workload.real[:16], loss)
 
 
 # The objective

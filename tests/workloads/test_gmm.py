@@ -25,6 +25,7 @@ from collapsebench.losses import Elements, Loss, cross_entropy
 from collapsebench.methods import load_method
 from collapsebench.policies import TrainingSet
 from collapsebench.running.artifacts import RunDirectory
+from collapsebench.running.training import train
 from collapsebench.seeding import Randomness
 from collapsebench.task import load_task
 from collapsebench.workloads import load_workload
@@ -258,7 +259,7 @@ def test_points_that_are_not_finite_diverge(workload) -> None:
 
 def trained(workload: GmmWorkload, loss: Loss) -> Mixture:
     model = workload.new_model(RANDOMNESS)
-    workload.train(model, workload.real, loss, 0, RANDOMNESS, lambda _: None)
+    train(workload, model, workload.real, loss, 0, RANDOMNESS, lambda _: None)
     return model
 
 
@@ -356,7 +357,7 @@ def test_tce_learns_nothing_from_the_core_of_a_mode(workload, method: str, moves
     task = workload(**with_truth(NORMAL), **{"workload.model": NORMAL})
     model, start = task.new_model(RANDOMNESS), task.new_model(RANDOMNESS).state_dict()
     core = TrainingSet.of(core_and_edge()[0], 0)
-    task.train(model, core, load_method(method).make_loss(), 0, RANDOMNESS, lambda _: None)
+    train(task, model, core, load_method(method).make_loss(), 0, RANDOMNESS, lambda _: None)
     assert any(not torch.equal(start[name], value) for name, value in model.state_dict().items()) == moves
 
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
+from objective_of import objective_of
 from tiny_task import SIDE, write_tiny_task
 from torch import Tensor
 from torch.distributions import Bernoulli, Normal, kl_divergence
@@ -20,6 +21,7 @@ from collapsebench.losses import Elements, Loss
 from collapsebench.methods import load_loss
 from collapsebench.policies import REAL, TrainingSet
 from collapsebench.reports.pictures import SHOWN
+from collapsebench.running.training import Clock, method_loss, train
 from collapsebench.seeding import Randomness
 from collapsebench.task import load_task
 from collapsebench.workloads import load_workload
@@ -27,7 +29,6 @@ from collapsebench.workloads.images.settings import ConvVae
 from collapsebench.workloads.images.vae import Vae, VaeWorkload
 
 LATENT = 3
-NOW = Elements(torch.empty(0))
 RANDOMNESS = Randomness("tiny-vae@1", 0)
 SHORT: dict[str, Any] = {"horizon": 2, "workload.training.first.updates": 6, "workload.training.later.updates": 4}
 
@@ -47,7 +48,7 @@ def workload(task: Path) -> VaeWorkload:
 def model(workload: VaeWorkload) -> Vae:
     """A model that has learned something; not to be changed."""
     made = workload.new_model(RANDOMNESS)
-    workload.train(made, workload.real, load_loss("ce"), 0, RANDOMNESS, lambda n: None)
+    train(workload, made, workload.real, load_loss("ce"), 0, RANDOMNESS, lambda n: None)
     return made
 
 
@@ -78,7 +79,7 @@ def likelihood_and_kl(model: Vae, images: Tensor, epsilon: Tensor) -> tuple[Tens
 
 
 def objective(workload: VaeWorkload, model: Vae, batch: TrainingSet, method: str = "ce") -> Tensor:
-    return workload._objective(model, batch, load_loss(method), NOW, generator())
+    return objective_of(workload, model, batch, load_loss(method))
 
 
 # The objective
@@ -286,7 +287,8 @@ class KeepsProvenance(Loss):
 
 def test_provenance_is_an_images_own(workload: VaeWorkload, model: Vae) -> None:
     mixed = TrainingSet(workload.real.items[:3], torch.tensor([REAL, 0, 1], dtype=torch.int16))
-    workload._objective(model, mixed, KeepsProvenance(), NOW, generator())
+    log_p = workload.observe(model, mixed.items, generator(), full=False).log_p
+    method_loss(KeepsProvenance(), {"log_p": (log_p, log_p)}, mixed, Clock(0, 0, 1))
     real, first, second = KeepsProvenance.seen[0]
     assert not bool(real.any())
     assert bool(first.all() and second.all())

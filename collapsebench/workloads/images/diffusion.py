@@ -6,22 +6,21 @@ from pathlib import Path
 
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
-from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from collapsebench.errors import Diverged
-from collapsebench.losses import Elements, Loss
 from collapsebench.policies import REAL, TrainingSet
 from collapsebench.reports.pictures import SHOWN, grid, png
 from collapsebench.seeding import Randomness
 from collapsebench.task import Task
 from collapsebench.workloads import Measurement, OnElements, finite
 from collapsebench.workloads.images.data import ImageData
-from collapsebench.workloads.images.kind import LOOKS
+from collapsebench.workloads.images.kind import DIFFUSION, LOOKS
 from collapsebench.workloads.images.metrics import ImageMetrics
 from collapsebench.workloads.images.settings import DiffusionSettings
-from collapsebench.workloads.training import Schedule, initialised, method_loss, train_model
+from collapsebench.workloads.objective import Alone, Observed, Schedule, initialised, stage_schedule
+from collapsebench.workloads.work import updates_of
 
 
 class DiffusionWorkload:
@@ -31,6 +30,8 @@ class DiffusionWorkload:
     prediction relative to its peak, so p is in (0, 1]. σ is frozen in the task: the RMS error of CE at generation 0.
     The objective is the loss's mean times 2σ²: with cross entropy the usual mean squared error, whatever σ is.
     """
+
+    processes = Alone()
 
     def __init__(self, task: Task, device: str):
         assert isinstance(task.spec.workload, DiffusionSettings)
@@ -77,41 +78,16 @@ class DiffusionWorkload:
         model.load_state_dict(load_file(path))
         return model.to(self.device)
 
-    def train(
-        self,
-        model: UNet2DModel,
-        data: TrainingSet,
-        loss: Loss,
-        generation: int,
-        randomness: Randomness,
-        on_elements: OnElements,
-    ) -> int:
-        noise = randomness.generator(generation, "noise")
-        average = None
-        if self.settings.ema_decay is not None:
-            average = EMAModel(model.parameters(), decay=self.settings.ema_decay)
+    def schedule(self, generation: int, items: int) -> Schedule:
+        training, pixels = self.settings.training, self.real.items[0].numel()
+        passes = DIFFUSION.passes(self.settings).trained
+        updates = updates_of(self.settings, self.policy, generation, items)
+        return stage_schedule(training, generation, updates, pixels, passes, self.settings.ema_decay)
 
-        def batch_loss(batch: TrainingSet, clock: Elements) -> Tensor:
-            return self._objective(model, batch, loss, clock, noise)
-
-        def after_update(n: int) -> None:
-            if average is not None:
-                average.step(model.parameters())
-            on_elements(3 * n)
-
-        schedule = Schedule(self.settings.training, self.policy, generation)
-        trained = train_model(model, data, schedule, batch_loss, randomness, after_update)
-        if average is not None:
-            average.copy_to(model.parameters())
-        return trained * self.real.items[0].numel()
-
-    def _objective(
-        self, model: UNet2DModel, batch: TrainingSet, loss: Loss, clock: Elements, generator: torch.Generator
-    ) -> Tensor:
+    def observe(self, model: UNet2DModel, items: Tensor, noise: torch.Generator, full: bool) -> Observed:
         scale = 2 * (self.settings.sigma or 1.0) ** 2
-        predicted, noise = self._predict(model, batch.items, generator)
-        log_p = -(predicted - noise).square() / scale
-        return scale * method_loss(loss, log_p, batch, clock, prediction=predicted, target=noise)
+        predicted, added = self._predict(model, items, noise)
+        return Observed(-(predicted - added).square() / scale, scale=scale, target=added, prediction=predicted)
 
     def _predict(self, model: UNet2DModel, pixels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Add noise of random strength to images; return the model's prediction of it, and the noise itself."""

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from collapsebench.errors import Diverged
-from collapsebench.losses import Elements, Loss
 from collapsebench.policies import REAL, TrainingSet
 from collapsebench.reports.pictures import SHOWN, grid, png
 from collapsebench.seeding import Randomness
@@ -21,7 +20,8 @@ from collapsebench.workloads import Measurement, OnElements, finite
 from collapsebench.workloads.images.data import ImageData
 from collapsebench.workloads.images.metrics import ImageMetrics
 from collapsebench.workloads.images.settings import ConvVae, VaeSettings
-from collapsebench.workloads.training import Schedule, initialised, method_loss, train_model
+from collapsebench.workloads.objective import Alone, Observed, Schedule, initialised, stage_schedule
+from collapsebench.workloads.work import updates_of
 
 
 class Vae(nn.Module):
@@ -64,6 +64,8 @@ class VaeWorkload:
     loss's mean times the number of pixels plus the KL divergence of the code: with cross entropy, the negative ELBO.
     """
 
+    processes = Alone()
+
     def __init__(self, task: Task, device: str):
         assert isinstance(task.spec.workload, VaeSettings)
         self.settings = task.spec.workload
@@ -92,31 +94,18 @@ class VaeWorkload:
         model.load_state_dict(load_file(path))
         return model.to(self.device)
 
-    def train(
-        self,
-        model: Vae,
-        data: TrainingSet,
-        loss: Loss,
-        generation: int,
-        randomness: Randomness,
-        on_elements: OnElements,
-    ) -> int:
-        noise = randomness.generator(generation, "noise")
+    def schedule(self, generation: int, items: int) -> Schedule:
+        training, pixels = self.settings.training, self.real.items[0].numel()
+        return stage_schedule(
+            training, generation, updates_of(self.settings, self.policy, generation, items), pixels, 1
+        )
 
-        def batch_loss(batch: TrainingSet, clock: Elements) -> Tensor:
-            return self._objective(model, batch, loss, clock, noise)
-
-        schedule = Schedule(self.settings.training, self.policy, generation)
-        trained = train_model(model, data, schedule, batch_loss, randomness, on_elements)
-        return trained * self.real.items[0].numel()
-
-    def _objective(self, model: Vae, batch: TrainingSet, loss: Loss, clock: Elements, noise: torch.Generator) -> Tensor:
-        images = _unit(batch.items, self.device)
+    def observe(self, model: Vae, items: Tensor, noise: torch.Generator, full: bool) -> Observed:
+        images = _unit(items, self.device)
         epsilon = torch.randn(len(images), self.settings.model.latent, generator=noise).to(self.device)
         logits, kl = _forward(model, images, epsilon)
         log_p = _pixel_log_p(logits, images)
-        value = method_loss(loss, log_p, batch, clock, prediction=logits, target=images)
-        return images[0].numel() * value + kl.mean()
+        return Observed(log_p, scale=images[0].numel(), term=kl.mean(), target=images, prediction=logits)
 
     def sample(
         self, model: Vae, prompts: TrainingSet, generation: int, randomness: Randomness, on_elements: OnElements

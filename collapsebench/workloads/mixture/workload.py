@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from collapsebench.data.sources import MixtureData
 from collapsebench.errors import Diverged
 from collapsebench.files import write_json
-from collapsebench.losses import Elements, Loss
 from collapsebench.policies import REAL, TrainingSet
 from collapsebench.seeding import Randomness
 from collapsebench.task import Task
 from collapsebench.workloads import Measurement, OnElements, finite
 from collapsebench.workloads.mixture.settings import GmmSettings, MixtureModel
-from collapsebench.workloads.training import Schedule, method_loss, train_model
+from collapsebench.workloads.objective import Alone, Observed, Schedule, stage_schedule
+from collapsebench.workloads.work import updates_of
 
 _NODES = 20_001  # of the quadrature over the truth's support
 _REACH = 12.0  # standard deviations around the outermost components
@@ -103,6 +103,8 @@ class GmmWorkload:
     model makes every p larger).
     """
 
+    processes = Alone()
+
     def __init__(self, task: Task, device: str):
         spec = task.spec
         assert isinstance(spec.workload, GmmSettings)
@@ -135,22 +137,14 @@ class GmmWorkload:
         model.load_state_dict(load_file(path))
         return model.to(self.device)
 
-    def train(
-        self,
-        model: Mixture,
-        data: TrainingSet,
-        loss: Loss,
-        generation: int,
-        randomness: Randomness,
-        on_elements: OnElements,
-    ) -> int:
-        def batch_loss(batch: TrainingSet, clock: Elements) -> Tensor:
-            points = batch.items.to(self.device)
-            log_p = model.relative_log_p(points, self.truth.log_peaks(batch.items).to(self.device))
-            return method_loss(loss, log_p, batch, clock, target=points)
+    def schedule(self, generation: int, items: int) -> Schedule:
+        training = self.settings.training
+        return stage_schedule(training, generation, updates_of(self.settings, self.policy, generation, items), 1, 1)
 
-        schedule = Schedule(self.settings.training, self.policy, generation)
-        return train_model(model, data, schedule, batch_loss, randomness, on_elements)
+    def observe(self, model: Mixture, items: Tensor, noise: torch.Generator, full: bool) -> Observed:
+        points = items.to(self.device)
+        log_p = model.relative_log_p(points, self.truth.log_peaks(items).to(self.device))
+        return Observed(log_p, target=points)
 
     def sample(
         self, model: Mixture, prompts: TrainingSet, generation: int, randomness: Randomness, on_elements: OnElements

@@ -18,7 +18,6 @@ from transformers import PreTrainedModel
 
 from collapsebench.errors import DataError
 from collapsebench.files import write_json
-from collapsebench.losses import Loss
 from collapsebench.metrics.catalogue import KNOWLEDGE
 from collapsebench.metrics.harness import check_harness, evaluate_harness
 from collapsebench.metrics.harness_settings import item_source
@@ -28,8 +27,9 @@ from collapsebench.policies import REAL, TrainingSet
 from collapsebench.seeding import Randomness
 from collapsebench.task import Task
 from collapsebench.workloads import Measurement, OnElements, finite
+from collapsebench.workloads.objective import Observed, Schedule
+from collapsebench.workloads.pretrained.accelerated import Accelerated, accelerator_for
 from collapsebench.workloads.pretrained.data import stream_data
-from collapsebench.workloads.pretrained.fine_tuning import Objective, accelerator_for, fine_tune
 from collapsebench.workloads.pretrained.model import (
     load_pretrained,
     require_length,
@@ -46,6 +46,8 @@ from collapsebench.workloads.text.measures import (
     sample_measures,
     unigram_floors,
 )
+from collapsebench.workloads.text.observed import observe_tokens
+from collapsebench.workloads.work import updates_of
 
 _EXCERPTS = 8
 _GUESS = 0.5  # the floor of a choice between two
@@ -65,8 +67,9 @@ class PretrainedWorkload:
         assert isinstance(task.spec.workload, PretrainedSettings)
         self.task = task
         self.settings = task.spec.workload
-        self.accelerator = accelerator_for(torch.device(device), self.settings.training)
-        self.device = self.accelerator.device
+        accelerator = accelerator_for(torch.device(device), self.settings.training)
+        self.device = accelerator.device
+        self.processes = Accelerated(accelerator, self.settings.training.checkpointing)
         self._model, self.tokenizer = load_pretrained(self.settings.model, model_folder(task))
         require_length(self._model, self.settings)
         require_plain_head(self._model)
@@ -78,7 +81,6 @@ class PretrainedWorkload:
         check_harness(self.benchmarks, self.folders[0])
         self.real = TrainingSet.of(self.text.train, REAL)
         self.data_sha256 = self._digest()
-        self.losses: list[float] = []  # of the last training, for its folder
 
     def _digest(self) -> str:
         """Of all that was read from outside: a run goes on with the same weights, text and items only."""
@@ -117,30 +119,28 @@ class PretrainedWorkload:
 
     def save_model(self, model: PreTrainedModel, path: Path) -> None:
         save_model(model, str(path))
-        write_json(path.parent / "training.json", {"loss": self.losses})
 
     def load_model(self, path: Path) -> PreTrainedModel:
         load_model(self._model, str(path))
         self._untouched = False
         return self._model.to(self.device)
 
-    def train(
-        self,
-        model: PreTrainedModel,
-        data: TrainingSet,
-        loss: Loss,
-        generation: int,
-        randomness: Randomness,
-        on_elements: OnElements,
-    ) -> int:
+    def schedule(self, generation: int, items: int) -> Schedule:
         training, block = self.settings.training, self.settings.block
-        objective = Objective(model, loss)
+        return Schedule(
+            updates=updates_of(self.settings, self.task.spec.policy, generation, items),
+            rate=lambda _: training.learning_rate,
+            batch_size=training.batch_size,
+            micro_batch=training.micro_batch,
+            betas=training.betas,
+            weight_decay=training.weight_decay,
+            clip_norm=training.clip_norm,
+            elements=block,
+            progress=block,
+        )
 
-        def on_windows(n: int) -> None:
-            on_elements(n * block)
-
-        self.losses = fine_tune(self.accelerator, objective, data, training, generation, randomness, on_windows)
-        return len(self.losses) * training.batch_size * block
+    def observe(self, model: PreTrainedModel, items: Tensor, noise: torch.Generator, full: bool) -> Observed:
+        return observe_tokens(model, items.long().to(self.device), full)
 
     def sample(
         self,

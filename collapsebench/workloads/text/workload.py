@@ -11,24 +11,26 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from collapsebench.data.documents import listing_of
 from collapsebench.files import write_json
-from collapsebench.losses import Elements, Loss
 from collapsebench.metrics.language_model import continuation_log_probs, predict
 from collapsebench.policies import REAL, TrainingSet
 from collapsebench.seeding import Randomness
 from collapsebench.task import Task
-from collapsebench.token_log_probs import token_log_probs
 from collapsebench.workloads import Measurement, OnElements, finite
+from collapsebench.workloads.objective import Alone, Observed, Schedule, initialised, stage_schedule
 from collapsebench.workloads.text.data import prepared_text, task_splits
 from collapsebench.workloads.text.measures import prediction_measures, sample_measures, unigram_floors
+from collapsebench.workloads.text.observed import observe_tokens
 from collapsebench.workloads.text.sampling import sample_continuations
 from collapsebench.workloads.text.settings import TextSettings
-from collapsebench.workloads.training import Schedule, initialised, method_loss, train_model
+from collapsebench.workloads.work import updates_of
 
 _EXCERPTS = 8
 
 
 class TextWorkload:
     """See `collapsebench.workloads.Workload`."""
+
+    processes = Alone()
 
     def __init__(self, task: Task, device: str):
         assert isinstance(task.spec.workload, TextSettings)
@@ -67,36 +69,14 @@ class TextWorkload:
         load_model(model, str(path))
         return model.to(self.device)
 
-    def train(
-        self,
-        model: PreTrainedModel,
-        data: TrainingSet,
-        loss: Loss,
-        generation: int,
-        randomness: Randomness,
-        on_elements: OnElements,
-    ) -> int:
-        def batch_loss(batch: TrainingSet, clock: Elements) -> Tensor:
-            return self._loss(model, batch, loss, clock)
+    def schedule(self, generation: int, items: int) -> Schedule:
+        training, block = self.settings.training, self.settings.block
+        return stage_schedule(
+            training, generation, updates_of(self.settings, self.policy, generation, items), block, block
+        )
 
-        block = self.settings.block
-        schedule = Schedule(self.settings.training, self.policy, generation)
-        return block * train_model(model, data, schedule, batch_loss, randomness, lambda n: on_elements(n * block))
-
-    def _loss(self, model: PreTrainedModel, batch: TrainingSet, loss: Loss, clock: Elements) -> Tensor:
-        """The method's loss on one batch of windows; `clock` carries generation and step."""
-        tokens = batch.items.long().to(self.device)
-        target = tokens[:, 1:]
-        hidden = model.base_model(tokens, use_cache=False).last_hidden_state[:, :-1]
-        head = model.get_output_embeddings().weight
-        seen: dict[str, Tensor] = {}
-        if loss.needs_logits:
-            logits = (hidden @ head.T).float()
-            log_p = logits.log_softmax(-1).gather(-1, target.unsqueeze(-1)).squeeze(-1)
-            seen = {"logits": logits, "prediction": logits, "target": target}
-        else:
-            log_p = token_log_probs(hidden, head, target)
-        return method_loss(loss, log_p, batch, clock, **seen)
+    def observe(self, model: PreTrainedModel, items: Tensor, noise: torch.Generator, full: bool) -> Observed:
+        return observe_tokens(model, items.long().to(self.device), full)
 
     def sample(
         self,

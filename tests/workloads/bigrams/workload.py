@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from bigrams.settings import LETTERS, BigramSettings
 from collapsebench.data.documents import listing_of, load_documents, split_documents
 from collapsebench.files import write_json
-from collapsebench.losses import Elements, Loss
 from collapsebench.policies import REAL, TrainingSet
 from collapsebench.seeding import Randomness
 from collapsebench.task import Task
 from collapsebench.workloads import Measurement, OnElements, finite
-from collapsebench.workloads.training import Schedule, initialised, method_loss, train_model
+from collapsebench.workloads.objective import Alone, Observed, Schedule, initialised, stage_schedule
+from collapsebench.workloads.work import updates_of
 
 
 class Table(nn.Module):
@@ -36,6 +36,8 @@ class Table(nn.Module):
 
 class BigramWorkload:
     """See `collapsebench.workloads.Workload`."""
+
+    processes = Alone()
 
     def __init__(self, task: Task, device: str):
         assert isinstance(task.spec.workload, BigramSettings)
@@ -61,23 +63,15 @@ class BigramWorkload:
         model.load_state_dict(load_file(path))
         return model
 
-    def train(
-        self,
-        model: Table,
-        data: TrainingSet,
-        loss: Loss,
-        generation: int,
-        randomness: Randomness,
-        on_elements: OnElements,
-    ) -> int:
-        def batch_loss(batch: TrainingSet, clock: Elements) -> Tensor:
-            letters = batch.items.long()
-            logits, target = model(letters[:, :-1]), letters[:, 1:]
-            log_p = logits.log_softmax(-1).gather(-1, target[..., None]).squeeze(-1)
-            return method_loss(loss, log_p, batch, clock, logits=logits, prediction=logits, target=target)
+    def schedule(self, generation: int, items: int) -> Schedule:
+        updates, line = updates_of(self.settings, self.policy, generation, items), self.settings.line
+        return stage_schedule(self.settings.training, generation, updates, line, line)
 
-        schedule, line = Schedule(self.settings.training, self.policy, generation), self.settings.line
-        return line * train_model(model, data, schedule, batch_loss, randomness, lambda n: on_elements(n * line))
+    def observe(self, model: Table, items: Tensor, noise: torch.Generator, full: bool) -> Observed:
+        letters = items.long()
+        logits, target = model(letters[:, :-1]), letters[:, 1:]
+        log_p = logits.log_softmax(-1).gather(-1, target[..., None]).squeeze(-1)
+        return Observed(log_p, target=target, prediction=logits, logits=logits)
 
     @torch.no_grad()
     def sample(

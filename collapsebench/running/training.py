@@ -1,0 +1,253 @@
+"""The training of one generation: one loop for all workloads, down to the order of the data.
+
+The method's loss sees log p as a leaf: what it returns is differentiated there, and the loop passes that gradient on to
+the model. So a loss cannot reach the model's weights, and the loop knows which elements it left without a gradient.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from collapsebench.errors import Diverged, LossError, UserError
+from collapsebench.losses import Elements, Loss, loss_of_elements
+from collapsebench.policies import REAL, TrainingSet
+from collapsebench.seeding import Randomness
+from collapsebench.workloads import Workload
+from collapsebench.workloads.objective import Observed, Processes, Schedule
+
+_HEALTH_CHECK = 25  # updates between looks at whether training is still finite
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training did.
+
+    Attributes:
+        elements: trained on, an element counting as often as it was seen.
+        losses: the objective of every update, in the loss's unit.
+        without_gradient: share of the elements to which the method's loss gave no gradient at all.
+    """
+
+    elements: int
+    losses: list[float]
+    without_gradient: float
+
+
+def train(
+    workload: Workload,
+    model: nn.Module,
+    data: TrainingSet,
+    loss: Loss,
+    generation: int,
+    randomness: Randomness,
+    on_progress: Callable[[int], None],
+) -> Trained:
+    """Train a model in place.
+
+    Args:
+        data: the generation's training set. loss: the method's, fresh.
+        on_progress: told the work of every update, in the unit of the progress bar.
+
+    Raises:
+        Diverged: loss or gradient is not finite. LossError: the loss breaks its contract, or raises.
+    """
+    schedule = workload.schedule(generation, len(data))
+    processes = workload.processes
+    forward = _Forward(workload, model)
+    optimiser = processes.optimiser(list(model.parameters()), schedule)
+    average = _average(model, schedule)
+    order = epochs_of(len(data), schedule.updates * schedule.batch_size, randomness.generator(generation, "order"))
+    noise = randomness.generator(generation, "noise")
+    device = next(model.parameters()).device
+    tally = _Tally(device)
+    model.train()
+    with processes.training(forward, optimiser) as (module, stepper), _dropout_noise(device, randomness, generation):
+        update = _Update(module, stepper, processes, schedule, loss, noise, tally)
+        for step, batch in enumerate(order.split(schedule.batch_size)):
+            update(data, batch, Clock(generation, step, schedule.updates))
+            if (step + 1) % _HEALTH_CHECK == 0 or step + 1 == schedule.updates:
+                tally.require_health(generation, step + 1)
+            if average is not None:
+                average.step(model.parameters())
+            on_progress(len(batch) * schedule.progress)
+    if average is not None:
+        average.copy_to(model.parameters())
+    return tally.trained(schedule, processes)
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Where training is: the generation, the update within it, and how many there are."""
+
+    generation: int
+    step: int
+    total_steps: int
+
+
+class _Forward(nn.Module):
+    """A workload's view of a batch as a module, so that data parallelism and autocast can wrap it."""
+
+    def __init__(self, workload: Workload, model: nn.Module):
+        super().__init__()
+        self.model = model
+        self._observe = workload.observe
+
+    def forward(self, items: Tensor, noise: Generator, full: bool) -> Observed:
+        return self._observe(self.model, items, noise, full)
+
+
+@dataclass
+class _Tally:
+    """What is counted over the updates, on the device, so that nothing waits for it."""
+
+    device: torch.device
+    losses: list[Tensor] = field(default_factory=list)
+    elements: int = 0
+
+    def __post_init__(self) -> None:
+        self.healthy = torch.ones((), dtype=torch.bool, device=self.device)
+        self.untouched = torch.zeros((), dtype=torch.int64, device=self.device)
+
+    def require_health(self, generation: int, updates: int) -> None:
+        if not self.healthy:
+            raise Diverged(f"loss or gradient of generation {generation} not finite by update {updates}")
+
+    def count(self, log_p: Tensor, gradients: Sequence[Tensor | None]) -> None:
+        """Count the elements of a batch, and those that no gradient names: zero at log p and at the prediction."""
+        touched = torch.zeros(log_p.shape, dtype=torch.bool, device=log_p.device)
+        for gradient in gradients:
+            if gradient is not None:
+                found = gradient != 0
+                touched |= found.flatten(log_p.dim()).any(-1) if found.dim() > log_p.dim() else found
+        self.elements += log_p.numel()
+        self.untouched += log_p.numel() - touched.sum()
+
+    def trained(self, schedule: Schedule, processes: Processes) -> Trained:
+        share = processes.mean(self.untouched.float() / max(1, self.elements))
+        items = schedule.updates * schedule.batch_size
+        return Trained(items * schedule.elements, torch.stack(self.losses).tolist(), float(share))
+
+
+@dataclass(frozen=True)
+class _Update:
+    """One optimiser step over a batch, in micro-batches, which the processes divide among them."""
+
+    module: nn.Module
+    optimiser: torch.optim.Optimizer
+    processes: Processes
+    schedule: Schedule
+    loss: Loss
+    noise: Generator
+    tally: _Tally
+
+    def __call__(self, data: TrainingSet, batch: Tensor, clock: Clock) -> None:
+        processes, schedule, tally = self.processes, self.schedule, self.tally
+        for group in self.optimiser.param_groups:
+            group["lr"] = schedule.rate(clock.step)
+        parts = batch[processes.rank :: processes.size].split(schedule.micro_batch or schedule.batch_size)
+        total = torch.zeros((), device=tally.device)
+        for i, part in enumerate(parts):
+            with processes.accumulating(self.module, last=i == len(parts) - 1):
+                # Gradients are averaged over processes, which may have different numbers of items.
+                share = len(part) * processes.size / len(batch)
+                total = total + self._passed(data[part], clock, share)
+        norm = processes.clip(self.module, math.inf if schedule.clip_norm is None else schedule.clip_norm)
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        value = processes.mean(total)
+        tally.losses.append(value)
+        if not processes.skipped(self.optimiser):
+            tally.healthy &= torch.isfinite(value) & torch.isfinite(norm)
+
+    def _passed(self, batch: TrainingSet, clock: Clock, share: float) -> Tensor:
+        """Forward, the loss on a leaf, and backward from there; return this part of the objective."""
+        observed = self.module(batch.items, self.noise, self.loss.needs_logits)
+        leaves = _leaves(observed, self.loss.needs_logits)
+        value = observed.scale * share * method_loss(self.loss, leaves, batch, clock)
+        if not value.requires_grad:
+            raise LossError(f"{type(self.loss).__name__}.elementwise has no gradient in update {clock.step}.")
+        graphs = {id(leaf): (leaf, graph) for name, (leaf, graph) in leaves.items() if leaf.requires_grad}
+        found = torch.autograd.grad(value, [leaf for leaf, _ in graphs.values()], allow_unused=True)
+        passed = [(graph * g).sum() for g, (_, graph) in zip(found, graphs.values(), strict=True) if g is not None]
+        value = value.detach()
+        if observed.term is not None:
+            passed.append(observed.term * share)
+            value = value + passed[-1].detach()
+        self.processes.backward(torch.stack(passed).sum() if len(passed) > 1 else passed[0])
+        self.tally.count(observed.log_p, found)
+        return value
+
+
+def _leaves(observed: Observed, full: bool) -> dict[str, tuple[Tensor, Tensor]]:
+    """What the loss may see, each with what it was cut from; the target, which needs no gradient, with itself."""
+    names = ("log_p", "prediction", "logits", "target") if full else ("log_p",)
+    cut: dict[int, Tensor] = {}
+    found = {}
+    for name in names:
+        graph = getattr(observed, name)
+        if graph is not None:
+            leaf = cut.setdefault(id(graph), graph.detach().requires_grad_(name != "target"))
+            found[name] = (leaf, graph)
+    return found
+
+
+def method_loss(loss: Loss, leaves: dict[str, tuple[Tensor, Tensor]], batch: TrainingSet, clock: Clock) -> Tensor:
+    """The method's loss on a batch, reduced as it declares.
+
+    Args:
+        leaves: what it may see, by name, ``log_p`` among it.
+        batch: the items, whose provenance becomes `Elements.synthetic` for losses of that track.
+
+    Raises:
+        LossError: the loss breaks its contract, or raises.
+    """
+    seen = {name: leaf for name, (leaf, _) in leaves.items()}
+    log_p = seen.pop("log_p")
+    if loss.track == "provenance":
+        seen["synthetic"] = _by_item(batch.made_by != REAL, log_p)
+    weights = None if batch.weights is None else _by_item(batch.weights, log_p)
+    elements = Elements(log_p, clock.generation, clock.step, clock.total_steps, seen)
+    try:
+        return loss_of_elements(loss, elements, weights=weights)
+    except UserError:
+        raise
+    except Exception as error:
+        raise LossError(
+            f"{type(loss).__name__}.elementwise failed in generation {clock.generation}, update {clock.step}: "
+            f"{type(error).__name__}: {error}."
+        ) from error
+
+
+def _by_item(values: Tensor, log_p: Tensor) -> Tensor:
+    """Values of items (n,), repeated for their elements: the shape of log p, where it is."""
+    return values.to(log_p.device).view(-1, *[1] * (log_p.dim() - 1)).expand_as(log_p)
+
+
+def _average(model: nn.Module, schedule: Schedule) -> Any:
+    """The moving average of the weights over the updates, where the schedule wants one."""
+    if schedule.ema_decay is None:
+        return None
+    from diffusers.training_utils import EMAModel
+
+    return EMAModel(model.parameters(), decay=schedule.ema_decay)
+
+
+@contextmanager
+def _dropout_noise(device: torch.device, randomness: Randomness, generation: int) -> Iterator[None]:
+    """Fix the global random state, which dropout knows alone, and give it back afterwards."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(randomness.number(generation, "dropout"))
+        yield
+
+
+def epochs_of(n: int, total: int, generator: Generator) -> Tensor:
+    """Indices of `total` items: shuffled epochs, one after the other."""
+    epochs = [torch.randperm(n, generator=generator) for _ in range(-(-total // n))]
+    return torch.cat(epochs)[:total]

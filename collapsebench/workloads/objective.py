@@ -1,0 +1,174 @@
+"""What a workload tells the training loop: how a generation is trained, and how its model sees a batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from collapsebench.seeding import Randomness
+from collapsebench.workloads.training_settings import Stage, Training
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+class Observed(NamedTuple):
+    """A batch of n items under the model.
+
+    Attributes:
+        log_p: log-probability of every element in nats, (n, …), with its graph: the method's loss is a function of it.
+        scale: the objective is the loss's mean times this, plus `term`.
+        term: the workload's own part of the objective, a scalar with its graph, such as a VAE's KL; None: there is
+            none. The method never sees it.
+        target: the observed elements. prediction: the model's output for each, with its graph. logits: the same where
+            it is unnormalised scores of classes. Only losses with ``needs_logits`` see these three.
+    """
+
+    log_p: Tensor
+    scale: float = 1.0
+    term: Tensor | None = None
+    target: Tensor | None = None
+    prediction: Tensor | None = None
+    logits: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How a generation is trained.
+
+    Attributes:
+        updates: optimiser steps. rate: learning rate of each, by its index.
+        batch_size: items per update. micro_batch: items per forward pass; None: the whole batch.
+        betas, weight_decay: of AdamW. clip_norm: gradients are scaled down to this norm; None: never.
+        ema_decay: the trained model is the exponential moving average of its weights over the updates; None: the last.
+        elements: of an item. progress: of an item trained on, in the unit of the progress bar.
+    """
+
+    updates: int
+    rate: Callable[[int], float]
+    batch_size: int
+    betas: tuple[float, float]
+    weight_decay: float
+    clip_norm: float | None
+    elements: int
+    progress: int
+    micro_batch: int | None = None
+    ema_decay: float | None = None
+
+
+def stage_schedule(
+    training: Training, generation: int, updates: int, elements: int, progress: int, ema_decay: float | None = None
+) -> Schedule:
+    """The schedule of a generation whose task fixes its stages.
+
+    Args:
+        updates: optimiser steps. Other arguments as in `Schedule`.
+    """
+    stage = training.stage(generation)
+    return Schedule(
+        updates=updates,
+        rate=lambda step: stage.learning_rate * _rate(stage, step, updates),
+        batch_size=training.batch_size,
+        betas=training.betas,
+        weight_decay=training.weight_decay,
+        clip_norm=training.clip_norm,
+        elements=elements,
+        progress=progress,
+        ema_decay=ema_decay,
+    )
+
+
+def _rate(stage: Stage, step: int, updates: int) -> float:
+    """Learning-rate factor of an update: linear warm-up, then the stage's decay to 0."""
+    warmup = max(1, min(50, updates // 10))
+    rising = min(1.0, (step + 1) / warmup)
+    if stage.decay == "linear":
+        return rising * (1 - step / updates)
+    if stage.decay == "cosine":
+        return rising * 0.5 * (1 + math.cos(math.pi * step / updates))
+    return rising
+
+
+class Processes(Protocol):
+    """Where an update is computed: in this process, or in several that divide its batch.
+
+    Attributes:
+        rank, size: which of how many processes this one is.
+    """
+
+    rank: int
+    size: int
+
+    def training(
+        self, module: nn.Module, optimiser: torch.optim.Optimizer
+    ) -> AbstractContextManager[tuple[nn.Module, torch.optim.Optimizer]]:
+        """The two as the loop is to call them, for the length of a training."""
+        ...
+
+    def optimiser(self, parameters: list[nn.Parameter], schedule: Schedule) -> torch.optim.Optimizer:
+        """AdamW; the loop sets the learning rate."""
+        ...
+
+    def accumulating(self, module: nn.Module, last: bool) -> AbstractContextManager[None]:
+        """Around the passes of a micro-batch; gradients are exchanged after the `last` one."""
+        ...
+
+    def backward(self, value: Tensor) -> None:
+        """Add the gradients of a scalar."""
+        ...
+
+    def clip(self, module: nn.Module, limit: float) -> Tensor:
+        """Scale gradients down to a norm, and return the norm that they had."""
+        ...
+
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean of a tensor over the processes."""
+        ...
+
+    def skipped(self, optimiser: torch.optim.Optimizer) -> bool:
+        """Whether the last step was left out because half precision overflowed: no divergence, it rescales."""
+        ...
+
+
+class Alone:
+    """See `Processes`: this one and no other."""
+
+    rank, size = 0, 1
+
+    @contextmanager
+    def training(
+        self, module: nn.Module, optimiser: torch.optim.Optimizer
+    ) -> Iterator[tuple[nn.Module, torch.optim.Optimizer]]:
+        yield module, optimiser
+
+    def optimiser(self, parameters: list[nn.Parameter], schedule: Schedule) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(
+            parameters, lr=0.0, betas=schedule.betas, weight_decay=schedule.weight_decay, fused=True
+        )
+
+    def accumulating(self, module: nn.Module, last: bool) -> nullcontext[None]:
+        return nullcontext()
+
+    def backward(self, value: Tensor) -> None:
+        value.backward()
+
+    def clip(self, module: nn.Module, limit: float) -> Tensor:
+        return torch.nn.utils.clip_grad_norm_(module.parameters(), limit)
+
+    def mean(self, value: Tensor) -> Tensor:
+        return value
+
+    def skipped(self, optimiser: torch.optim.Optimizer) -> bool:
+        return False
+
+
+def initialised(make: Callable[[], Model], randomness: Randomness, device: torch.device) -> Model:
+    """A model as `make` makes it, with initial weights that depend on the seed alone; global state is kept."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(randomness.number(0, "init"))
+        return make().to(device)

@@ -1,0 +1,29 @@
+"""How a causal language model sees windows of tokens."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from collapsebench.token_log_probs import token_log_probs
+from collapsebench.workloads.objective import Observed
+
+
+def observe_tokens(model: PreTrainedModel, tokens: Tensor, full: bool) -> Observed:
+    """Log-probabilities of the tokens after the first, given those before.
+
+    Args:
+        tokens: (n, T) int64 on the model's device.
+        full: also give logits and targets, for losses that ask; the logits are then materialised.
+
+    Returns:
+        `Observed` with log p of (n, T - 1).
+    """
+    target = tokens[:, 1:]
+    hidden = model.base_model(tokens, use_cache=False).last_hidden_state[:, :-1]
+    head = model.get_output_embeddings().weight.to(hidden.dtype)  # under autocast, the hidden states are half floats
+    if not full:
+        return Observed(token_log_probs(hidden, head, target))
+    logits = (hidden @ head.T).float()
+    log_p = logits.log_softmax(-1).gather(-1, target.unsqueeze(-1)).squeeze(-1)
+    return Observed(log_p, target=target, prediction=logits, logits=logits)

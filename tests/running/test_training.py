@@ -1,0 +1,166 @@
+"""The training loop: what a loss can reach, what is passed on to the model, and what is counted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from objective_of import objective_of
+from torch import Tensor
+
+from collapsebench.errors import Diverged, LossError
+from collapsebench.losses import Elements, Loss
+from collapsebench.policies import TrainingSet
+from collapsebench.running.training import Trained, train
+from collapsebench.seeding import Randomness
+from collapsebench.task import load_task
+from collapsebench.workloads import Workload, load_workload
+
+RANDOMNESS = Randomness("tiny@1", 3)
+
+
+@pytest.fixture(scope="module")
+def workload(short: Path) -> Workload:
+    return load_workload(load_task(short), "cpu")
+
+
+def trained(workload: Workload, loss: Loss, data: TrainingSet | None = None) -> tuple[Trained, Any]:
+    """What generation 0's training did, and its model."""
+    model = workload.new_model(RANDOMNESS)
+    found = train(workload, model, workload.real if data is None else data, loss, 0, RANDOMNESS, lambda _: None)
+    return found, model
+
+
+def weights(model: Any) -> list[Tensor]:
+    return [p.detach() for p in model.parameters()]
+
+
+class CrossEntropy(Loss):
+    def elementwise(self, e: Elements) -> Tensor:
+        return -e.log_p
+
+
+class FromPrediction(Loss):
+    """Something that needs what the model said, besides log p."""
+
+    needs_logits: ClassVar = True
+
+    def elementwise(self, e: Elements) -> Tensor:
+        size = e.prediction.square()
+        return -e.log_p + 0.01 * (size.flatten(e.log_p.dim()).mean(-1) if size.dim() > e.log_p.dim() else size)
+
+
+class Reaches(Loss):
+    """Tries what a loss must not be able to do."""
+
+    reached: ClassVar[list[Any]] = []
+    needs_logits: ClassVar = True
+
+    def elementwise(self, e: Elements) -> Tensor:
+        names = ("log_p", "prediction", "logits", "target")
+        seen = [getattr(e, name) for name in names if name == "log_p" or name in e._restricted]
+        Reaches.reached += [x.grad_fn for x in seen]
+        return -e.log_p
+
+
+def test_loss_sees_leaves_and_cannot_reach_the_weights(kind: str, workload: Workload) -> None:
+    Reaches.reached.clear()
+    _, model = trained(workload, Reaches())
+    assert set(Reaches.reached) == {None}
+    _, plain = trained(workload, CrossEntropy())
+    assert all(torch.equal(a, b) for a, b in zip(weights(model), weights(plain), strict=True))
+
+
+@pytest.mark.parametrize("loss", [CrossEntropy, FromPrediction])
+def test_gradient_passed_on_is_that_of_one_graph(kind: str, workload: Workload, loss: type[Loss], monkeypatch) -> None:
+    if loss is FromPrediction and kind == "gmm":
+        pytest.skip("mixtures predict nothing")
+    model = workload.new_model(RANDOMNESS).train()
+    expected = torch.autograd.grad(
+        objective_of(workload, model, workload.real[:4], loss()), [p for p in model.parameters() if p.requires_grad]
+    )
+    found = []
+
+    def stop(optimiser: Any, *_: Any) -> None:
+        found.extend(p.grad.clone() for group in optimiser.param_groups for p in group["params"])
+        raise KeyboardInterrupt
+
+    single = replace(workload.schedule(0, 4), batch_size=4, micro_batch=None, clip_norm=None)
+    monkeypatch.setattr(workload, "schedule", lambda *_: single)
+    monkeypatch.setattr(torch.optim.AdamW, "step", stop)
+    noise = Randomness.generator
+    monkeypatch.setattr(
+        Randomness,
+        "generator",
+        lambda self, g, purpose: torch.Generator().manual_seed(1) if purpose == "noise" else noise(self, g, purpose),
+    )
+    monkeypatch.setattr("collapsebench.running.training.epochs_of", lambda n, total, generator: torch.arange(4))
+    with pytest.raises(KeyboardInterrupt):
+        train(workload, model, workload.real[:4], loss(), 0, RANDOMNESS, lambda _: None)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
+
+
+class Half(Loss):
+    """Leaves out every other element."""
+
+    def elementwise(self, e: Elements) -> Tensor:
+        kept = torch.arange(e.log_p.numel()).view(e.log_p.shape) % 2 == 0
+        return torch.where(kept, -e.log_p, 0.0)
+
+
+class Nothing(Loss):
+    def elementwise(self, e: Elements) -> Tensor:
+        return 0.0 * e.log_p
+
+
+def test_share_of_elements_without_gradient_is_counted(kind: str, workload: Workload) -> None:
+    assert trained(workload, CrossEntropy())[0].without_gradient == 0.0
+    assert trained(workload, Nothing())[0].without_gradient == 1.0
+    half = trained(workload, Half())[0].without_gradient
+    assert half == pytest.approx(0.5, abs=0.05)
+    if kind != "gmm":
+        assert trained(workload, FromPrediction())[0].without_gradient == 0.0
+
+
+def test_losses_of_all_updates_are_kept_and_elements_are_counted(workload: Workload) -> None:
+    found, _ = trained(workload, CrossEntropy())
+    schedule = workload.schedule(0, len(workload.real))
+    assert len(found.losses) == schedule.updates
+    assert found.elements == schedule.updates * schedule.batch_size * schedule.elements
+
+
+def test_weights_of_items_scale_their_losses(kind: str, workload: Workload) -> None:
+    real = workload.real
+    ones, none = torch.ones(len(real)), None
+    _, plain = trained(workload, CrossEntropy(), TrainingSet(real.items, real.made_by, none))
+    _, weighted = trained(workload, CrossEntropy(), TrainingSet(real.items, real.made_by, ones))
+    assert all(torch.equal(a, b) for a, b in zip(weights(plain), weights(weighted), strict=True))
+    nothing, _ = trained(workload, CrossEntropy(), TrainingSet(real.items, real.made_by, 0 * ones))
+    assert nothing.without_gradient == 1.0
+    some = (torch.arange(len(real)) % 2).float()
+    half, _ = trained(workload, CrossEntropy(), TrainingSet(real.items, real.made_by, some))
+    assert 0.2 < half.without_gradient < 0.8
+
+
+class Constant(Loss):
+    def elementwise(self, e: Elements) -> Tensor:
+        return torch.ones_like(e.log_p)
+
+
+class Infinite(Loss):
+    def elementwise(self, e: Elements) -> Tensor:
+        return -e.log_p * (float("inf") if e.step >= 1 else 1)
+
+
+def test_loss_without_gradient_is_an_error_of_the_loss(workload: Workload) -> None:
+    with pytest.raises(LossError, match=r"Constant.elementwise has no gradient"):
+        trained(workload, Constant())
+
+
+def test_what_is_not_finite_diverges(workload: Workload) -> None:
+    with pytest.raises(Diverged, match="generation 0 not finite by update"):
+        trained(workload, Infinite())
