@@ -1,7 +1,7 @@
 """What a task will cost before it is run: elements, FLOPs, memory, disk, hours. Arithmetic only: nothing is loaded.
 
-The formulas are in ``collapsebench/estimates``, one module per workload, and in ``docs/estimate.md`` with how well
-they agree with counted FLOPs. No torch here.
+The formulas are in ``authoring/estimates``, one module per workload, and in ``docs/estimate.md`` with how well they
+agree with counted FLOPs; how often what they cost is done, `collapsebench.workloads.work` says. No torch here.
 """
 
 from __future__ import annotations
