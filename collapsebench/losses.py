@@ -18,10 +18,9 @@ from torch.nn import functional as F
 
 from collapsebench.errors import LossError, UserError
 from collapsebench.parameters import Parametrised
+from collapsebench.workloads.kinds import KINDS
 
 Reduction = Literal["mean", "kept", "sum", "none"]
-Kind = Literal["text", "pretrained-lm", "vae", "diffusion", "gmm"]
-_LANGUAGE = ("text", "pretrained-lm")
 
 
 @dataclass(frozen=True)
@@ -220,7 +219,7 @@ def loss_of_elements(
     return values.sum() / count.clamp(min=1)
 
 
-def check_loss(loss: Loss, kind: Kind = "text") -> None:
+def check_loss(loss: Loss, kind: str = "text") -> None:
     """Run a loss on known values before any training; raise `LossError` with what is wrong.
 
     Log-probabilities from -30 to 0 must give finite losses and a finite gradient, in one tensor of their shape.
@@ -252,26 +251,10 @@ def check_loss(loss: Loss, kind: Kind = "text") -> None:
         )
 
 
-def _known_elements(loss: Loss, kind: Kind) -> tuple[Tensor, Elements]:
+def _known_elements(loss: Loss, kind: str) -> tuple[Tensor, Elements]:
     """What a model of this kind could have predicted, and the 64 elements that it gives."""
-    if kind in _LANGUAGE:
-        logits = torch.cat([torch.linspace(-20.0, 20.0, 63), torch.zeros(1)])[:, None] * torch.tensor([1.0, 0.0, -0.5])
-        prediction = logits.requires_grad_(True)
-        target = torch.zeros(64, dtype=torch.int64)
-        log_p = F.log_softmax(prediction, dim=-1).gather(-1, target[:, None]).squeeze(-1)
-    elif kind == "vae":
-        prediction = torch.linspace(-30.0, 10.0, 64).requires_grad_(True)
-        target = torch.ones(64)
-        log_p = -F.binary_cross_entropy_with_logits(prediction, target, reduction="none")
-    else:
-        prediction = torch.linspace(0.0, 7.7, 64).requires_grad_(True)
-        target = torch.zeros(64)
-        log_p = -0.5 * (prediction - target).square()
-    restricted = {}
-    if loss.needs_logits:
-        restricted["target"] = target
-        restricted |= {} if kind == "gmm" else {"prediction": prediction}
-        restricted |= {"logits": prediction} if kind in _LANGUAGE else {}
+    known = KINDS[kind].known()
+    restricted = dict(known.seen) if loss.needs_logits else {}
     if loss.track == "provenance":
         restricted["synthetic"] = torch.arange(64) % 2 == 0
-    return prediction, Elements(log_p, _restricted=restricted)
+    return known.prediction, Elements(known.log_p, _restricted=restricted)

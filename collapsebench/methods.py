@@ -20,7 +20,7 @@ from collapsebench.paths import bundled
 
 if TYPE_CHECKING:
     from collapsebench.hooks import Method, Track
-    from collapsebench.losses import Kind, Loss
+    from collapsebench.losses import Loss
 
     Class: TypeAlias = type[Loss] | type[Method]
     AnyMethod: TypeAlias = "str | Contestant | Loss | Method | Class"
@@ -73,7 +73,7 @@ def registered_methods() -> dict[str, Path]:
     return {path.parent.name: path for path in sorted(bundled("baselines").glob("*/loss.py"))}
 
 
-def load_method(spec: AnyMethod, kind: Kind = "text") -> Contestant:
+def load_method(spec: AnyMethod, kind: str = "text") -> Contestant:
     """Resolve what a user may write for a method, and check its loss on known values.
 
     Args:
@@ -98,7 +98,7 @@ def load_method(spec: AnyMethod, kind: Kind = "text") -> Contestant:
     return method
 
 
-def load_method_with(target: str, parameters: dict[str, Any], kind: Kind) -> Contestant:
+def load_method_with(target: str, parameters: dict[str, Any], kind: str) -> Contestant:
     """Load a method by the name of its loss and parameters that have their types already. Imports its code.
 
     The method cannot be sent to another process (its `spec` is None).

@@ -7,25 +7,36 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
+from pydantic_core import PydanticKnownError
 
-from collapsebench.data.sources import AnySplits, EmbeddedData, ImageSplits, Source, Splits
+from collapsebench.data.sources import AnySplits, EmbeddedData, Source, Splits
 from collapsebench.digest import digest_of
 from collapsebench.errors import TaskError
 from collapsebench.frozen import Frozen
-from collapsebench.metrics.catalogue import METRICS, Metric, knowledge_fraction
-from collapsebench.metrics.harness_settings import HarnessTask
+from collapsebench.metrics.catalogue import METRICS, Metric
 from collapsebench.paths import bundled
 from collapsebench.resources import NOTHING_GIVEN, Resources
 from collapsebench.task_files import TaskFile, read_task_file
-from collapsebench.workloads.images.settings import DiffusionSettings, VaeSettings
-from collapsebench.workloads.mixture.settings import GmmSettings
-from collapsebench.workloads.pretrained.settings import PretrainedSettings
-from collapsebench.workloads.text.settings import TextSettings
+from collapsebench.workloads.kind import Kind
+from collapsebench.workloads.kinds import KINDS
+from collapsebench.workloads.settings import WorkloadSettings
 
-WorkloadSettings = Annotated[
-    TextSettings | PretrainedSettings | VaeSettings | DiffusionSettings | GmmSettings, Field(discriminator="kind")
-]
+
+def _section(value: Any) -> Any:
+    """The workload section as the settings of its kind, which `KINDS` knows; errors as those of a tagged union."""
+    if isinstance(value, WorkloadSettings):
+        return value
+    if not isinstance(value, dict):
+        raise PydanticKnownError("model_attributes_type")
+    if "kind" not in value:
+        raise PydanticKnownError("union_tag_not_found", {"discriminator": "'kind'"})
+    kind = value["kind"]
+    if not isinstance(kind, str) or kind not in KINDS:
+        expected = ", ".join(repr(name) for name in KINDS)
+        found = {"discriminator": "'kind'", "tag": str(kind), "expected_tags": expected}
+        raise PydanticKnownError("union_tag_invalid", found)
+    return KINDS[kind].settings.model_validate(value)
 
 
 class Policy(Frozen):
@@ -101,41 +112,42 @@ class TaskSpec(Frozen):
     data: Source
     splits: AnySplits = Splits()
     policy: Policy
-    workload: WorkloadSettings
+    workload: Annotated[SerializeAsAny[WorkloadSettings], BeforeValidator(_section)]
     scored: dict[str, Scored] = Field(min_length=1)
     checks: Checks = Checks(tolerance=0.005, best_start=1.2)
 
     @model_validator(mode="after")
     def _data_fits_the_workload(self) -> TaskSpec:
-        kind, allowed = self.workload.kind, self.workload.SOURCES
+        kind = self.kind
         given = self.data.corpus if isinstance(self.data, EmbeddedData) else self.data.source
-        if given not in allowed:
-            raise ValueError(f"data: {given} cannot feed a {kind} task; allowed are {', '.join(allowed)}")
-        wanted = ImageSplits if kind in ("vae", "diffusion") else Splits
-        if not isinstance(self.splits, wanted):
-            keys = ", ".join(wanted.model_fields)
-            raise ValueError(f"splits: a {kind} task divides its data by {keys}")
+        if given not in kind.sources:
+            raise ValueError(f"data: {given} cannot feed a {kind.name} task; allowed are {', '.join(kind.sources)}")
+        if not isinstance(self.splits, kind.splits):
+            keys = ", ".join(kind.splits.model_fields)
+            raise ValueError(f"splits: a {kind.name} task divides its data by {keys}")
         return self
 
     @model_validator(mode="after")
     def _scored_metrics_exist(self) -> TaskSpec:
-        without_floor = [t.metric_name for t in self._benchmarks if t.chance is None]
+        without_floor = self.workload.without_floor()
         possible = [n for n in self.metrics if self.metric(n).direction and n not in without_floor]
         unknown = [name for name in self.scored if name not in possible]
         if unknown:
             raise ValueError(f"scored: unknown metrics {unknown}; a {self.workload.kind} task can score {possible}")
-        if self.workload.kind == "pretrained-lm" and self.policy.name != "regenerate-fresh":
-            raise ValueError("policy: a pretrained-lm task rewrites its training stream: name must be regenerate-fresh")
-        if self.workload.kind in ("vae", "diffusion") and self.workload.evaluation.samples > self.policy.size:
-            raise ValueError("evaluation.samples must not exceed policy.size: measured are a generation's own samples")
+        self.workload.check_policy(self.policy)
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds: {list(self.seeds)} has a seed twice")
         return self
 
     @property
+    def kind(self) -> Kind:
+        """The record of the task's kind of workload."""
+        return KINDS[self.workload.kind]
+
+    @property
     def metrics(self) -> tuple[str, ...]:
         """Names of everything that the task can measure, in the order in which it is shown."""
-        return (*self.workload.METRICS, *self._own_metrics)
+        return (*self.kind.metrics, *self._own_metrics)
 
     def metric(self, name: str) -> Metric:
         """What is known of a metric: from the catalogue, or as the task declares it.
@@ -143,21 +155,11 @@ class TaskSpec(Frozen):
         Raises:
             KeyError: the task does not measure it.
         """
-        return METRICS[name] if name in self.workload.METRICS else self._own_metrics[name]
+        return METRICS[name] if name in self.kind.metrics else self._own_metrics[name]
 
     @property
     def _own_metrics(self) -> dict[str, Metric]:
-        """Those that depend on what this task names: fractions of its text, benchmarks."""
-        benchmarks = {task.metric_name: task.declared_metric for task in self._benchmarks}
-        if self.workload.kind != "pretrained-lm" or self.workload.evaluation.knowledge is None:
-            return benchmarks
-        fractions = [knowledge_fraction(g) for g in range(1, self.horizon + 1)]
-        knowledge = [METRICS["knowledge_retention"], METRICS["knowledge_retention_all"], *fractions]
-        return {metric.name: metric for metric in knowledge} | benchmarks
-
-    @property
-    def _benchmarks(self) -> tuple[HarnessTask, ...]:
-        return self.workload.evaluation.harness if self.workload.kind == "pretrained-lm" else ()
+        return {metric.name: metric for metric in self.workload.own_metrics(self.horizon)}
 
 
 class Task:
@@ -260,23 +262,8 @@ def _reduced(spec: TaskSpec, budget: float) -> TaskSpec:
     def share(n: int, least: int) -> int:
         return max(min(n, least), round(n * budget))
 
-    settings = spec.workload
     policy = spec.policy.model_copy(update={"size": share(spec.policy.size, 16)})
-    if settings.kind == "pretrained-lm":
-        return spec.model_copy(update={"policy": policy, "workload": settings.reduced(share)})
-    training = settings.training
-    stages = {
-        name: stage.model_copy(update={"updates": share(stage.updates, 1)})
-        for name, stage in (("first", training.first), ("later", training.later))
-    }
-    changes: dict[str, Any] = {"training": training.model_copy(update=stages)}
-    if settings.kind in ("vae", "diffusion"):
-        evaluation = settings.evaluation
-        changes["evaluation"] = evaluation.model_copy(update={"samples": share(evaluation.samples, 16)})
-    if settings.kind == "diffusion":
-        steps = {"sample_steps": share(settings.schedule.sample_steps, 4)}
-        changes["schedule"] = settings.schedule.model_copy(update=steps)
-    return spec.model_copy(update={"policy": policy, "workload": settings.model_copy(update=changes)})
+    return spec.model_copy(update={"policy": policy, "workload": spec.workload.reduced(share)})
 
 
 def _validated(file: TaskFile) -> TaskSpec:
@@ -302,4 +289,4 @@ def _told(error: Any, file: TaskFile) -> str:
 
 def _place(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
     """The path of an error in the file; pydantic also names the member of a union, which is not in the file."""
-    return location[:1] + location[2:] if location[:1] in (("data",), ("splits",), ("workload",)) else location
+    return location[:1] + location[2:] if location[:1] in (("data",), ("splits",)) else location

@@ -35,10 +35,3 @@ HELP = {
     "mean_auf": "Mean AUF over the tasks that the method has; compare it only between methods with the same tasks.",
     "verified_count": "How many of its entries somebody else has verified.",
 }
-MODALITIES = {
-    "text": "text",
-    "pretrained-lm": "text (pretrained models)",
-    "vae": "images (VAE)",
-    "diffusion": "images (diffusion)",
-    "gmm": "Gaussian mixture",
-}

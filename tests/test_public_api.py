@@ -70,7 +70,7 @@ def test_run_returns_its_directory_and_compare_reuses_it(tiny: Path, tmp_path: P
     before, events = results(path), []
     trial = prepare(tiny, ["ce"], seeds=[0], out=tmp_path, device="cpu")
     trial.run("inline", events.append)
-    assert {e.phase for e in events} == {"reused"}
+    assert {e.phase for e in events} == {"prepared", "reused"}
     comparison = collapsebench.compare(tiny, ["ce"], seeds=[0], out=tmp_path, device="cpu", engine="inline")
     assert results(path) == before
     assert comparison.table["seeds"].tolist() == [1]

@@ -13,8 +13,7 @@ from collapsebench.resources import NOTHING_GIVEN, Resources
 from collapsebench.running.environment import PACKAGES, cpu_count, package_versions, resolve_device
 from collapsebench.running.preflight import look_for_supplies
 from collapsebench.task import Task, load_task
-from collapsebench.workloads.pretrained.room import check_room
-from collapsebench.workloads.pretrained.supplies import model_folder
+from collapsebench.workloads.kind import imported
 
 
 @dataclass(frozen=True)
@@ -89,16 +88,13 @@ def _prepared(task: Task, device: str) -> Iterator[Finding]:
     """What the data gives; weights of gigabytes are not loaded for it."""
     from collapsebench.workloads import load_workload
 
-    settings = task.spec.workload
+    kind = task.spec.kind
     try:
-        if settings.kind == "pretrained-lm":
-            from collapsebench.workloads.pretrained.data import stream_data
-            from collapsebench.workloads.pretrained.model import load_tokenizer
-
-            check_room(task, device, Path.cwd(), task.spec.horizon + 1)
+        if kind.check_room is not None:
+            imported(kind.check_room)(task, device, Path.cwd(), task.spec.horizon + 1)
             yield Finding(f"memory and disk for one chain of weights on {device}, activations not counted")
-            data = stream_data(task, load_tokenizer(settings.model, model_folder(task)))
-            items, digest = len(data.train), data.sha256
+        if kind.prepare is not None:
+            items, digest = imported(kind.prepare)(task)
         else:
             workload = load_workload(task, "cpu")
             items, digest = len(workload.real), workload.data_sha256

@@ -1,34 +1,23 @@
 """What a task will cost before it is run: elements, FLOPs, memory, disk, hours. Arithmetic only: nothing is loaded.
 
-The formulas are in ``collapsebench/estimates``, one module per workload, and in ``docs/estimate.md`` with how well
-they agree with counted FLOPs. No torch here.
+The formulas are in ``authoring/estimates``, one module per workload, and in ``docs/estimate.md`` with how well they
+agree with counted FLOPs; how often what they cost is done, `collapsebench.workloads.work` says. No torch here.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from collapsebench.authoring.estimates.costs import Costs, Memory
-from collapsebench.authoring.estimates.diffusion import diffusion_costs
-from collapsebench.authoring.estimates.gmm import gmm_costs
-from collapsebench.authoring.estimates.pretrained import pretrained_costs
-from collapsebench.authoring.estimates.sizes import Sizes, known_sizes, samples, updates
-from collapsebench.authoring.estimates.text import text_costs
-from collapsebench.authoring.estimates.vae import vae_costs
+from collapsebench.authoring.estimates.sizes import known_sizes
 from collapsebench.errors import UserError
 from collapsebench.task import Task
+from collapsebench.workloads.kind import imported
+from collapsebench.workloads.work import Sizes, Work, least_work
 
-_COSTS: dict[str, Callable[[Task, Sizes, int], Costs]] = {
-    "text": text_costs,
-    "pretrained-lm": pretrained_costs,
-    "vae": vae_costs,
-    "diffusion": diffusion_costs,
-    "gmm": gmm_costs,
-}
-_ELEMENTS = {"text": "tokens", "pretrained-lm": "tokens", "vae": "pixels", "diffusion": "pixels", "gmm": "points"}
 _HOUR = 3600.0
 _GAP = "  "
 
@@ -164,14 +153,16 @@ def estimate(task: Task, generations: int | None = None, sizes: Sizes | None = N
     if not 0 <= last <= spec.horizon:
         raise UserError(f"--generations {last} is not allowed; {task.id} has generations 0 to {spec.horizon}.")
     known = known_sizes(task) if sizes is None else sizes
-    drawn = [samples(spec.policy, g, spec.horizon, known.train) for g in range(last + 1)]
-    costs = [_COSTS[spec.workload.kind](task, known, n) for n in drawn]
+    work = [least_work(spec, g, known.train) for g in range(last + 1)]
+    cost = imported(spec.kind.cost)
+    costs: list[Costs] = [cost(task, known, done.drawn) for done in work]
+    elements = spec.kind.item_elements(spec.workload, known.channels)
     final = costs[-1]
     return Estimate(
         task=task.id,
-        unit=_ELEMENTS[spec.workload.kind],
+        unit=spec.kind.element,
         parameters=final.parameters,
-        generations=tuple(_spent(task, g, known, *found) for g, found in enumerate(zip(costs, drawn, strict=True))),
+        generations=tuple(_spent(*found, elements) for found in zip(work, costs, strict=True)),
         memory=final.memory,
         evaluation_parts=final.evaluation,
         preparation=final.preparation,
@@ -179,17 +170,19 @@ def estimate(task: Task, generations: int | None = None, sizes: Sizes | None = N
     )
 
 
-def _spent(task: Task, generation: int, sizes: Sizes, costs: Costs, drawn: int) -> Spent:
-    training = task.spec.workload.training
-    steps = updates(task, generation, sizes.train)
+def _spent(work: Work, costs: Costs, elements: int) -> Spent:
+    """What a generation spends, whose items have so many elements."""
+    assert work.updates is not None
+    assert work.trained is not None
+    assert work.drawn is not None
     return Spent(
-        trained=steps * training.batch_size * costs.elements,
-        sampled=drawn * costs.elements,
-        training=steps * costs.update,
-        sampling=drawn * costs.sample,
+        trained=work.trained * elements,
+        sampled=work.drawn * elements,
+        training=work.updates * costs.update,
+        sampling=work.drawn * costs.sample,
         evaluation=sum(costs.evaluation.values()),
         gallery=costs.gallery,
-        disk=costs.model_bytes + drawn * costs.item_bytes,
+        disk=costs.model_bytes + work.drawn * costs.item_bytes,
     )
 
 

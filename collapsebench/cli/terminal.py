@@ -14,6 +14,7 @@ from rich.text import Text
 
 from collapsebench.reports.report import censored_text, cost_text, interval_text, records
 from collapsebench.running.progress import Event, Listener
+from collapsebench.workloads.work import planned_elements
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,7 +58,7 @@ def cell_progress(cells: Sequence[Cell], console: Console) -> Iterator[Listener]
     if not console.is_terminal:
         yield _line_per_generation(cells, console)
         return
-    unit = cells[0].task.spec.workload.UNIT if cells else ""
+    unit = cells[0].task.spec.kind.unit if cells else ""
     columns = [TextColumn("{task.description}"), BarColumn(bar_width=24), _Rate(unit), TimeElapsedColumn(), _Eta()]
     with Progress(*columns, console=console, speed_estimate_period=120, transient=True) as progress:
         board = _Board(cells, progress)
@@ -84,7 +85,8 @@ class _Board:
 
     def __init__(self, cells: Sequence[Cell], progress: Progress):
         self.progress = progress
-        self.plan = {(c.method.name, c.seed): planned_elements(c) for c in cells}
+        self.cells = {(c.method.name, c.seed): c for c in cells}
+        self.plan = {key: plan_of(cell) for key, cell in self.cells.items()}
         self.total = sum(sum(plan) for plan in self.plan.values())
         self.overall = progress.add_task(f"[bold]{len(cells)} cell(s)", total=self.total)
         self.bars: dict[tuple[str, int], TaskID] = {}
@@ -93,6 +95,9 @@ class _Board:
     def update(self, event: Event) -> None:
         """Show an event."""
         key = (event.method, event.seed)
+        if event.phase == "prepared":
+            self._plan_again(key, event.real_items)
+            return
         plan = self.plan[key]
         if key not in self.bars:
             self.bars[key] = self.progress.add_task("", total=sum(plan))
@@ -114,11 +119,21 @@ class _Board:
         finished = event.phase == "diverged" or (event.phase in ENDS and event.generation == last)
         self.progress.update(self.bars[key], description=text, visible=not finished)
 
+    def _plan_again(self, key: tuple[str, int], real_items: int | None) -> None:
+        """The plan of a cell that has just begun, now that the size of the real data is known."""
+        before, self.plan[key] = self.plan[key], plan_of(self.cells[key], real_items)
+        self.total += sum(self.plan[key]) - sum(before)
+        self.progress.update(self.overall, total=self.total)
 
-def planned_elements(cell: Cell) -> list[int]:
-    """Elements that each generation of a cell will process."""
-    spec = cell.task.spec
-    return [spec.workload.planned_elements(g, spec.policy.size, spec.horizon) for g in range(cell.generations + 1)]
+
+def plan_of(cell: Cell, real_items: int | None = None) -> list[int]:
+    """Elements that each generation of a cell will process; less where that depends on data that was not read yet.
+
+    Args:
+        real_items: of the real training data; None: as far as the task knows them.
+    """
+    real = cell.task.spec.kind.sizes(cell.task).train if real_items is None else real_items
+    return [planned_elements(cell.task.spec, g, real) for g in range(cell.generations + 1)]
 
 
 def _line_per_generation(cells: Sequence[Cell], console: Console) -> Listener:

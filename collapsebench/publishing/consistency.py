@@ -24,6 +24,7 @@ from collapsebench.publishing.submission import (
 )
 from collapsebench.scoring.fidelity import Scale, unclipped_fidelity
 from collapsebench.task import Task, TaskSpec
+from collapsebench.workloads.work import real_share, work_of
 
 _REFERENCE_ROUNDING = 1e-4  # references are frozen with six digits
 _EQUAL = 1e-6  # relative, of numbers that are computed from one another
@@ -217,7 +218,7 @@ def _counters(submission: Submission, task: Task) -> Iterator[Problem]:
             yield Problem("counters", f"{path}.elements_trained", str(g.elements_trained), _either(trained))
         if sampled and g.elements_sampled not in sampled:
             yield Problem("counters", f"{path}.elements_sampled", str(g.elements_sampled), _either(sampled))
-        share = _real_share(task.spec, g.generation)
+        share = real_share(task.spec, g.generation)
         if share is not None and not math.isclose(g.real_share, share, abs_tol=_EQUAL):
             yield Problem("counters", f"{path}.real_share", f"{g.real_share!r}", f"{share!r}, as the data policy gives")
 
@@ -227,35 +228,10 @@ def allowed_counts(spec: TaskSpec, generation: int) -> tuple[tuple[int, ...], tu
 
     Images have one channel or three; the task file does not say which.
     """
-    settings, policy = spec.workload, spec.policy
-    if settings.kind == "pretrained-lm":
-        windows = policy.size * (generation + 1) // (spec.horizon + 1)
-        tokens = settings.training.updates(windows) * settings.training.batch_size * settings.block
-        return (tokens,), (windows * settings.block,)
-    if settings.kind == "text":
-        per_item: tuple[int, ...] = (settings.block,)
-    elif settings.kind == "gmm":
-        per_item = (1,)
-    else:
-        per_item = tuple(channels * settings.image_size**2 for channels in _CHANNELS)
-    items = settings.training.stage(generation).updates * settings.training.batch_size
-    trained = () if policy.name == "accumulate" and generation > 0 else tuple(items * size for size in per_item)
-    sampled = () if policy.name == "regenerate-fresh" else tuple(policy.size * size for size in per_item)
+    work, per_item = work_of(spec, generation), {spec.kind.item_elements(spec.workload, c) for c in _CHANNELS}
+    trained = () if work.trained is None else tuple(work.trained * size for size in sorted(per_item))
+    sampled = () if work.drawn is None else tuple(work.drawn * size for size in sorted(per_item))
     return trained, sampled
-
-
-def _real_share(spec: TaskSpec, generation: int) -> float | None:
-    if generation == 0:
-        return 1.0
-    if spec.policy.name == "replace":
-        return 0.0
-    if spec.policy.name == "mix":
-        assert spec.policy.real_share is not None
-        return round(spec.policy.real_share * spec.policy.size) / spec.policy.size
-    if spec.workload.kind == "pretrained-lm":  # whose policy says how many items the real data has
-        before, after = (spec.policy.size * g // (spec.horizon + 1) for g in (generation, generation + 1))
-        return (after - before) / after
-    return None
 
 
 def _first_generation(submission: Submission, task: Task) -> Iterator[Problem]:
@@ -292,8 +268,7 @@ def _samples(submission: Submission, task: Task) -> Iterator[Problem]:
     samples = submission.samples
     if samples is None:
         return
-    kinds = {"text": "text", "pretrained-lm": "text", "gmm": "density", "vae": "images", "diffusion": "images"}
-    wanted = kinds[task.spec.workload.kind]
+    wanted = task.spec.kind.samples
     if samples.kind != wanted:
         yield Problem("samples", "samples.kind", samples.kind, wanted)
     lengths = {result.seed: len(result.generations) for result in submission.results}

@@ -29,6 +29,7 @@ from collapsebench.publishing.validation import Context, known_tasks, parse_as, 
 from collapsebench.running.artifacts import RunDirectory
 from collapsebench.running.results import cells_of, run_folders, task_of
 from collapsebench.task import Task
+from collapsebench.workloads.kind import SAMPLE_FILES, SampleFormat
 from collapsebench.workloads.pictures import png, top_rows
 
 _IMAGE_BYTES = 40_000
@@ -148,7 +149,7 @@ def _draft(task: Task, cells: list[dict[str, Any]], about: About, out: Path, con
         "supersedes": about.supersedes,
         "results": [seed_result(store, seed, task.spec.horizon) for store, seed in zip(stores, seeds, strict=True)],
         "provenance": sessions(runs),
-        "samples": _samples(stores[0], seeds[0]),
+        "samples": _samples(stores[0], seeds[0], task.spec.kind.samples),
     }
     submission = parse_as(json.dumps(content, allow_nan=False).encode(), Submission)
     if isinstance(submission, list):
@@ -262,24 +263,16 @@ def sessions(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def _samples(store: RunDirectory, seed: int) -> dict[str, Any] | None:
+def _samples(store: RunDirectory, seed: int, kind: SampleFormat) -> dict[str, Any] | None:
     """What the first seed's generations made, for the board: excerpts, images from the same noise, or densities."""
     there = [g for g, state in enumerate(_reached(store)) if state == "ok"]
-    if not there:
+    name, read = SAMPLE_FILES[kind], _READERS[kind]
+    if not there or not (store.generation(there[0]) / name).is_file():
         return None
     shown = sorted({there[round(i)] for i in np.linspace(0, len(there) - 1, SHOWN_GENERATIONS)})
-    kinds: dict[str, tuple[str, Callable[[Path], Any]]] = {
-        "samples.json": ("text", _excerpts),
-        "samples.png": ("images", _strip),
-        "density.json": ("density", lambda file: json.loads(file.read_text("utf-8"))["density"]),
-    }
-    for name, (kind, read) in kinds.items():
-        if not (store.generation(there[0]) / name).is_file():
-            continue
-        made = {str(g): read(store.generation(g) / name) for g in shown}
-        common = {k: v for k, v in store.read(there[0], name).items() if k != "density"} if kind == "density" else {}
-        return {"kind": kind, "seed": seed, "generations": made, **common}
-    return None
+    made = {str(g): read(store.generation(g) / name) for g in shown}
+    common = {k: v for k, v in store.read(there[0], name).items() if k != "density"} if kind == "density" else {}
+    return {"kind": kind, "seed": seed, "generations": made, **common}
 
 
 def _excerpts(file: Path) -> list[dict[str, str]]:
@@ -292,3 +285,11 @@ def _strip(file: Path) -> str:
     with Image.open(file) as picture:
         strips = [png(top_rows(picture, rows)) for rows in (2, 1)]
     return base64.b64encode(next((s for s in strips if len(s) <= _IMAGE_BYTES), strips[-1])).decode()
+
+
+def _density(file: Path) -> list[float]:
+    found: list[float] = json.loads(file.read_text("utf-8"))["density"]
+    return found
+
+
+_READERS: dict[SampleFormat, Callable[[Path], Any]] = {"text": _excerpts, "images": _strip, "density": _density}

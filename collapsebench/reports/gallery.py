@@ -11,9 +11,11 @@ from PIL import Image
 
 from collapsebench.reports.comparison import Comparison
 from collapsebench.running.artifacts import RunDirectory
+from collapsebench.workloads.kind import SAMPLE_FILES
 from collapsebench.workloads.pictures import png, top_rows, write_animation
 
 _SHOWN_TEXTS = 3
+_TEXTS, _IMAGES, _DENSITIES = (SAMPLE_FILES[form] for form in ("text", "images", "density"))
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def shown_chains(comparison: Comparison) -> list[ShownChain]:
 
 def texts(chains: list[ShownChain]) -> list[dict[str, Any]]:
     """The first excerpts of every generation of every method; empty for tasks that are not about text."""
-    if not _has(chains, "samples.json"):
+    if not _has(chains, _TEXTS):
         return []
     return [
         {
@@ -64,7 +66,7 @@ def texts(chains: list[ShownChain]) -> list[dict[str, Any]]:
             "generations": [
                 {
                     "generation": g,
-                    "texts": folder and RunDirectory(folder.parent).read(g, "samples.json")[:_SHOWN_TEXTS],
+                    "texts": folder and RunDirectory(folder.parent).read(g, _TEXTS)[:_SHOWN_TEXTS],
                 }
                 for g, folder in enumerate(chain.generations)
             ],
@@ -75,7 +77,7 @@ def texts(chains: list[ShownChain]) -> list[dict[str, Any]]:
 
 def image_rows(chains: list[ShownChain]) -> list[dict[str, Any]]:
     """Rows of generations × methods, each cell the images made from the same noise; empty for other tasks."""
-    if not _has(chains, "samples.png"):
+    if not _has(chains, _IMAGES):
         return []
     rows = []
     for g in range(max(len(chain.generations) for chain in chains)):
@@ -85,7 +87,7 @@ def image_rows(chains: list[ShownChain]) -> list[dict[str, Any]]:
             if folder is None:
                 cells.append({"method": chain.method, "image": None})
                 continue
-            with Image.open(folder / "samples.png") as picture:
+            with Image.open(folder / _IMAGES) as picture:
                 cells.append({"method": chain.method, "image": base64.b64encode(png(top_rows(picture, 1))).decode()})
         rows.append({"generation": g, "cells": cells})
     return rows
@@ -101,8 +103,8 @@ def write_animations(chains: list[ShownChain], folder: Path) -> dict[str, Path]:
     for chain in chains:
         frames = []
         for g, generation in enumerate(chain.generations):
-            if generation is not None and (generation / "samples.png").is_file():
-                with Image.open(generation / "samples.png") as picture:
+            if generation is not None and (generation / _IMAGES).is_file():
+                with Image.open(generation / _IMAGES) as picture:
                     frames.append((f"{chain.method}: generation {g}", picture.copy()))
         if frames:
             written[chain.method] = folder / f"{chain.id}.webp"
@@ -112,11 +114,11 @@ def write_animations(chains: list[ShownChain], folder: Path) -> dict[str, Path]:
 
 def densities(chains: list[ShownChain]) -> dict[str, list[dict[str, list[float]]]]:
     """Density curves of every method by generation; empty for tasks that are not mixtures."""
-    if not _has(chains, "density.json"):
+    if not _has(chains, _DENSITIES):
         return {}
     return {
         chain.method: [
-            RunDirectory(folder.parent).read(g, "density.json")
+            RunDirectory(folder.parent).read(g, _DENSITIES)
             for g, folder in enumerate(chain.generations)
             if folder is not None
         ]

@@ -20,7 +20,6 @@ from collapsebench.running.cells import Cell, carry_out, in_one_line, run_cell
 from collapsebench.running.environment import cpu_count
 from collapsebench.running.progress import Event, Listener, silent
 from collapsebench.running.ray_engine import run_on_ray
-from collapsebench.workloads.pretrained.settings import PretrainedSettings
 from collapsebench.workloads.processes import is_first, world_size
 
 Engine = Literal["auto", "inline", "local", "ray"]
@@ -63,8 +62,8 @@ def run_cells(cells: Sequence[Cell], engine: Engine, workers: int | None, listen
 
 
 def _require_parallel(cells: Sequence[Cell], engine: Engine) -> None:
-    settings = cells[0].task.spec.workload
-    if not isinstance(settings, PretrainedSettings):
+    spec = cells[0].task.spec
+    if not spec.kind.parallel:
         raise UserError(
             f"{cells[0].task.id} cannot use {world_size()} processes for one cell: start it without `accelerate "
             "launch`; `compare` runs its cells side by side."
@@ -73,9 +72,9 @@ def _require_parallel(cells: Sequence[Cell], engine: Engine) -> None:
         raise UserError(
             f"--engine {engine} and `accelerate launch` exclude one another: the processes share each cell."
         )
-    if settings.training.batch_size < world_size():
+    if spec.workload.training.batch_size < world_size():
         raise UserError(
-            f"{cells[0].task.id} trains on {settings.training.batch_size} windows per update, too few for "
+            f"{cells[0].task.id} trains on {spec.workload.training.batch_size} windows per update, too few for "
             f"{world_size()} processes: start fewer."
         )
 

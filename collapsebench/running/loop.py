@@ -62,6 +62,7 @@ class Chain:
 
     def run(self, generations: int) -> None:
         """Compute what is missing of generations 0 to `generations`; stop after a diverged one."""
+        self.listener(Event(self.method.name, self.seed, 0, "prepared", real_items=len(self.workload.real)))
         for g in range(generations + 1):
             state = self.store.state(g)
             if state == "missing":

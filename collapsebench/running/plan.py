@@ -14,7 +14,7 @@ from collapsebench.running.environment import resolve_device
 from collapsebench.running.preflight import check_supplies
 from collapsebench.running.tracking import check_tracker
 from collapsebench.task import Task
-from collapsebench.workloads.pretrained.room import check_room
+from collapsebench.workloads.kind import imported
 
 if TYPE_CHECKING:
     from collapsebench.methods import AnyMethod
@@ -52,23 +52,21 @@ def plan(
     doubled = {m.name for m in resolved if [n.id for n in resolved].count(m.id) > 1}
     if not resolved or doubled:
         raise UserError(f"methods given twice: {', '.join(sorted(doubled))}." if doubled else "no methods given.")
-    _require_sigma(task, resolved)
+    _require_scale(task, resolved)
     chosen = resolve_device(device)
     cells = [Cell(task, method, seed, folder, last, chosen) for seed in seeds for method in resolved]
-    if task.spec.workload.kind == "pretrained-lm":
+    if task.spec.kind.check_room is not None:
         missing = sum(not (c.directory.path / f"gen-{g}").is_dir() for c in cells for g in range(last + 1))
-        check_room(task, chosen, folder, missing)
+        imported(task.spec.kind.check_room)(task, chosen, folder, missing)
     return cells
 
 
-def _require_sigma(task: Task, methods: list[Contestant]) -> None:
-    """Raise `UserError` for methods that need log p on a diffusion task that has no σ; ce and control do not."""
-    settings = task.spec.workload
-    if settings.kind != "diffusion" or settings.sigma is not None:
-        return
+def _require_scale(task: Task, methods: list[Contestant]) -> None:
+    """Raise `UserError` for methods that need log p where its scale is not measured; ce and control do not."""
+    scale = task.spec.kind.unmeasured(task.spec.workload)
     others = [m.name for m in methods if m.name not in ("ce", CONTROL)]
-    if others:
+    if scale is not None and others:
         raise UserError(
-            f"{task.id} has no sigma yet, so log p is undefined for {', '.join(others)}. Measure it with "
+            f"{task.id} has no {scale.setting} yet, so log p is undefined for {', '.join(others)}. Measure it with "
             f"`collapsebench calibrate {task.path} --write`."
         )

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from collapsebench.errors import DataError
 from collapsebench.task import Task
-from collapsebench.workloads.images import supplies as images
-from collapsebench.workloads.pretrained import supplies as pretrained
-from collapsebench.workloads.supply import Supply
+from collapsebench.workloads.kind import Supply
 
 
 class Found(NamedTuple):
@@ -29,7 +26,7 @@ def check_supplies(task: Task) -> None:
 
 def look_for_supplies(task: Task) -> list[tuple[str, Found]]:
     """Everything that a task needs, by name, in its order."""
-    wanted = list(supplies_of(task))
+    wanted = list(task.spec.kind.supplies_of(task))
     with ThreadPoolExecutor(max_workers=16) as pool:  # each may wait for an answer of the network
         return list(zip((supply.name for supply in wanted), pool.map(_found, wanted), strict=True))
 
@@ -39,12 +36,3 @@ def _found(supply: Supply) -> Found:
         return Found(supply.find(), there=True)
     except DataError as error:
         return Found(str(error), there=False)
-
-
-def supplies_of(task: Task) -> Iterator[Supply]:
-    """What a task needs from the network or from folders; nothing for tasks whose data comes inside packages."""
-    kind = task.spec.workload.kind
-    if kind == "pretrained-lm":
-        yield from pretrained.supplies_of(task)
-    elif kind in ("vae", "diffusion"):
-        yield from images.supplies_of(task)

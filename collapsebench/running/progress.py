@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-Phase = Literal["train", "sample", "evaluate", "complete", "reused", "diverged"]
+Phase = Literal["prepared", "train", "sample", "evaluate", "complete", "reused", "diverged"]
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,10 @@ class Event:
 
     Attributes:
         method, seed: the cell. generation: where it is.
-        phase: what it does; ``complete``, ``reused`` and ``diverged`` end a generation.
+        phase: what it does; ``prepared`` comes before the first one, ``complete``, ``reused`` and ``diverged`` end a
+            generation.
         elements: tokens or images processed since the last event.
+        real_items: of the real training data, once they are known, when ``prepared``.
     """
 
     method: str
@@ -25,6 +27,7 @@ class Event:
     generation: int
     phase: Phase
     elements: int = 0
+    real_items: int | None = None
 
 
 Listener = Callable[[Event], None]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from collapsebench.errors import DataError, Diverged, UserError
+from collapsebench.workloads.kind import imported
 
 if TYPE_CHECKING:
     import torch
@@ -97,16 +97,6 @@ class Workload(Protocol):
         ...
 
 
-# kind of workload: module and class; imported only when a task of that kind is run
-_CLASSES = {
-    "text": ("text.workload", "TextWorkload"),
-    "pretrained-lm": ("pretrained.workload", "PretrainedWorkload"),
-    "vae": ("images.vae", "VaeWorkload"),
-    "diffusion": ("images.diffusion", "DiffusionWorkload"),
-    "gmm": ("mixture.workload", "GmmWorkload"),
-}
-
-
 def load_workload(task: Task, device: str) -> Workload:
     """Prepare a task's data and return its workload.
 
@@ -117,30 +107,25 @@ def load_workload(task: Task, device: str) -> Workload:
         DataError: data, weights or a package are missing, or not what the task lists.
         UserError: the user names data or weights that the task does not use.
     """
-    settings, resources = task.spec.workload, task.resources
-    if resources.model is not None and settings.kind != "pretrained-lm":
+    spec, resources = task.spec, task.resources
+    options = spec.kind.options(spec)
+    if resources.model is not None and "model" not in options:
         raise UserError(f"--model cannot be given for {task.id}: its model is made from scratch.")
-    if resources.data is not None and task.spec.data.source not in ("torchvision", "hub-splits"):
-        raise UserError(f"--data cannot be given for {task.id}: its data is {task.spec.data.source}.")
-    if resources.inception is not None and "inception" not in extractors_of(task):
+    if resources.data is not None and "data" not in options:
+        raise UserError(f"--data cannot be given for {task.id}: its data is {spec.data.source}.")
+    if resources.inception is not None and "inception" not in options:
         raise UserError(f"--inception cannot be given for {task.id}: it does not measure FID.")
-    if resources.features and settings.kind not in ("vae", "diffusion"):
+    if resources.features and "features" not in options:
         raise UserError(f"--features cannot be given for {task.id}: it has no images.")
-    module, name = _CLASSES[settings.kind]
     try:
-        workload = getattr(importlib.import_module(f"collapsebench.workloads.{module}"), name)
+        workload_class = imported(spec.kind.workload)
     except ModuleNotFoundError as error:
-        extra = "pretrained" if settings.kind == "pretrained-lm" else "micro"
         raise DataError(
-            f"{task.id} needs the package {error.name}, which is not installed: pip install 'collapsebench[{extra}]'."
+            f"{task.id} needs the package {error.name}, which is not installed: "
+            f"pip install 'collapsebench[{spec.kind.extra}]'."
         ) from error
-    return workload(task, device)
-
-
-def extractors_of(task: Task) -> tuple[str, ...]:
-    """Names of the feature extractors that a task measures images with; none for other modalities."""
-    settings = task.spec.workload
-    return settings.evaluation.extractors if settings.kind in ("vae", "diffusion") else ()
+    workload: Workload = workload_class(task, device)
+    return workload
 
 
 def finite(measured: dict[str, Measurement]) -> dict[str, Measurement]:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from collapsebench.seeding import Randomness
-from collapsebench.task import Policy
 from collapsebench.workloads.training_settings import Stage, Training
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -82,14 +81,6 @@ def stage_schedule(
         progress=progress,
         ema_decay=ema_decay,
     )
-
-
-def updates_of(training: Training, policy: Policy, generation: int, items: int) -> int:
-    """Optimiser steps on a training set of so many items."""
-    updates = training.stage(generation).updates
-    if policy.name == "accumulate" and generation > 0:
-        return round(updates * items / policy.size)  # as many epochs of a growing set
-    return updates
 
 
 def _rate(stage: Stage, step: int, updates: int) -> float:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from collapsebench.frozen import Frozen
+
+if TYPE_CHECKING:
+    from collapsebench.task import Policy
 
 
 class Stage(Frozen):
@@ -42,3 +46,15 @@ class Training(Frozen):
     def stage(self, generation: int) -> Stage:
         """The stage that trains this generation."""
         return self.first if generation == 0 else self.later
+
+    def updates(self, policy: Policy, generation: int, items: int | None) -> int | None:
+        """Optimiser steps on a training set of so many items; None where they depend on data that is not known."""
+        updates = self.stage(generation).updates
+        if policy.name != "accumulate" or generation == 0:
+            return updates
+        return None if items is None else round(updates * items / policy.size)  # as many epochs of a growing set
+
+    def reduced(self, share: Callable[[int, int], int]) -> Training:
+        """The same with a share of the updates; see `collapsebench.workloads.settings.WorkloadSettings.reduced`."""
+        first, later = (s.model_copy(update={"updates": share(s.updates, 1)}) for s in (self.first, self.later))
+        return self.model_copy(update={"first": first, "later": later})

@@ -10,10 +10,11 @@ from plain_text import as_markdown
 from rankings import show_ranking
 from reading import Reading, read
 from summary import missing_tasks, standing, uncalibrated
-from wording import FI, FIDELITY, HELP, MODALITIES
+from wording import FI, FIDELITY, HELP
 
 from collapsebench.publishing.board import Board, csv_text, leaderboard_table, machines, overall_table
 from collapsebench.task import Task
+from collapsebench.workloads.kinds import KINDS
 
 TIERS, TRACKS = ("micro", "standard"), ("loss", "provenance")
 
@@ -54,8 +55,9 @@ def ask() -> Filters:
             "Tracks are never ranked together.",
         )  # fmt: skip
         modalities = st.pills(
-            "Modality", list(MODALITIES), selection_mode="multi", key="modality", bind="query-params",
-            help="What is modelled; none chosen: all. vae and diffusion: images. gmm: a known mixture of Gaussians.",
+            "Modality", list(KINDS), selection_mode="multi", key="modality", bind="query-params",
+            help="What is modelled; none chosen: all. "
+            + " ".join(f"{kind.name}: {kind.label}." for kind in KINDS.values()),
         )  # fmt: skip
         search = st.text_input(
             "Search", key="search", bind="query-params", placeholder="method, author or digest", width=220

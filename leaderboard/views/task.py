@@ -13,7 +13,7 @@ from choices import choose_methods, choose_task, report_unknown, show_link
 from plain_text import as_markdown
 from rankings import with_interval
 from reading import Reading, read
-from wording import FI, FIDELITY, MODALITIES
+from wording import FI, FIDELITY
 
 from collapsebench.publishing.board import crossings, fidelity_bands, raw_bands
 from collapsebench.publishing.submission import raw_frame
@@ -164,7 +164,7 @@ st.title("Task")
 task = choose_task(reading)
 spec = task.spec
 st.markdown(
-    f"{as_markdown(spec.title)}. {spec.tier.capitalize()} tier, {MODALITIES[spec.workload.kind]}, data policy "
+    f"{as_markdown(spec.title)}. {spec.tier.capitalize()} tier, {spec.kind.label}, data policy "
     f"`{spec.policy.name}`, {len(spec.seeds)} official seeds, generations 0 to {spec.horizon}."
 )
 st.page_link(

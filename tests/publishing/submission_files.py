@@ -22,6 +22,7 @@ from collapsebench.publishing.entries import Entry
 from collapsebench.publishing.submission import Submission, canonical_bytes, submission_path
 from collapsebench.publishing.validation import validate_files
 from collapsebench.task import Task, TaskSpec, load_task
+from collapsebench.workloads.work import real_share
 
 # Where curves that are not scored begin and what they tend to; for scored ones the task says it.
 _ENDS: dict[str, tuple[float, float]] = {
@@ -176,17 +177,9 @@ def _generation(spec: TaskSpec, generation: int, draw: np.random.Generator, nois
         "metrics": _metrics(spec, 0.7 ** (generation + 0.5), draw, noise),
         "elements_trained": trained[0] if trained else 1000 * generation,
         "elements_sampled": sampled[0] if sampled else 1000,
-        "real_share": _real_share(spec, generation) if generation else 1.0,
+        "real_share": real_share(spec, generation) or 0.0,
         "seconds": round(float(draw.uniform(1, 2)), 3),
     }
-
-
-def _real_share(spec: TaskSpec, generation: int) -> float:
-    if spec.workload.kind == "pretrained-lm":
-        before, after = (spec.policy.size * (generation + i) // (spec.horizon + 1) for i in (0, 1))
-        return (after - before) / after
-    share = spec.policy.real_share
-    return 0.0 if share is None else round(share * spec.policy.size) / spec.policy.size
 
 
 def _metrics(spec: TaskSpec, left: float, draw: np.random.Generator, noise: float) -> dict[str, Any]:

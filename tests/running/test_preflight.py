@@ -26,7 +26,7 @@ from collapsebench.files import sha256_of
 from collapsebench.metrics.harness_settings import HarnessTask, read_sets
 from collapsebench.metrics.inception_weights import FILE as INCEPTION
 from collapsebench.resources import Resources
-from collapsebench.running.preflight import check_supplies, look_for_supplies, supplies_of
+from collapsebench.running.preflight import check_supplies, look_for_supplies
 from collapsebench.task import Task, load_task, registered_tasks
 from collapsebench.workloads.pretrained import supplies
 from collapsebench.workloads.pretrained.settings import KnowledgeTest
@@ -88,6 +88,11 @@ def benchmark(name: str, dataset: str, local: dict[str, str]) -> dict[str, Any]:
 
 def given(remote: Path, data: Path | None = None, model: Path | None = None) -> Task:
     return load_task(remote, resources=Resources(data=data, model=model))
+
+
+def supplied(task: Task) -> list[str]:
+    """Names of what a task needs from outside, in its order."""
+    return [supply.name for supply in task.spec.kind.supplies_of(task)]
 
 
 def problems(task: Task) -> list[str]:
@@ -213,7 +218,7 @@ def test_all_that_is_missing_is_named_in_the_tasks_order(remote: Path) -> None:
     places = (f"model {MODEL}", f"dataset {TEXT}", "the KR-test needs", f"dataset {PAIRS}", f"dataset {CHOICES}")
     assert [line.startswith(place) for line, place in zip(told, places, strict=True)] == [True] * 5
     assert all("no route to host" in line for line in told)
-    assert [supply.name for supply in supplies_of(given(remote))] == [
+    assert supplied(given(remote)) == [
         "accelerate", "weights", "text", "KR-test", "lm-eval", "pairs", "choices"
     ]  # fmt: skip
 
@@ -233,13 +238,13 @@ def test_folders_that_hold_everything_need_no_network(remote: Path) -> None:
 def test_tasks_that_carry_their_data_need_nothing() -> None:
     for name in registered_tasks():
         if name not in STANDARD:
-            assert not list(supplies_of(load_task(name))), name
+            assert not supplied(load_task(name)), name
 
 
 def test_fid_that_is_not_measured_needs_no_inception() -> None:
     for inception, names in ((None, ["images", "Inception"]), ("none", ["images"])):
         task = load_task("vae-mnist", resources=Resources(inception=inception))
-        assert [supply.name for supply in supplies_of(task)] == names
+        assert supplied(task) == names
 
 
 # The items of the KR-test

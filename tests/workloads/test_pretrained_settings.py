@@ -13,7 +13,9 @@ from tiny_task import tiny_spec
 from collapsebench.errors import TaskError
 from collapsebench.metrics.catalogue import KNOWLEDGE
 from collapsebench.task import Task, load_task
-from collapsebench.workloads.pretrained.settings import FineTuning, PretrainedSettings
+from collapsebench.workloads.pretrained.kind import PRETRAINED
+from collapsebench.workloads.pretrained.settings import FineTuning
+from collapsebench.workloads.work import planned_elements
 
 REVISION = "0123456789" * 4
 HUB = {"hub": "some/model", "revision": REVISION, "path": None}
@@ -98,7 +100,7 @@ def test_weights_of_the_hub_and_of_a_folder_are_both_possible(tmp_path: Path) ->
 def test_a_task_measures_what_it_names_and_every_fraction_of_its_text(tmp_path: Path) -> None:
     task = load(tmp_path, horizon=3, **{"workload.evaluation.harness": [TEXTS, PAIRS]})
     assert task.spec.metrics == (
-        *PretrainedSettings.METRICS,
+        *PRETRAINED.metrics,
         "knowledge_retention",
         "knowledge_retention_all",
         *(f"{KNOWLEDGE}{g}" for g in (1, 2, 3)),
@@ -109,7 +111,7 @@ def test_a_task_measures_what_it_names_and_every_fraction_of_its_text(tmp_path: 
     without = load(
         tmp_path, scored=SCORED, **{"workload.evaluation.knowledge": None, "workload.evaluation.harness": []}
     )
-    assert without.spec.metrics == PretrainedSettings.METRICS
+    assert without.spec.metrics == PRETRAINED.metrics
 
 
 def test_a_knowledge_test_that_is_not_made_cannot_be_scored(tmp_path: Path) -> None:
@@ -184,7 +186,7 @@ def test_updates_are_the_whole_batches_of_all_epochs(epochs: int, windows: int, 
 
 
 def test_planned_tokens_grow_with_the_stream(tmp_path: Path) -> None:
-    settings = load(tmp_path).spec.workload
+    spec = load(tmp_path).spec
     windows = 24 + 12 + 12
     for generation, seen in enumerate((16, 32, 48, 64)):
-        assert settings.planned_elements(generation, 64, 3) == (seen + seen + windows) * 16
+        assert planned_elements(spec, generation) == (seen + seen + windows) * 16

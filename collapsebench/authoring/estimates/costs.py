@@ -43,7 +43,6 @@ class Costs:
 
     Attributes:
         parameters: that are learned.
-        elements: tokens, pixels or points of an item.
         update: FLOPs of one optimiser step. sample: of one sample.
         evaluation: of one evaluation, by part. gallery: of the samples for people.
         preparation: of what is computed once per machine and task, then cached.
@@ -53,7 +52,6 @@ class Costs:
     """
 
     parameters: int
-    elements: int
     update: int
     sample: int
     evaluation: dict[str, int]

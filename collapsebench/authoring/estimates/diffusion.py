@@ -16,10 +16,10 @@ from collapsebench.authoring.estimates.layers import (
     linear,
     self_attention,
 )
-from collapsebench.authoring.estimates.sizes import Sizes
 from collapsebench.task import Task
 from collapsebench.workloads.images.settings import DiffusionSettings, UNet
 from collapsebench.workloads.pictures import SHOWN
+from collapsebench.workloads.work import Sizes
 
 _LOOKS = 2  # noise levels at which each selection image is measured
 _PER_PIXEL = 6  # numbers per pixel that focal loss keeps; cross entropy keeps one
@@ -117,7 +117,6 @@ def diffusion_costs(task: Task, sizes: Sizes, samples: int) -> Costs:
     looked_at = min(sizes.selection, evaluated.samples)
     return Costs(
         parameters=parameters,
-        elements=pixels,
         update=batch * (forward + backward_flops(network.layers, network.first)),
         sample=steps * forward,
         evaluation={

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collapsebench.authoring.estimates.costs import STATES, Costs, Memory
-from collapsebench.authoring.estimates.sizes import Sizes
 from collapsebench.task import Task
 from collapsebench.workloads.mixture.settings import GmmSettings
+from collapsebench.workloads.work import Sizes
 
 _DOUBLE = 8  # bytes
 _NODES = 20_001  # of the quadrature
@@ -27,7 +27,6 @@ def gmm_costs(task: Task, sizes: Sizes, samples: int) -> Costs:
     weights, learned = _DOUBLE * 3 * components, _DOUBLE * parameters
     return Costs(
         parameters=parameters,
-        elements=1,
         update=batch * (33 * components + 7),  # densities of model and truth, peaks, and the model's gradient
         sample=9,
         evaluation={"quadrature": _NODES * (_DENSITY * components + 4), "moments": 2 * samples},

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from collapsebench.authoring.estimates.costs import FLOAT
 from collapsebench.authoring.estimates.layers import Layer, convolution, in_sequence
-from collapsebench.authoring.estimates.sizes import Sizes
 from collapsebench.task import Task
 from collapsebench.workloads.images.settings import DiffusionSettings, VaeSettings
+from collapsebench.workloads.work import Sizes
 
 _FEW = 2000  # samples that are compared with every real image
 _SUBSETS, _SUBSET = 50, 500  # of the kernel distance

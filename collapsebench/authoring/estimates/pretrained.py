@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from collapsebench.authoring.estimates.causal_lm import CausalLm, LmPlan, causal_lm_flops, causal_lm_memory
 from collapsebench.authoring.estimates.costs import FLOAT, Costs
-from collapsebench.authoring.estimates.sizes import Sizes
 from collapsebench.task import Task
 from collapsebench.workloads.pretrained.settings import PretrainedSettings
+from collapsebench.workloads.work import Sizes
 
 _TOKEN = 4  # bytes of a token on disk
 
@@ -42,7 +42,6 @@ def pretrained_costs(task: Task, sizes: Sizes, samples: int) -> Costs:  # noqa: 
         notes.append("the KR-test and the tasks of lm-eval are not counted: their items are not known here")
     return Costs(
         parameters=settings.model.parameters,
-        elements=settings.block,
         update=flops.update,
         sample=chunks * flops.sample,
         evaluation={"windows": (sizes.test + sizes.selection) * flops.window},

@@ -12,9 +12,9 @@ from collapsebench.authoring.estimates.causal_lm import (
     scoring_flops,
 )
 from collapsebench.authoring.estimates.costs import FLOAT, Costs
-from collapsebench.authoring.estimates.sizes import Sizes
 from collapsebench.task import Task
 from collapsebench.workloads.text.settings import TextSettings
+from collapsebench.workloads.work import Sizes
 
 _VERSIONS = 4  # sequences per knowledge pair
 _PAIR_TOKENS, _PAIR_SCORED = 38, 14  # mean length of such a sequence, and of its scored part
@@ -38,7 +38,6 @@ def text_costs(task: Task, sizes: Sizes, samples: int) -> Costs:
     assumed = f"each of the {pairs} pairs is assumed to be four sequences of {_PAIR_TOKENS} tokens"
     return Costs(
         parameters=model.parameters,
-        elements=settings.block,
         update=flops.update,
         sample=flops.sample,
         evaluation={"windows": (sizes.test + sizes.selection) * flops.window, "knowledge pairs": pairs * pair},

@@ -14,10 +14,10 @@ from collapsebench.authoring.estimates.layers import (
     linear,
     transposed_convolution,
 )
-from collapsebench.authoring.estimates.sizes import Sizes
 from collapsebench.task import Task
 from collapsebench.workloads.images.settings import ConvVae, VaeSettings
 from collapsebench.workloads.pictures import SHOWN
+from collapsebench.workloads.work import Sizes
 
 _PER_PIXEL = 6  # numbers per pixel that focal loss keeps; cross entropy keeps one
 
@@ -65,7 +65,6 @@ def vae_costs(task: Task, sizes: Sizes, samples: int) -> Costs:
     measured_together = min(settings.evaluation.batch_size, max(sizes.test, sizes.selection))
     return Costs(
         parameters=whole.parameters,
-        elements=pixels,
         update=batch * (whole.flops + backward_flops(whole, encoding[0])),
         sample=decoded.flops,
         evaluation={"images of the real splits": (sizes.test + sizes.selection) * whole.flops, **measured.parts},

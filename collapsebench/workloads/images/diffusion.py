@@ -15,12 +15,12 @@ from collapsebench.seeding import Randomness
 from collapsebench.task import Task
 from collapsebench.workloads import Measurement, OnElements, finite
 from collapsebench.workloads.images.data import ImageData
+from collapsebench.workloads.images.kind import DIFFUSION, LOOKS
 from collapsebench.workloads.images.metrics import ImageMetrics
 from collapsebench.workloads.images.settings import DiffusionSettings
-from collapsebench.workloads.objective import Alone, Observed, Schedule, initialised, stage_schedule, updates_of
+from collapsebench.workloads.objective import Alone, Observed, Schedule, initialised, stage_schedule
 from collapsebench.workloads.pictures import SHOWN, grid, png
-
-_LOOKS = 2  # noise levels at which the error on each selection image is measured
+from collapsebench.workloads.work import updates_of
 
 
 class DiffusionWorkload:
@@ -80,8 +80,9 @@ class DiffusionWorkload:
 
     def schedule(self, generation: int, items: int) -> Schedule:
         training, pixels = self.settings.training, self.real.items[0].numel()
-        updates = updates_of(training, self.policy, generation, items)
-        return stage_schedule(training, generation, updates, pixels, 3, self.settings.ema_decay)
+        passes = DIFFUSION.passes(self.settings).trained
+        updates = updates_of(self.settings, self.policy, generation, items)
+        return stage_schedule(training, generation, updates, pixels, passes, self.settings.ema_decay)
 
     def observe(self, model: UNet2DModel, items: Tensor, noise: torch.Generator, full: bool) -> Observed:
         scale = 2 * (self.settings.sigma or 1.0) ** 2
@@ -144,13 +145,13 @@ class DiffusionWorkload:
         generator = Randomness(self.task.id, 0).generator(0, "noise_rms")
         looked_at = self.data.selection.pixels[: self.settings.evaluation.samples]
         squares, n = 0.0, 0
-        for _ in range(_LOOKS):
+        for _ in range(LOOKS):
             for pixels in looked_at.split(self.settings.evaluation.batch_size):
                 predicted, noise = self._predict(model, pixels, generator)
                 squares += float((predicted - noise).cpu().double().square().sum())
                 n += noise.numel()
         measured = {"noise_rms": Measurement((squares / n) ** 0.5, n), **self.metrics.measure(samples)}
-        on_elements(_LOOKS * len(looked_at))
+        on_elements(LOOKS * len(looked_at))
         return finite(measured)
 
     def floors(self) -> dict[str, float]:

@@ -16,7 +16,7 @@ from collapsebench.seeding import Randomness
 from collapsebench.task import Task
 from collapsebench.workloads import Measurement
 from collapsebench.workloads.images.data import ImageData
-from collapsebench.workloads.images.settings import ImageEvaluation
+from collapsebench.workloads.images.settings import ImageEvaluation, ImageSettings
 
 _NAMES = {  # extractor: Fréchet distance, kernel distance
     "classifier": ("fd_classifier", "kd_classifier"),
@@ -35,7 +35,7 @@ class ImageMetrics:
 
     def __init__(self, task: Task, data: ImageData, device: torch.device):
         settings = task.spec.workload
-        assert settings.kind in ("vae", "diffusion")
+        assert isinstance(settings, ImageSettings)
         self.data = data
         self.settings: ImageEvaluation = settings.evaluation
         self.extractors = load_extractors(task, self.settings, device)

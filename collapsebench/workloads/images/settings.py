@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from collapsebench.frozen import Frozen
+from collapsebench.workloads.settings import Share, WorkloadSettings
 from collapsebench.workloads.training_settings import Training
+
+if TYPE_CHECKING:
+    from collapsebench.task import Policy
 
 Extractor = Literal["classifier", "inception", "efficientnet-lite0"]
 Width = Annotated[int, Field(gt=0)]
-
-_SOURCES = ("mnist-5k", "local-images", "torchvision")
-_METRICS = (
-    "fd_classifier", "kd_classifier", "fid", "kid", "fd_efficientnet_lite0", "kd_efficientnet_lite0", "class_coverage",
-    "class_entropy", "classifier_confidence", "density", "coverage", "precision", "recall", "nearest_training_distance",
-)  # fmt: skip
 
 
 class Classifier(Frozen):
@@ -49,18 +47,24 @@ class ImageEvaluation(Frozen):
     batch_size: int = Field(250, ge=1)
 
 
-class _ImageSettings(Frozen):
+class ImageSettings(WorkloadSettings):
     """What VAE and diffusion tasks have in common.
 
     Attributes:
         image_size: side of the square images; those of the data are resized to it.
     """
 
-    SOURCES: ClassVar[tuple[str, ...]] = _SOURCES
-
     image_size: int = Field(ge=8, le=256, multiple_of=4)
     evaluation: ImageEvaluation
     training: Training
+
+    def reduced(self, share: Share) -> Self:
+        evaluation = self.evaluation.model_copy(update={"samples": share(self.evaluation.samples, 16)})
+        return super().reduced(share).model_copy(update={"evaluation": evaluation})
+
+    def check_policy(self, policy: Policy) -> None:
+        if self.evaluation.samples > policy.size:
+            raise ValueError("evaluation.samples must not exceed policy.size: measured are a generation's own samples")
 
 
 class ConvVae(Frozen):
@@ -85,11 +89,8 @@ class VaeSampler(Frozen):
     batch_size: int = Field(250, ge=1)
 
 
-class VaeSettings(_ImageSettings):
+class VaeSettings(ImageSettings):
     """The workload section of a VAE task."""
-
-    METRICS: ClassVar[tuple[str, ...]] = (*_METRICS, "negative_elbo", "selection_negative_elbo", "reconstruction", "kl")
-    UNIT: ClassVar[str] = "images"
 
     kind: Literal["vae"]
     model: ConvVae
@@ -100,11 +101,6 @@ class VaeSettings(_ImageSettings):
         if self.image_size % 2 ** len(self.model.channels):
             raise ValueError(f"image_size must be a multiple of {2 ** len(self.model.channels)}: each layer halves it")
         return self
-
-    def planned_elements(self, generation: int, size: int, horizon: int) -> int:
-        """Images processed by a generation that draws `size` images: what progress and ETA count in."""
-        stage = self.training.stage(generation)
-        return stage.updates * self.training.batch_size + size + self.evaluation.samples
 
 
 class UNet(Frozen):
@@ -155,7 +151,7 @@ class DiffusionSampler(Frozen):
     batch_size: int = Field(250, ge=1)
 
 
-class DiffusionSettings(_ImageSettings):
+class DiffusionSettings(ImageSettings):
     """The workload section of a diffusion task.
 
     Attributes:
@@ -163,9 +159,6 @@ class DiffusionSettings(_ImageSettings):
             generation 0. None: not yet measured; `collapsebench calibrate` does it.
         ema_decay: the model is the exponential moving average of the weights over the updates; None: the last weights.
     """
-
-    METRICS: ClassVar[tuple[str, ...]] = (*_METRICS, "noise_rms")
-    UNIT: ClassVar[str] = "image passes"
 
     kind: Literal["diffusion"]
     model: UNet
@@ -181,7 +174,6 @@ class DiffusionSettings(_ImageSettings):
             raise ValueError(f"image_size must be a multiple of {2 ** (len(self.model.channels) - 1)}")
         return self
 
-    def planned_elements(self, generation: int, size: int, horizon: int) -> int:
-        """Passes of an image through the network; an image trained on counts as three."""
-        stage = self.training.stage(generation)
-        return 3 * stage.updates * self.training.batch_size + size * self.schedule.sample_steps
+    def reduced(self, share: Share) -> Self:
+        schedule = self.schedule.model_copy(update={"sample_steps": share(self.schedule.sample_steps, 4)})
+        return super().reduced(share).model_copy(update={"schedule": schedule})

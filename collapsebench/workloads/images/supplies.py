@@ -9,16 +9,17 @@ from collapsebench.data.image_files import image_place
 from collapsebench.data.sources import TorchvisionData
 from collapsebench.metrics.inception_weights import inception_file
 from collapsebench.task import Task
-from collapsebench.workloads import extractors_of
-from collapsebench.workloads.supply import Supply
+from collapsebench.workloads.images.settings import ImageSettings
+from collapsebench.workloads.kind import Supply
 
 
-def supplies_of(task: Task) -> Iterator[Supply]:
+def image_supplies(task: Task) -> Iterator[Supply]:
     """The images and the network of FID; nothing where they come inside packages or are not wanted."""
-    data = task.spec.data
+    settings, data = task.spec.workload, task.spec.data
+    assert isinstance(settings, ImageSettings)
     if isinstance(data, TorchvisionData):
         yield Supply("images", lambda: image_place(data.dataset, task.resources.data))
-    if "inception" in extractors_of(task) and task.resources.inception != "none":
+    if "inception" in settings.evaluation.extractors and task.resources.inception != "none":
         yield Supply("Inception", lambda: _inception_place(task))
 
 

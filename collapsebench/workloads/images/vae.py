@@ -19,8 +19,9 @@ from collapsebench.workloads import Measurement, OnElements, finite
 from collapsebench.workloads.images.data import ImageData
 from collapsebench.workloads.images.metrics import ImageMetrics
 from collapsebench.workloads.images.settings import ConvVae, VaeSettings
-from collapsebench.workloads.objective import Alone, Observed, Schedule, initialised, stage_schedule, updates_of
+from collapsebench.workloads.objective import Alone, Observed, Schedule, initialised, stage_schedule
 from collapsebench.workloads.pictures import SHOWN, grid, png
+from collapsebench.workloads.work import updates_of
 
 
 class Vae(nn.Module):
@@ -95,7 +96,9 @@ class VaeWorkload:
 
     def schedule(self, generation: int, items: int) -> Schedule:
         training, pixels = self.settings.training, self.real.items[0].numel()
-        return stage_schedule(training, generation, updates_of(training, self.policy, generation, items), pixels, 1)
+        return stage_schedule(
+            training, generation, updates_of(self.settings, self.policy, generation, items), pixels, 1
+        )
 
     def observe(self, model: Vae, items: Tensor, noise: torch.Generator, full: bool) -> Observed:
         images = _unit(items, self.device)

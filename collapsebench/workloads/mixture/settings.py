@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
 from collapsebench.frozen import Frozen
+from collapsebench.workloads.settings import WorkloadSettings
 from collapsebench.workloads.training_settings import Training
 
 
@@ -43,21 +44,10 @@ class MixtureSampler(Frozen):
     temperature: float = Field(1.0, gt=0, le=2)
 
 
-class GmmSettings(Frozen):
+class GmmSettings(WorkloadSettings):
     """The workload section of a Gaussian-mixture task."""
-
-    METRICS: ClassVar[tuple[str, ...]] = (
-        "kl_to_truth", "minority_mass", "sample_mean", "sample_variance", "model_variance",
-    )  # fmt: skip
-    SOURCES: ClassVar[tuple[str, ...]] = ("mixture",)
-    UNIT: ClassVar[str] = "points"
 
     kind: Literal["gmm"]
     model: MixtureModel
     training: Training
     sampler: MixtureSampler = MixtureSampler()
-
-    def planned_elements(self, generation: int, size: int, horizon: int) -> int:
-        """Points processed by a generation that draws `size` of them."""
-        stage = self.training.stage(generation)
-        return stage.updates * self.training.batch_size + size

@@ -18,7 +18,8 @@ from collapsebench.seeding import Randomness
 from collapsebench.task import Task
 from collapsebench.workloads import Measurement, OnElements, finite
 from collapsebench.workloads.mixture.settings import GmmSettings, MixtureModel
-from collapsebench.workloads.objective import Alone, Observed, Schedule, stage_schedule, updates_of
+from collapsebench.workloads.objective import Alone, Observed, Schedule, stage_schedule
+from collapsebench.workloads.work import updates_of
 
 _NODES = 20_001  # of the quadrature over the truth's support
 _REACH = 12.0  # standard deviations around the outermost components
@@ -138,7 +139,7 @@ class GmmWorkload:
 
     def schedule(self, generation: int, items: int) -> Schedule:
         training = self.settings.training
-        return stage_schedule(training, generation, updates_of(training, self.policy, generation, items), 1, 1)
+        return stage_schedule(training, generation, updates_of(self.settings, self.policy, generation, items), 1, 1)
 
     def observe(self, model: Mixture, items: Tensor, noise: torch.Generator, full: bool) -> Observed:
         points = items.to(self.device)

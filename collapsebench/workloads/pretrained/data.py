@@ -15,8 +15,9 @@ from collapsebench.data.sources import HubSplits, LocalSplits
 from collapsebench.errors import DataError
 from collapsebench.policies import REAL, TrainingSet, fraction
 from collapsebench.task import Task
+from collapsebench.workloads.pretrained.model import load_tokenizer
 from collapsebench.workloads.pretrained.settings import PretrainedSettings
-from collapsebench.workloads.pretrained.supplies import data_folder
+from collapsebench.workloads.pretrained.supplies import data_folder, model_folder
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,14 @@ def stream_data(task: Task, tokenizer: PreTrainedTokenizerBase) -> StreamData:
         row_starts=[0, *accumulate(len(row) for row in tokens["train"])][:-1],
         sha256=digest.hexdigest(),
     )
+
+
+def training_windows(task: Task) -> tuple[int, str]:
+    """Number of a task's training windows, and the digest of all its windows; weights of gigabytes are not loaded."""
+    settings = task.spec.workload
+    assert isinstance(settings, PretrainedSettings)
+    data = stream_data(task, load_tokenizer(settings.model, model_folder(task)))
+    return len(data.train), data.sha256
 
 
 def _windows(split: str, rows: list[list[int]], block: int) -> Tensor:

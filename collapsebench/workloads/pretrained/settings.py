@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from collapsebench.frozen import Frozen
+from collapsebench.metrics.catalogue import METRICS, Metric, knowledge_fraction
 from collapsebench.metrics.harness_settings import HarnessTask
+from collapsebench.workloads.settings import Share, WorkloadSettings
+
+if TYPE_CHECKING:
+    from collapsebench.task import Policy
 
 
 class Architecture(Frozen):
@@ -151,20 +155,12 @@ class PretrainedEvaluation(Frozen):
         return self
 
 
-class PretrainedSettings(Frozen):
+class PretrainedSettings(WorkloadSettings):
     """The workload section of a task with a pretrained language model.
 
     Attributes:
         block: tokens of a window, the item of training and sampling.
     """
-
-    METRICS: ClassVar[tuple[str, ...]] = (
-        "perplexity", "next_token_accuracy", "oldest_perplexity", "selection_perplexity",
-        "token_loss", "token_loss_p50", "token_loss_p90", "token_loss_p99", "prediction_entropy", "confident_share",
-        "distinct_1", "distinct_2", "distinct_4", "repetition", "unigram_kl",
-    )  # fmt: skip
-    SOURCES: ClassVar[tuple[str, ...]] = ("hub-splits", "local-splits")
-    UNIT: ClassVar[str] = "tokens"
 
     kind: Literal["pretrained-lm"]
     block: int = Field(ge=8)
@@ -179,7 +175,7 @@ class PretrainedSettings(Frozen):
             raise ValueError(f"block must be a multiple of sampler.new_tokens {self.sampler.new_tokens}")
         return self
 
-    def reduced(self, share: Callable[[int, int], int]) -> PretrainedSettings:
+    def reduced(self, share: Share) -> Self:
         """The same on less text: the evaluation shrinks, and the rest follows from the policy's size."""
         evaluation = self.evaluation
         changes: dict[str, Any] = {
@@ -192,9 +188,20 @@ class PretrainedSettings(Frozen):
         )
         return self.model_copy(update={"evaluation": evaluation.model_copy(update=changes)})
 
-    def planned_elements(self, generation: int, size: int, horizon: int) -> int:
-        """Tokens processed by a generation when `size` windows are trained on at the horizon."""
-        windows = size * (generation + 1) // (horizon + 1)
-        trained = self.training.updates(windows) * self.training.batch_size
-        evaluated = self.evaluation.test_windows + self.evaluation.selection_windows + self.evaluation.oldest_windows
-        return (trained + windows + evaluated) * self.block
+    def updates(self, policy: Policy, generation: int, items: int | None) -> int | None:
+        return None if items is None else self.training.updates(items)
+
+    def check_policy(self, policy: Policy) -> None:
+        if policy.name != "regenerate-fresh":
+            raise ValueError("policy: a pretrained-lm task rewrites its training stream: name must be regenerate-fresh")
+
+    def own_metrics(self, horizon: int) -> tuple[Metric, ...]:
+        """Those of the KR-test, also by fraction of the training stream; then those of the harness."""
+        benchmarks = tuple(task.declared_metric for task in self.evaluation.harness)
+        if self.evaluation.knowledge is None:
+            return benchmarks
+        fractions = (knowledge_fraction(g) for g in range(1, horizon + 1))
+        return (METRICS["knowledge_retention"], METRICS["knowledge_retention_all"], *fractions, *benchmarks)
+
+    def without_floor(self) -> tuple[str, ...]:
+        return tuple(task.metric_name for task in self.evaluation.harness if task.chance is None)

@@ -20,14 +20,14 @@ from collapsebench.files import sha256_of
 from collapsebench.metrics.harness_settings import HarnessTask, read_sets
 from collapsebench.paths import cache_dir
 from collapsebench.task import Task
+from collapsebench.workloads.kind import Supply
 from collapsebench.workloads.pretrained.settings import KnowledgeTest, PretrainedModel, PretrainedSettings
-from collapsebench.workloads.supply import Supply
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _MODEL_ADVICE = "or give a folder with the weights: --model PATH"
 
 
-def supplies_of(task: Task) -> Iterator[Supply]:
+def pretrained_supplies(task: Task) -> Iterator[Supply]:
     """Packages, weights, text, and the items of the benchmarks that the task names, in its order."""
     settings = task.spec.workload
     assert isinstance(settings, PretrainedSettings)
@@ -68,7 +68,8 @@ def item_folders(task: Task) -> tuple[Path, ...]:
 def model_folder(task: Task) -> Path | None:
     """Where a task's pretrained weights are: ``--model``, or the folder that the task file names; None: on the hub."""
     settings = task.spec.workload
-    if task.resources.model is not None or settings.kind != "pretrained-lm" or settings.model.path is None:
+    assert isinstance(settings, PretrainedSettings)
+    if task.resources.model is not None or settings.model.path is None:
         return task.resources.model
     return task.path.parent / Path(settings.model.path).expanduser()
 

@@ -47,6 +47,7 @@ from collapsebench.workloads.text.measures import (
     unigram_floors,
 )
 from collapsebench.workloads.text.observed import observe_tokens
+from collapsebench.workloads.work import updates_of
 
 _EXCERPTS = 8
 _GUESS = 0.5  # the floor of a choice between two
@@ -127,7 +128,7 @@ class PretrainedWorkload:
     def schedule(self, generation: int, items: int) -> Schedule:
         training, block = self.settings.training, self.settings.block
         return Schedule(
-            updates=training.updates(items),
+            updates=updates_of(self.settings, self.task.spec.policy, generation, items),
             rate=lambda _: training.learning_rate,
             batch_size=training.batch_size,
             micro_batch=training.micro_batch,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
 from collapsebench.frozen import Frozen
+from collapsebench.workloads.settings import WorkloadSettings
 from collapsebench.workloads.training_settings import Training
 
 
@@ -56,22 +57,13 @@ class Evaluation(Frozen):
     batch_size: int = Field(32, ge=1)
 
 
-class TextSettings(Frozen):
+class TextSettings(WorkloadSettings):
     """The workload section of a text task.
 
     Attributes:
         vocab_size: of the byte-level BPE tokeniser trained on the training split.
         block: tokens of a window, the item of training and sampling.
     """
-
-    METRICS: ClassVar[tuple[str, ...]] = (
-        "perplexity", "next_token_accuracy", "pair_accuracy", "selection_perplexity", "token_loss", "token_loss_p50",
-        "token_loss_p90", "token_loss_p99", "prediction_entropy", "confident_share", "distinct_1", "distinct_2",
-        "distinct_4", "repetition", "unigram_kl",
-    )  # fmt: skip
-
-    SOURCES: ClassVar[tuple[str, ...]] = ("enwiki-2016", "local", "hub")
-    UNIT: ClassVar[str] = "tokens"
 
     kind: Literal["text"]
     vocab_size: int = Field(ge=257)
@@ -86,10 +78,3 @@ class TextSettings(Frozen):
         if self.sampler.prompt_tokens > self.block:
             raise ValueError("sampler.prompt_tokens must not exceed block")
         return self
-
-    def planned_elements(self, generation: int, size: int, horizon: int) -> int:
-        """Tokens processed by a generation that draws `size` windows: what progress and ETA count in."""
-        stage = self.training.stage(generation)
-        trained = stage.updates * self.training.batch_size * self.block
-        evaluated = (self.evaluation.test_windows + self.evaluation.selection_windows) * self.block
-        return trained + size * self.block + evaluated

@@ -16,12 +16,13 @@ from collapsebench.policies import REAL, TrainingSet
 from collapsebench.seeding import Randomness
 from collapsebench.task import Task
 from collapsebench.workloads import Measurement, OnElements, finite
-from collapsebench.workloads.objective import Alone, Observed, Schedule, initialised, stage_schedule, updates_of
+from collapsebench.workloads.objective import Alone, Observed, Schedule, initialised, stage_schedule
 from collapsebench.workloads.text.data import prepared_text, task_splits
 from collapsebench.workloads.text.measures import prediction_measures, sample_measures, unigram_floors
 from collapsebench.workloads.text.observed import observe_tokens
 from collapsebench.workloads.text.sampling import sample_continuations
 from collapsebench.workloads.text.settings import TextSettings
+from collapsebench.workloads.work import updates_of
 
 _EXCERPTS = 8
 
@@ -70,7 +71,9 @@ class TextWorkload:
 
     def schedule(self, generation: int, items: int) -> Schedule:
         training, block = self.settings.training, self.settings.block
-        return stage_schedule(training, generation, updates_of(training, self.policy, generation, items), block, block)
+        return stage_schedule(
+            training, generation, updates_of(self.settings, self.policy, generation, items), block, block
+        )
 
     def observe(self, model: PreTrainedModel, items: Tensor, noise: torch.Generator, full: bool) -> Observed:
         return observe_tokens(model, items.long().to(self.device), full)
@@ -104,15 +107,15 @@ class TextWorkload:
         selection = predict(model, self.text.selection, size, on_elements)
         measured = {
             **prediction_measures(test, selection),
-            **self._pair_accuracy(model, size, on_elements),
+            **self._pair_accuracy(model, size),
             **sample_measures(samples.numpy(), self.text.train_counts.numpy()),
         }
         return finite(measured)
 
-    def _pair_accuracy(self, model: PreTrainedModel, size: int, on_elements: OnElements) -> dict[str, Measurement]:
+    def _pair_accuracy(self, model: PreTrainedModel, size: int) -> dict[str, Measurement]:
         if not len(self.text.pair_tokens):
             return {}
-        log_p = continuation_log_probs(model, self.text.pair_tokens, self.text.pair_spans, size, on_elements)
+        log_p = continuation_log_probs(model, self.text.pair_tokens, self.text.pair_spans, size)
         first_true, first_false, second_true, second_false = log_p.view(-1, 4).T
         right = first_true + second_true > first_false + second_false
         return {"pair_accuracy": Measurement(int(right.sum()) / len(right), len(right))}

@@ -1,0 +1,69 @@
+"""The record of tasks with a pretrained language model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from collapsebench.data.sources import Splits
+from collapsebench.workloads.kind import Kind, Option, Passes
+from collapsebench.workloads.pretrained.settings import PretrainedSettings
+from collapsebench.workloads.work import Sizes
+
+if TYPE_CHECKING:
+    from collapsebench.task import Task, TaskSpec
+
+
+def _windows(spec: TaskSpec) -> int:
+    """Of the training split: the policy says how many are used."""
+    return spec.policy.size
+
+
+def _evaluated(spec: TaskSpec) -> int:
+    """Windows. How many tokens the KR-test and the harness read is not known before their items are, nor counted."""
+    assert isinstance(spec.workload, PretrainedSettings)
+    evaluation = spec.workload.evaluation
+    oldest = min(evaluation.oldest_windows, _windows(spec) // (spec.horizon + 1))
+    return evaluation.test_windows + evaluation.selection_windows + oldest
+
+
+def _sizes(task: Task) -> Sizes:
+    assert isinstance(task.spec.workload, PretrainedSettings)
+    evaluation = task.spec.workload.evaluation
+    return Sizes(_windows(task.spec), evaluation.selection_windows + evaluation.oldest_windows, evaluation.test_windows)
+
+
+def _options(spec: TaskSpec) -> frozenset[Option]:
+    return frozenset({"model", "data"} if spec.data.source == "hub-splits" else {"model"})
+
+
+_METRICS = (
+    "perplexity", "next_token_accuracy", "oldest_perplexity", "selection_perplexity", "token_loss", "token_loss_p50",
+    "token_loss_p90", "token_loss_p99", "prediction_entropy", "confident_share", "distinct_1", "distinct_2",
+    "distinct_4", "repetition", "unigram_kl",
+)  # fmt: skip
+
+PRETRAINED = Kind(
+    name="pretrained-lm",
+    label="text (pretrained models)",
+    settings=PretrainedSettings,
+    workload="collapsebench.workloads.pretrained.workload:PretrainedWorkload",
+    extra="pretrained",
+    known_elements="collapsebench.workloads.text.known_elements:known_tokens",
+    samples="text",
+    unit="tokens",
+    element="tokens",
+    item_elements=lambda settings, _: settings.block,
+    passes=lambda settings: Passes(settings.block, settings.block, settings.block),
+    evaluated=_evaluated,
+    sizes=_sizes,
+    cost="collapsebench.authoring.estimates.pretrained:pretrained_costs",
+    sources=("hub-splits", "local-splits"),
+    splits=Splits,
+    metrics=_METRICS,
+    real_items=_windows,
+    options=_options,
+    supplies="collapsebench.workloads.pretrained.supplies:pretrained_supplies",
+    check_room="collapsebench.workloads.pretrained.room:check_room",
+    prepare="collapsebench.workloads.pretrained.data:training_windows",
+    parallel=True,
+)

@@ -1,0 +1,52 @@
+"""The record of text tasks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from collapsebench.data.sources import Splits
+from collapsebench.workloads.kind import Kind, Passes
+from collapsebench.workloads.text.settings import TextSettings
+from collapsebench.workloads.work import Sizes
+
+if TYPE_CHECKING:
+    from collapsebench.task import Task, TaskSpec
+
+
+def _evaluated(spec: TaskSpec) -> int:
+    """Windows. Knowledge pairs are as long as their text, which is not known before it is read, and are not counted."""
+    assert isinstance(spec.workload, TextSettings)
+    return spec.workload.evaluation.test_windows + spec.workload.evaluation.selection_windows
+
+
+def _sizes(task: Task) -> Sizes:
+    assert isinstance(task.spec.workload, TextSettings)
+    evaluation = task.spec.workload.evaluation
+    return Sizes(None, evaluation.selection_windows, evaluation.test_windows)
+
+
+_METRICS = (
+    "perplexity", "next_token_accuracy", "pair_accuracy", "selection_perplexity", "token_loss", "token_loss_p50",
+    "token_loss_p90", "token_loss_p99", "prediction_entropy", "confident_share", "distinct_1", "distinct_2",
+    "distinct_4", "repetition", "unigram_kl",
+)  # fmt: skip
+
+TEXT = Kind(
+    name="text",
+    label="text",
+    settings=TextSettings,
+    workload="collapsebench.workloads.text.workload:TextWorkload",
+    extra="micro",
+    known_elements="collapsebench.workloads.text.known_elements:known_tokens",
+    samples="text",
+    unit="tokens",
+    element="tokens",
+    item_elements=lambda settings, _: settings.block,
+    passes=lambda settings: Passes(settings.block, settings.block, settings.block),
+    evaluated=_evaluated,
+    sizes=_sizes,
+    cost="collapsebench.authoring.estimates.text:text_costs",
+    sources=("enwiki-2016", "local", "hub"),
+    splits=Splits,
+    metrics=_METRICS,
+)

@@ -1,0 +1,121 @@
+"""What a generation works on: updates, items trained on, drawn and evaluated. Counted here and nowhere else.
+
+The loop, the progress bar, the estimate and the validation of submissions take these numbers. No torch here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collapsebench.task import Policy, TaskSpec
+    from collapsebench.workloads.settings import WorkloadSettings
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Items of the real splits: windows of text, images, points.
+
+    Attributes:
+        train: None: not known without the data. selection, test: as many as are evaluated.
+        channels: of images.
+        notes: what was assumed.
+    """
+
+    train: int | None
+    selection: int
+    test: int
+    channels: int = 1
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one generation does, in items: windows of text, images, points. None: that depends on the data.
+
+    Attributes:
+        items: of its training set. updates: optimiser steps on it.
+        trained: items trained on, an item counting as often as it is seen. drawn: samples.
+        evaluated: items that its model is evaluated on and that progress counts.
+    """
+
+    items: int | None
+    updates: int | None
+    trained: int | None
+    drawn: int | None
+    evaluated: int
+
+
+def work_of(spec: TaskSpec, generation: int, real: int | None = None) -> Work:
+    """What a generation of a task does, for every method and for the control.
+
+    Args:
+        real: items of the real training data; None: as many as the task file says, if it does.
+    """
+    real = spec.kind.real_items(spec) if real is None else real
+    items = training_items(spec.policy, generation, spec.horizon, real)
+    updates = spec.workload.updates(spec.policy, generation, items)
+    return Work(
+        items=items,
+        updates=updates,
+        trained=None if updates is None else updates * spec.workload.training.batch_size,
+        drawn=items if spec.policy.name == "regenerate-fresh" else spec.policy.size,
+        evaluated=spec.kind.evaluated(spec),
+    )
+
+
+def updates_of(settings: WorkloadSettings, policy: Policy, generation: int, items: int) -> int:
+    """Optimiser steps of a generation on a training set of so many items."""
+    updates = settings.updates(policy, generation, items)
+    assert updates is not None
+    return updates
+
+
+def training_items(policy: Policy, generation: int, horizon: int, real: int | None) -> int | None:
+    """Size of a generation's training set, as `collapsebench.policies` composes it from `real` items."""
+    if policy.name == "regenerate-fresh":
+        return None if real is None else real * (generation + 1) // (horizon + 1)
+    if generation == 0:
+        return real
+    if policy.name == "accumulate":
+        return None if real is None else real + generation * policy.size
+    return policy.size
+
+
+def real_share(spec: TaskSpec, generation: int, real: int | None = None) -> float | None:
+    """Share of real items in a generation's training set, not the control's; None: chance or the data decides it.
+
+    Args:
+        real: items of the real training data; None: as many as the task file says, if it does.
+    """
+    policy = spec.policy
+    if generation == 0:
+        return 1.0
+    if policy.name == "replace":
+        return 0.0
+    if policy.name == "mix":
+        assert policy.real_share is not None
+        return round(policy.real_share * policy.size) / policy.size
+    before, items = (work_of(spec, g, real).items for g in (generation - 1, generation))
+    if policy.name == "accumulate-subsample" or before is None or items is None:
+        return None
+    synthetic = before if policy.name == "regenerate-fresh" else generation * policy.size
+    return (items - synthetic) / items
+
+
+def planned_elements(spec: TaskSpec, generation: int, real: int | None = None) -> int:
+    """What a generation's progress counts up to, in the unit of its kind; a lower bound where `real` is not known."""
+    work = least_work(spec, generation, real)
+    assert work.trained is not None
+    assert work.drawn is not None
+    passes = spec.kind.passes(spec.workload)
+    return work.trained * passes.trained + work.drawn * passes.drawn + work.evaluated * passes.evaluated
+
+
+def least_work(spec: TaskSpec, generation: int, real: int | None = None) -> Work:
+    """As `work_of`, with the least real data that a task can have where its size is not known."""
+    found = work_of(spec, generation, real)
+    if found.trained is not None and found.drawn is not None:
+        return found
+    return work_of(spec, generation, spec.horizon + 1 if spec.policy.name == "regenerate-fresh" else 0)
