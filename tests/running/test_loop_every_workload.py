@@ -214,7 +214,7 @@ def run_until(kind: str, task: str, out: str, moment: str) -> None:
     run(task, "ce", out=out, device="cpu")
 
 
-@pytest.mark.parametrize(("kind", "moment"), KILLED, scope="module")
+@pytest.mark.parametrize(("kind", "moment"), KILLED, indirect=["kind"], scope="module")
 def test_chain_killed_and_resumed_equals_uninterrupted_chain(
     kind: str, short: Path, uninterrupted: Path, tmp_path: Path, moment: str
 ) -> None:
