@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import BaseModel
 
 # Never part of a digest: what is shown, which seeds are official, and how raw metrics become fidelities and verdicts.
-_NEVER: Mapping[str, frozenset[str]] = {"TaskSpec": frozenset({"title", "seeds", "scored", "checks"})}
+_NEVER: Mapping[str, frozenset[str]] = {"TaskSpec": frozenset({"title", "retired", "seeds", "scored", "checks"})}
 
 # The optional fields of the first version of the schema. They are in every digest, at their default too.
 _FIRST: Mapping[str, frozenset[str]] = {

@@ -91,6 +91,7 @@ class TaskSpec(Frozen):
 
     Attributes:
         version: raised whenever anything that can change a result changes; results of versions are never compared.
+        retired: why the task is no longer ranked; None: it is. Its results stay, under that heading.
         seeds: the official seeds.
         horizon: last generation G; generations 0..G are run.
         init: where a generation's weights start: from the ``previous`` generation or from ``scratch``.
@@ -104,6 +105,7 @@ class TaskSpec(Frozen):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$", max_length=60)
     version: int = Field(ge=1)
     title: str = Field(max_length=120)
+    retired: str | None = Field(None, min_length=1, max_length=600)
     tier: Literal["micro", "standard"]
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
     horizon: int = Field(ge=1, le=1000)
