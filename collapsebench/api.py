@@ -118,9 +118,9 @@ def prepare(
     """
     loaded = load_task(task)
     _require_calibrated(loaded)
-    if against == "published" and methods is None:
-        raise UserError("--against published runs no baselines: name your own loss with --methods.")
     published = _published_baselines(loaded) if against == "published" else ()
+    if published and methods is None:
+        raise UserError("--against published runs no baselines: name your own loss with --methods.")
     wanted = BASELINES if methods is None else methods
     cells = plan(loaded, wanted, loaded.spec.seeds if seeds is None else seeds, out, generations, device)
     return Trial(cells, published)
