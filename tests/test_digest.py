@@ -17,6 +17,7 @@ from collapsebench import digest
 from collapsebench.frozen import Frozen
 from collapsebench.paths import bundled
 from collapsebench.task import TaskSpec, load_task, registered_tasks
+from collapsebench.workloads.kinds import KINDS as RECORDS
 from collapsebench.workloads.training_settings import Training
 
 TESTS = Path(__file__).resolve().parent
@@ -57,6 +58,8 @@ def sections() -> list[type[BaseModel]]:
             look(part)
 
     look(TaskSpec)
+    for kind in RECORDS.values():
+        look(kind.settings)
     return found
 
 
