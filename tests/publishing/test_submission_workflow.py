@@ -421,8 +421,8 @@ def codes_in_the_protocol() -> set[str]:
 
 
 def codes_in_the_source() -> set[str]:
-    """First arguments of all problems that the modules of scoring make, where they are written out."""
-    files = (ROOT / "collapsebench" / "scoring").glob("*.py")
+    """First arguments of all problems that the modules of publishing make, where they are written out."""
+    files = (ROOT / "collapsebench" / "publishing").glob("*.py")
     calls = [
         node for file in files for node in ast.walk(ast.parse(file.read_text("utf-8"))) if isinstance(node, ast.Call)
     ]

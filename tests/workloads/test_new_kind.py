@@ -13,7 +13,7 @@ import yaml
 from bigrams.kind import BIGRAM
 from tiny_task import paragraphs
 
-from collapsebench.api import compare, plan, run, score
+from collapsebench.api import compare, run, score
 from collapsebench.authoring.calibration import calibration_cells, measure_calibration, sigma_cells
 from collapsebench.authoring.doctor import diagnose
 from collapsebench.authoring.estimate import estimate
@@ -83,8 +83,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def file(folder: Path) -> Path:
     """The task file, calibrated."""
     task = load_task(folder / "task.yaml")
-    assert sigma_cells(task, plan, folder, "cpu") == []
-    cells = calibration_cells(task, plan, folder / "runs", "cpu")
+    assert sigma_cells(task, folder, "cpu") == []
+    cells = calibration_cells(task, folder / "runs", "cpu")
     run_cells(cells, "inline", None, lambda _: None)
     measure_calibration(cells).write()
     assert load_task(folder / "task.yaml").calibrated

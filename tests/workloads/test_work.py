@@ -18,7 +18,7 @@ from collapsebench.cli.terminal import _Board, plan_of
 from collapsebench.methods import load_method
 from collapsebench.publishing.consistency import allowed_counts
 from collapsebench.running.artifacts import RunDirectory
-from collapsebench.running.engines import Cell
+from collapsebench.running.cells import Cell
 from collapsebench.running.progress import Event
 from collapsebench.task import Policy, Task, TaskSpec, load_task
 from collapsebench.workloads.work import Sizes, planned_elements, real_share, work_of
