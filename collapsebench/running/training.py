@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 import torch
@@ -121,13 +122,15 @@ class _Tally:
 
     def count(self, log_p: Tensor, gradients: Sequence[Tensor | None]) -> None:
         """Count the elements of a batch, and those that no gradient names: zero at log p and at the prediction."""
-        touched = torch.zeros(log_p.shape, dtype=torch.bool, device=log_p.device)
+        idle = None
         for gradient in gradients:
             if gradient is not None:
-                found = gradient != 0
-                touched |= found.flatten(log_p.dim()).any(-1) if found.dim() > log_p.dim() else found
+                zero = gradient == 0
+                zero = zero.flatten(log_p.dim()).all(-1) if zero.dim() > log_p.dim() else zero
+                idle = zero if idle is None else idle & zero
+        assert idle is not None, "a loss that has a gradient has it somewhere"
         self.elements += log_p.numel()
-        self.untouched += log_p.numel() - touched.sum()
+        self.untouched += idle.sum()
 
     def trained(self, schedule: Schedule, processes: Processes) -> Trained:
         share = processes.mean(self.untouched.float() / max(1, self.elements))
@@ -152,16 +155,16 @@ class _Update:
         for group in self.optimiser.param_groups:
             group["lr"] = schedule.rate(clock.step)
         parts = batch[processes.rank :: processes.size].split(schedule.micro_batch or schedule.batch_size)
-        total = torch.zeros((), device=tally.device)
+        values = []
         for i, part in enumerate(parts):
             with processes.accumulating(self.module, last=i == len(parts) - 1):
                 # Gradients are averaged over processes, which may have different numbers of items.
                 share = len(part) * processes.size / len(batch)
-                total = total + self._passed(data[part], clock, share)
+                values.append(self._passed(data[part], clock, share))
         norm = processes.clip(self.module, math.inf if schedule.clip_norm is None else schedule.clip_norm)
         self.optimiser.step()
         self.optimiser.zero_grad()
-        value = processes.mean(total)
+        value = processes.mean(reduce(torch.add, values))
         tally.losses.append(value)
         if not processes.skipped(self.optimiser):
             tally.healthy &= torch.isfinite(value) & torch.isfinite(norm)
@@ -175,12 +178,13 @@ class _Update:
             raise LossError(f"{type(self.loss).__name__}.elementwise has no gradient in update {clock.step}.")
         graphs = {id(leaf): (leaf, graph) for name, (leaf, graph) in leaves.items() if leaf.requires_grad}
         found = torch.autograd.grad(value, [leaf for leaf, _ in graphs.values()], allow_unused=True)
-        passed = [(graph * g).sum() for g, (_, graph) in zip(found, graphs.values(), strict=True) if g is not None]
+        passed = [(graph, g) for g, (_, graph) in zip(found, graphs.values(), strict=True) if g is not None]
         value = value.detach()
         if observed.term is not None:
-            passed.append(observed.term * share)
-            value = value + passed[-1].detach()
-        self.processes.backward(torch.stack(passed).sum() if len(passed) > 1 else passed[0])
+            term = observed.term * share
+            passed.append((term, torch.ones_like(term)))
+            value = value + term.detach()
+        self.processes.backward(*zip(*passed, strict=True))
         self.tally.count(observed.log_p, found)
         return value
 

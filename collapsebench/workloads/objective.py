@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeVar
@@ -118,8 +118,8 @@ class Processes(Protocol):
         """Around the passes of a micro-batch; gradients are exchanged after the `last` one."""
         ...
 
-    def backward(self, value: Tensor) -> None:
-        """Add the gradients of a scalar."""
+    def backward(self, tensors: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+        """Pass gradients at tensors on to what they were computed from."""
         ...
 
     def clip(self, module: nn.Module, limit: float) -> Tensor:
@@ -154,8 +154,8 @@ class Alone:
     def accumulating(self, module: nn.Module, last: bool) -> nullcontext[None]:
         return nullcontext()
 
-    def backward(self, value: Tensor) -> None:
-        value.backward()
+    def backward(self, tensors: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+        torch.autograd.backward(tensors, gradients)
 
     def clip(self, module: nn.Module, limit: float) -> Tensor:
         return torch.nn.utils.clip_grad_norm_(module.parameters(), limit)

@@ -6,7 +6,7 @@ gradients are averaged. So one process and several give the same losses up to ro
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any
@@ -72,8 +72,10 @@ class Accelerated:
     def accumulating(self, module: nn.Module, last: bool) -> AbstractContextManager[None]:
         return nullcontext() if last else self.accelerator.no_sync(module)
 
-    def backward(self, value: Tensor) -> None:
-        self.accelerator.backward(value)
+    def backward(self, tensors: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+        # A scalar that has these gradients, since Accelerate scales a scalar in half precision.
+        products = [(tensor * gradient).sum() for tensor, gradient in zip(tensors, gradients, strict=True)]
+        self.accelerator.backward(torch.stack(products).sum())
 
     def clip(self, module: nn.Module, limit: float) -> Tensor:
         norm = self.accelerator.clip_grad_norm_(module.parameters(), limit)
