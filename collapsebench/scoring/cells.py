@@ -12,8 +12,8 @@ A diverged generation needs a row to be seen; its ``metric`` and ``value`` do no
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +42,10 @@ class Cells:
     metrics: tuple[str, ...]
     fidelity: Array
     start: Array
+
+    def named(self, method: str) -> Cells:
+        """The same cells, all under one name of a method."""
+        return replace(self, methods=(method,) * len(self.seeds))
 
     @property
     def horizon(self) -> int:
@@ -76,13 +80,7 @@ def incomplete_cells(raw: pd.DataFrame, horizon: int) -> list[tuple[str, int, in
         ValueError: ``raw`` lacks columns or has impossible generations.
     """
     _check_raw(raw)
-    if raw.empty:
-        return []
-    rows = _Rows.of(raw)
-    last = np.full(len(rows.names), -1)
-    np.maximum.at(last, rows.cell, rows.generation)
-    short = np.flatnonzero((last < horizon) & (rows.diverged_from > last))
-    return [(*rows.names[cell], int(last[cell])) for cell in short]
+    return [] if raw.empty else _incomplete(_Rows.of(raw), horizon)
 
 
 def fidelity_cells(raw: pd.DataFrame, scales: Mapping[str, Scale], horizon: int | None = None) -> Cells:
@@ -103,23 +101,57 @@ def fidelity_cells(raw: pd.DataFrame, scales: Mapping[str, Scale], horizon: int 
     if raw.empty:
         return Cells((), (), metrics, np.zeros((0, len(metrics), 1)), np.zeros((0, len(metrics))))
     horizon = int(raw["generation"].max()) if horizon is None else horizon
-    short = incomplete_cells(raw, horizon)
+    rows = _Rows.of(raw)
+    short = _incomplete(rows, horizon)
     if short:
         told = _told(f"{method} seed {seed} (last generation {last})" for method, seed, last in short)
         raise ValueError(f"cells stop before generation {horizon} without having diverged: {told}. Finish or drop them")
-    rows = _Rows.of(raw)
     values = _values(raw, rows, metrics, horizon)
     alive = np.arange(horizon + 1) < rows.diverged_from[:, None]
     missing = np.argwhere(np.isneginf(values) & alive[:, None])
     if len(missing):
         told = _told(_place(rows, metrics, place) for place in missing[np.lexsort(missing[:, [1, 2, 0]].T)])
         raise ValueError(f"scored metrics are missing from generations that did not diverge: {told}")
+    return cells_of_values(rows.names, scales, values, rows.diverged_from)
+
+
+def cells_of_values(
+    names: Sequence[tuple[str, int]], scales: Mapping[str, Scale], values: Array, diverged_from: Array
+) -> Cells:
+    """Cells from raw values that are in order already.
+
+    Args:
+        names: method and seed of every cell, sorted. scales: of the scored metrics.
+        values: raw values, cells × metrics (sorted by name) × generations 0..G; what is not finite counts as broken.
+        diverged_from: first diverged generation of every cell; infinite if there is none.
+    """
+    metrics = tuple(sorted(scales))
+    alive = np.arange(values.shape[-1]) < diverged_from[:, None]
     curves, start = np.zeros(values.shape), np.zeros(values.shape[:2])
     for m, name in enumerate(metrics):
         curves[:, m] = np.where(alive, fidelity(values[:, m], scales[name]), 0.0)
         start[:, m] = np.where(alive[:, 0], unclipped_fidelity(values[:, m, 0], scales[name]), 0.0)
-    methods, seeds = zip(*rows.names, strict=True)
+    methods, seeds = zip(*names, strict=True)
     return Cells(methods, seeds, metrics, curves, start)
+
+
+def joined(cells: Sequence[Cells]) -> Cells:
+    """Cells of several methods of one task as one."""
+    assert len({(part.metrics, part.horizon) for part in cells}) == 1
+    return Cells(
+        methods=tuple(method for part in cells for method in part.methods),
+        seeds=tuple(seed for part in cells for seed in part.seeds),
+        metrics=cells[0].metrics,
+        fidelity=np.concatenate([part.fidelity for part in cells]),
+        start=np.concatenate([part.start for part in cells]),
+    )
+
+
+def _incomplete(rows: _Rows, horizon: int) -> list[tuple[str, int, int]]:
+    last = np.full(len(rows.names), -1)
+    np.maximum.at(last, rows.cell, rows.generation)
+    short = np.flatnonzero((last < horizon) & (rows.diverged_from > last))
+    return [(*rows.names[cell], int(last[cell])) for cell in short]
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,8 @@ THRESHOLDS = (0.9, 0.75, 0.5)
 def seed_scores(cells: Cells, thresholds: Sequence[float] = THRESHOLDS) -> pd.DataFrame:
     """Scores of every cell, for each metric and over all of them.
 
-    An entry is a method with all its seeds, and **its mFI is that of the metric whose mean over seeds is smallest**: the
-    one that binds. A seed's score is its mFI in that metric, so that the mean of the seeds' scores is the entry's
+    An entry is a method with all its seeds, and **its mFI is that of the metric with the smallest mean over seeds**:
+    the one that binds. A seed's score is its mFI in that metric, so that the mean of the seeds' scores is the entry's
     mFI and pairs of seeds can be compared. The other order, the mean over seeds of each seed's smallest metric, would
     take noise for loss: with two independent metrics of equal mFI it is too low by .56 standard deviations of a seed,
     however many seeds there are, and in a paired test with ten seeds a method with three times the noise of another is

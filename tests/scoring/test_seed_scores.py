@@ -94,7 +94,7 @@ def test_smallest_mean_takes_less_noise_for_loss_than_the_mean_of_the_smallest()
         for f in noisy
     ]
     truth = 0.5 * 4
-    assert truth - np.mean(entry) < 0.2 * 0.05 * 4
+    assert truth - np.mean(entry) < 0.27 * 0.05 * 4
     assert truth - 4 * noisy.min(axis=2).mean() > 0.5 * 0.05 * 4
 
 
