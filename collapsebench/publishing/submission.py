@@ -12,12 +12,13 @@ import hashlib
 import json
 import re
 import unicodedata
-from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pandas as pd
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+
+from collapsebench.publishing.canonical_json import canonical_json
 
 SCHEMA_VERSION = 1
 DIGEST_LENGTH = 16
@@ -28,8 +29,6 @@ _KEPT_FORMATS = "\u200c\u200d"  # zero-width (non-)joiners belong to the spellin
 _BLANK = set(_KEPT_FORMATS + " \u115f\u1160\u3164\uffa0\u2800\u034f")  # letters and marks without any ink
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 _TAG = re.compile(r"<\s*[/!?a-z]", re.IGNORECASE)
-_encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False, allow_nan=False).encode
-_key = lru_cache(maxsize=1024)(_encode)
 _ADDRESS = re.compile(r"(?:javascript|vbscript)\s*:|data\s*:\s*[a-z]+/", re.IGNORECASE)
 
 
@@ -321,12 +320,8 @@ def plain_text(text: str, limit: int) -> str:
 
 
 def canonical_bytes(content: BaseModel) -> bytes:
-    """The one way to write a submission or an attestation: sorted keys, shortest exact floats, UTF-8.
-
-    Objects and lists that hold only plain values stand on one line, so that a change in a repository shows as the one
-    number that changed.
-    """
-    return (_written(content.model_dump(mode="json"), 0) + "\n").encode()
+    """The one way to write a submission or an attestation (see `canonical_json`)."""
+    return (canonical_json(content.model_dump(mode="json")) + "\n").encode()
 
 
 def sha256_of(content: bytes) -> str:
@@ -379,29 +374,3 @@ def json_schema() -> str:
         "title": f"collapsebench submission, version {SCHEMA_VERSION}",
     }
     return json.dumps(schema, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-
-
-def _written(value: Any, depth: int) -> str:
-    if not isinstance(value, dict | list) or not value or _plain(value):
-        return _encode(value)
-    indent, end = "\n" + " " * (depth + 1), "\n" + " " * depth
-    if isinstance(value, dict):
-        keys = sorted(value)
-        texts = _written_all([value[key] for key in keys], depth + 1)
-        parts = [f"{_key(key)}: {text}" for key, text in zip(keys, texts, strict=True)]
-        return "{" + ",".join(indent + part for part in parts) + end + "}"
-    return "[" + ",".join(indent + text for text in _written_all(value, depth + 1)) + end + "]"
-
-
-def _written_all(values: list[Any], depth: int) -> list[str]:
-    """Each value written. Rows of plain values, most of a submission, are written by one call and cut apart."""
-    if all(isinstance(value, dict) for value in values) and _plain(values[0]):
-        text = _encode(values)
-        rows = text[2:-2].split("}, {")
-        if len(rows) == len(values) and text.count("{") == len(rows) and text.count("[") == 1 and all(rows):
-            return ["{" + row + "}" for row in rows]
-    return [_written(value, depth) for value in values]
-
-
-def _plain(value: dict[str, Any] | list[Any]) -> bool:
-    return not any(isinstance(item, dict | list) for item in (value.values() if isinstance(value, dict) else value))

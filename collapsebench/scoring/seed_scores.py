@@ -88,6 +88,12 @@ def seed_scores(cells: Cells, thresholds: Sequence[float] = THRESHOLDS) -> pd.Da
     return _long(cells, {**words, **with_all})
 
 
+def entry_mfi(cells: Cells) -> Array:
+    """mFI of every cell in the metric that binds its method: what `seed_scores` gives over all metrics, quicker."""
+    mfi = mean_fidelity_interval(non_increasing(cells.fidelity))
+    return np.asarray(mfi[np.arange(len(mfi)), _binding(cells, mfi)])
+
+
 def _binding(cells: Cells, mfi: Array) -> npt.NDArray[np.int64]:
     """Index of the metric that binds a cell's method: the smallest mean over the method's seeds."""
     names, method = np.unique(np.array(cells.methods, dtype=str), return_inverse=True)

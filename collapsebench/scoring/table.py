@@ -109,8 +109,8 @@ def ranked_table(scores: pd.DataFrame, last: int, tracks: Mapping[str, str] | No
         - ``start``, ``retention`` and ``fi_0.75`` with intervals, ``start_uncapped``, ``fi_0.9``, ``fi_0.5``;
           ``fi_…_censored``: a value is a lower bound,
         - ``binds``: the metric that binds, ``binds_seeds``: in how many seeds it is the smallest, ``generation``: the
-          one that takes most from its mFI (median, −1: nothing is lost), ``generation_low``, ``generation_high``: over
-          seeds,
+          one that takes most from its mFI (median over the seeds that lose something, −1: none does),
+          ``generation_low``, ``generation_high``: over these seeds,
         - ``mfi_<metric>``, ``start_<metric>`` of every metric.
     """
     table = SeedTable.of(scores)
@@ -197,13 +197,14 @@ def _beside(over_all: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
         interval = mean_interval(over_all[name], over_all[f"{name}_censored"])
         found |= _interval(name, interval) if threshold == HEADLINE else {name: interval.estimate}
         found[f"{name}_censored"] = interval.censored
-    generation = np.sort(over_all["generation"])
+    generation = over_all["generation"]
+    lossy = np.sort(generation[generation >= 0]) if (generation >= 0).any() else generation
     return found | {
         "binds": over_all["binds"][0],
         "binds_seeds": int((over_all["smallest"] == over_all["binds"]).sum()),
-        "generation": int(generation[(len(generation) - 1) // 2]),
-        "generation_low": int(generation[0]),
-        "generation_high": int(generation[-1]),
+        "generation": int(lossy[(len(lossy) - 1) // 2]),
+        "generation_low": int(lossy[0]),
+        "generation_high": int(lossy[-1]),
     }
 
 
