@@ -21,16 +21,18 @@ class Column:
 
     Attributes:
         name: of the number behind it, in the row. header: over the column. text: what a row shows there.
-        meaning: in a sentence or two. interval: the number has one, in ``<name>_low`` and ``<name>_high``.
-        left: the column is aligned to the left.
+        meaning: in a sentence or two. left: the column is aligned to the left.
+        number: what is behind it is a number, by which an interactive table sorts.
+        ends: the interval of that number alone, where a table has room for it in a column of its own.
     """
 
     name: str
     header: str
     text: Callable[[Row], str]
     meaning: str
-    interval: bool = False
     left: bool = False
+    number: bool = False
+    ends: Callable[[Row], str] | None = None
 
 
 def rank_text(row: Row) -> str:
@@ -48,18 +50,30 @@ def interval_text(row: Row, name: str) -> str:
     value = row[name]
     if value is None:
         return "n/a"
+    return f"{'≥ ' if row.get(f'{name}_censored') else ''}{value:.2f} {ends_text(row, name)}"
+
+
+def ends_text(row: Row, name: str) -> str:
+    """The interval of a number alone: ``[3.05, 3.40]``, ``[n/a]``; a dash where there is no number."""
     low, high = row[f"{name}_low"], row[f"{name}_high"]
-    sign = "≥ " if row.get(f"{name}_censored") else ""
+    if row[name] is None:
+        return "–"
     if low is None and high is None:
-        return f"{sign}{value:.2f} [n/a]"
-    return f"{sign}{value:.2f} [{'…' if low is None else f'{low:.2f}'}, {'…' if high is None else f'{high:.2f}'}]"
+        return "[n/a]"
+    return f"[{'…' if low is None else f'{low:.2f}'}, {'…' if high is None else f'{high:.2f}'}]"
 
 
 def against_text(row: Row, baseline: str) -> str:
     """Ratio to a baseline with its interval, and ▲ better, ▼ worse, ≈ not told apart; a dash against itself."""
-    if row["method"] == baseline:
-        return "–"
-    return interval_text(row, f"ratio_{baseline}") + _MARKS.get(row[f"verdict_{baseline}"] or "", "")
+    return "–" if row["method"] == baseline else interval_text(row, f"ratio_{baseline}") + _mark(row, baseline)
+
+
+def _ends_against(row: Row, baseline: str) -> str:
+    return "–" if row["method"] == baseline else ends_text(row, f"ratio_{baseline}") + _mark(row, baseline)
+
+
+def _mark(row: Row, baseline: str) -> str:
+    return _MARKS.get(row[f"verdict_{baseline}"] or "", "")
 
 
 def censored_text(row: Row, name: str) -> str:
@@ -104,21 +118,36 @@ MFI = Column(
     "Mean fidelity interval, in generations: the first generation at which fidelity falls below λ, averaged over all λ "
     "from 0 to 1; the smallest over the scored metrics, mean over seeds, Student t interval. Higher is better; at most "
     "the horizon.",
-    interval=True,
+    number=True,
+    ends=lambda row: ends_text(row, "mfi"),
 )
 _RATIO = (
     "Geometric mean over paired seeds of mFI divided by the baseline's, Student t interval; n/a where an mFI is 0. ▲ "
     "better, ▼ worse, ≈ not told apart: by paired tests on differences, all comparisons of the table held at 5 % "
     "together, so that ≈ can stand beside an interval without 1."
 )
-RATIO_CE = Column("ratio_ce", "ratio to CE", lambda row: against_text(row, "ce"), _RATIO, interval=True)
-RATIO_TCE = Column("ratio_tce", "ratio to TCE", lambda row: against_text(row, "tce"), _RATIO, interval=True)
+RATIO_CE = Column(
+    "ratio_ce",
+    "ratio to CE",
+    lambda row: against_text(row, "ce"),
+    _RATIO,
+    number=True,
+    ends=lambda row: _ends_against(row, "ce"),
+)
+RATIO_TCE = Column(
+    "ratio_tce",
+    "ratio to TCE",
+    lambda row: against_text(row, "tce"),
+    _RATIO,
+    number=True,
+    ends=lambda row: _ends_against(row, "tce"),
+)
 START = Column(
     "start",
     "start",
     start_text,
     "Fidelity at generation 0, before any recursion, in the metric that binds; in brackets without its cap at 1.",
-    interval=True,
+    number=True,
 )
 RETENTION = Column(
     "retention",
@@ -126,7 +155,7 @@ RETENTION = Column(
     lambda row: "n/a" if row["retention"] is None else f"{row['retention']:.2f}",
     "What is kept of the start over all generations: mFI / (G · start). n/a where a seed starts at 0; above 1 where a "
     "method gets better than it started.",
-    interval=True,
+    number=True,
 )
 FI = Column(
     "fi_0.75",
@@ -134,7 +163,6 @@ FI = Column(
     lambda row: censored_text(row, "fi_0.75"),
     "The first generation, interpolated, at which fidelity falls below 0.75: the smallest over the scored metrics, "
     "mean over seeds. ≥: a curve never fell below.",
-    interval=True,
 )
 BINDING = Column(
     "binds",

@@ -141,7 +141,7 @@ def test_what_will_be_published_is_shown_before_anything_is_written(workplace: P
     finished = submit(workplace)
     assert finished.code == 2
     assert "MyLoss:beta=0.2 on tiny-gmm@1, track loss, by A. Author, B. Author" in finished.out
-    assert "FI(0.75)" in finished.out
+    assert "mFI " in finished.out
     assert "nothing was written; add --yes" in finished.err
     assert not (workplace / "submissions").exists()
 
@@ -414,7 +414,7 @@ def test_leaderboard_ranks_the_submissions_and_lists_broken_ones(with_published:
     assert "tiny-gmm@1, track loss" in finished.out
     assert "REFUSED  submissions/tiny-gmm@1/broken-0123456789abcdef.json" in finished.err
     rows = (with_published / "board.csv").read_text().splitlines()
-    assert rows[0].startswith("task,tier,track,rank,method,digest,date")
+    assert rows[0].startswith("task,tier,track,rank_best,rank_worst,method,digest,date")
     assert len(rows) == 3
 
 
