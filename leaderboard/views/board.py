@@ -16,7 +16,7 @@ from collapsebench.metrics.catalogue import METRICS
 from collapsebench.publishing.across_tasks import overall_table
 from collapsebench.publishing.board import Board, csv_text, leaderboard_table, machines
 from collapsebench.reports.report import records
-from collapsebench.scoring.columns import ends_text
+from collapsebench.scoring.columns import METHOD, ends_text
 from collapsebench.task import Task
 
 TIERS, TRACKS = ("micro", "standard"), ("loss", "provenance")
@@ -101,7 +101,7 @@ def show_overall(reading: Reading, filters: Filters) -> None:
         placeholder="–",
         alt=f"methods over all tasks of the {filters.tier} tier",
         column_config={
-            "method": text(help=HELP["method"], width=132, pinned=True),
+            "method": text(help=METHOD.meaning, width=132, pinned=True),
             "share": number("overall", help=HELP["overall"], format="%.3f", width=78),
             "share_ends": text("95 %", help=HELP["overall"], width=96),
             "improvement": number("better than CE", help=HELP["improvement"], format="%.2f", width=104),

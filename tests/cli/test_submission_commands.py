@@ -418,6 +418,21 @@ def test_leaderboard_ranks_the_submissions_and_lists_broken_ones(with_published:
     assert len(rows) == 3
 
 
+def test_power_says_what_seeds_can_find(tmp_path: Path) -> None:
+    finished = collapsebench("power", "gmm-micro", cwd=tmp_path)
+    assert finished.code == 0, finished.err
+    lines = finished.out.splitlines()
+    assert [line.split()[0] for line in lines[2:6]] == ["3", "5", "10", "20"]
+    differences = [float(line.split()[1]) for line in lines[2:6]]
+    assert differences == sorted(differences, reverse=True)
+
+
+def test_power_without_published_curves_says_what_is_missing(tmp_path: Path) -> None:
+    finished = collapsebench("power", "vae-mnist", cwd=tmp_path)
+    assert finished.code == 2
+    assert "vae-mnist@1 has no published entries of CE and of another method" in finished.err
+
+
 def test_committed_submissions_are_valid() -> None:
     files = submission_files([validation.bundled("submissions")])
     wrong = {v.path.name: v.problems for v in validate_files(files, known_tasks()) if v.problems}
