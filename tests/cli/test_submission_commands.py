@@ -14,10 +14,10 @@ import pytest
 from command import Finished, collapsebench, with_methods
 from tiny_task import write_tiny_task
 
+from collapsebench.publishing import validation
 from collapsebench.publishing.entries import read_bounded
 from collapsebench.publishing.submission import Submission, canonical_bytes, submission_path
 from collapsebench.publishing.validation import known_tasks, submission_files, validate_files
-from collapsebench.scoring import validation
 from collapsebench.task import load_task
 
 LOSS = '''
