@@ -95,24 +95,23 @@ def calibration_chart(curves: pd.DataFrame, last: int) -> alt.LayerChart:
 
 
 def interval_chart(rows: pd.DataFrame, look: Look, last: int) -> alt.LayerChart:
-    """FI(0.75) of methods with their intervals, best first.
+    """mFI of methods with their intervals, best first.
 
     Args:
-        rows: method, fi, fi_low, fi_high, fi_censored and text, as the page shows it.
+        rows: method, mfi, mfi_low, mfi_high and text, as the page shows it.
     """
     y = alt.Y("method:N", sort=list(rows["method"]), title=None, axis=_ROWS)
     scale = alt.Scale(domain=[0, last], nice=False)
     axis = alt.Axis(tickMinStep=1, format="d", grid=True)
-    x = alt.X("fi:Q", title="FI(0.75), generations", scale=scale, axis=axis)
-    shapes = alt.Scale(domain=[False, True], range=["circle", "triangle-right"])
-    ends = rows.assign(fi_high=rows["fi_high"].fillna(last)).dropna(subset=["fi_low"])
-    tips = ["method:N", alt.Tooltip("text:N", title="FI(0.75) [95 %]")]
+    x = alt.X("mfi:Q", title="mFI, generations", scale=scale, axis=axis)
+    ends = rows.dropna(subset=["mfi_low", "mfi_high"])
+    tips = ["method:N", alt.Tooltip("text:N", title="mFI [95 %]")]
     colour = _colour(look, legend=False)
     return _inked(
         alt.Chart(rows).mark_point(filled=True, size=100, opacity=1).encode(
-            x=x, y=y, color=colour, shape=alt.Shape("fi_censored:N", scale=shapes, legend=None), tooltip=tips
+            x=x, y=y, color=colour, tooltip=tips
         ),
-        alt.Chart(ends).mark_rule(strokeWidth=2.5).encode(y=y, x="fi_low:Q", x2="fi_high:Q", color=colour),
+        alt.Chart(ends).mark_rule(strokeWidth=2.5).encode(y=y, x="mfi_low:Q", x2="mfi_high:Q", color=colour),
         height=alt.Step(28),
     )  # fmt: skip
 
@@ -121,35 +120,34 @@ def ratio_chart(rows: pd.DataFrame, one: str, other: str) -> alt.LayerChart:
     """Ratios with intervals on a log axis, one row per task, with a line at 1.
 
     Args:
-        rows: of positive ratios: task, ratio, low, high, bound and text, as the page shows it.
+        rows: of positive ratios: task, ratio, ratio_low, ratio_high and text, as the page shows it.
     """
-    values = [float(v) for column in ("ratio", "low", "high") for v in rows[column].dropna() if v > 0]
+    values = [float(v) for column in ("ratio", "ratio_low", "ratio_high") for v in rows[column].dropna() if v > 0]
     domain = [min([*values, 0.5]) / 1.15, max([*values, 2.0]) * 1.15]
     scale = alt.Scale(type="log", domain=domain, nice=False)
     ticks = [t for t in (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20) if domain[0] <= t <= domain[1]]
     axis = alt.Axis(values=ticks, format="~g", grid=True)
-    x = alt.X("ratio:Q", scale=scale, axis=axis, title=f"FI(0.75) of {one} / FI(0.75) of {other}")
+    x = alt.X("ratio:Q", scale=scale, axis=axis, title=f"mFI of {one} / mFI of {other}")
     y = alt.Y("task:N", sort=list(rows["task"]), title=None, axis=_ROWS)
-    shapes = alt.Scale(domain=["exact", "lower", "upper"], range=["circle", "triangle-right", "triangle-left"])
-    ends = rows.assign(low=rows["low"].fillna(rows["ratio"]), high=rows["high"].fillna(rows["ratio"]))
+    ends = rows.dropna(subset=["ratio_low", "ratio_high"])
     tips = ["task:N", alt.Tooltip("text:N", title="ratio [95 %]")]
     equal = alt.Chart(pd.DataFrame({"one": [1.0]})).mark_rule(color=_GREY, strokeDash=[4, 3])
     return _inked(
         alt.Chart(rows).mark_point(filled=True, size=120, opacity=1, color=_BLUE).encode(
-            x=x, y=y, shape=alt.Shape("bound:N", scale=shapes, legend=None), tooltip=tips
+            x=x, y=y, tooltip=tips
         ),
         equal.encode(x="one:Q"),
-        alt.Chart(ends).mark_rule(strokeWidth=2.5, color=_BLUE).encode(y=y, x="low:Q", x2="high:Q"),
+        alt.Chart(ends).mark_rule(strokeWidth=2.5, color=_BLUE).encode(y=y, x="ratio_low:Q", x2="ratio_high:Q"),
         height=alt.Step(36),
     )  # fmt: skip
 
 
 def difference_chart(pairs: pd.DataFrame, one: str, other: str) -> alt.LayerChart:
-    """FI(0.75) of one method minus that of another: a ring per seed, a bar at the mean, a row per task."""
+    """mFI of one method minus that of another: a ring per seed, a bar at the mean, a row per task."""
     y = alt.Y("task:N", title=None, axis=_ROWS)
     axis = alt.Axis(tickMinStep=1, format="d")
-    x = alt.X("difference:Q", title=f"FI(0.75) of {one} − FI(0.75) of {other}, generations", axis=axis)
-    tips = ["task:N", "seed:O", *(alt.Tooltip(f"{c}:Q", format=".2f") for c in ("fi_one", "fi_other", "difference"))]
+    x = alt.X("difference:Q", title=f"mFI of {one} − mFI of {other}, generations", axis=axis)
+    tips = ["task:N", "seed:O", *(alt.Tooltip(f"{c}:Q", format=".2f") for c in ("mfi_one", "mfi_other", "difference"))]
     zero = alt.Chart(pd.DataFrame({"zero": [0.0]})).mark_rule(color=_GREY, strokeDash=[4, 3])
     bars = alt.Chart(pairs).mark_tick(thickness=3, size=22, color=_ORANGE)
     return _inked(

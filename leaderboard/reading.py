@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TypeVar
 import streamlit as st
 
 from collapsebench.errors import UserError
-from collapsebench.paths import bundled, cache_dir
+from collapsebench.paths import bundled
 from collapsebench.publishing.board import Board, read_board
 from collapsebench.publishing.submission import Submission
 from collapsebench.publishing.validation import known_tasks
@@ -90,7 +90,7 @@ def _state(folder: Path) -> str:
 @st.cache_resource(max_entries=2, show_spinner="Reading the submissions; the first time takes a while …")
 def _board(folder: str, tasks: str, state: str) -> Board:
     del state  # part of the key only
-    return read_board(Path(folder), _tasks(tasks), cache_dir() / "board.sqlite")
+    return read_board(Path(folder), _tasks(tasks))
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)

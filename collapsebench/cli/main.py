@@ -314,6 +314,7 @@ for _command in (
     submission_commands.validate,
     submission_commands.verify,
     submission_commands.leaderboard,
+    submission_commands.power,
 ):
     app.command()(_command)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from collapsebench.cli.options import DeviceOption, grouped, with_resources
+from collapsebench.cli.options import DeviceOption, TaskArgument, grouped, with_resources
 from collapsebench.errors import UserError
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def leaderboard(
     """Rank all submissions by their raw metrics, and show them in the browser."""
     from collapsebench.cli.terminal import file_progress, plain_console, print_leaderboard
     from collapsebench.files import write_atomically
-    from collapsebench.paths import bundled, cache_dir
+    from collapsebench.paths import bundled
     from collapsebench.publishing.board import csv_text, leaderboard_table, read_board
     from collapsebench.publishing.site import serve
     from collapsebench.publishing.validation import known_tasks, submission_files
@@ -179,7 +179,7 @@ def leaderboard(
         what = "is a folder; give a file" if csv.is_dir() else f"cannot be written: there is no folder {csv.parent}"
         raise UserError(f"--csv {csv} {what}.")
     with file_progress(len(submission_files([folder])), plain_console(stderr=True)) as on_file:
-        board = read_board(folder, known_tasks(tasks or ()), cache_dir() / "board.sqlite", on_file)
+        board = read_board(folder, known_tasks(tasks or ()), on_file)
     for verdict in board.broken:
         typer.echo("\n".join(_lines(verdict)), err=True)
     if csv is not None:
@@ -190,6 +190,26 @@ def leaderboard(
         return
     if code := serve(folder, tuple(tasks or ()), port):
         raise typer.Exit(code)
+
+
+def power(
+    task: TaskArgument,
+    submissions: Annotated[Path | None, typer.Option(help="Folder of submissions; the committed ones when absent.")] = (
+        None
+    ),
+) -> None:
+    """Say how small a difference to CE a comparison on TASK can find, from the published curves."""
+    from collapsebench.publishing.published_power import published_power
+    from collapsebench.task import load_task
+
+    loaded = load_task(task)
+    found = published_power(loaded, submissions) if loaded.calibrated else None
+    if found is None:
+        raise UserError(
+            f"{loaded.id} has no published entries of CE and of another method, and the spread between seeds comes "
+            "from these; name a task that has (`collapsebench leaderboard --table`)."
+        )
+    typer.echo("\n".join(found.lines()))
 
 
 def _text_of(card: str | None) -> str | None:
@@ -212,7 +232,7 @@ def _print_draft(draft: Draft) -> None:
     row = None
     if not draft.problems:
         found = score_raw(draft.task, raw_frame(draft.submission))
-        (row,) = records(ranked_table(found.scores, found.own_scores, found.costs, draft.task.spec.horizon))
+        (row,) = records(ranked_table(found.scores, draft.task.spec.horizon))
     typer.echo("\n".join(draft_lines(draft, row)))
     for problem in draft.problems:
         typer.echo(f"  PROBLEM  {problem}")

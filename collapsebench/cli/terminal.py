@@ -12,8 +12,9 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.table import Table
 from rich.text import Text
 
-from collapsebench.reports.report import censored_text, cost_text, interval_text, records
+from collapsebench.reports.report import records
 from collapsebench.running.progress import Event, Listener
+from collapsebench.scoring.columns import COLUMNS, METHOD, binding_text, interval_text, reason, start_text
 from collapsebench.workloads.work import planned_elements
 
 if TYPE_CHECKING:
@@ -151,23 +152,18 @@ def _line_per_generation(cells: Sequence[Cell], console: Console) -> Listener:
 
 def comparison_table(comparison: Comparison) -> Table:
     """The final table of a comparison."""
-    table = Table(title=f"{comparison.task.id}, generations 0–{comparison.generations}", title_justify="left")
-    for name in ("rank", "method"):
-        table.add_column(name)
-    for name in ("FI(0.75) [95 %]", "ratio to CE", "ratio to TCE", "AUF", "cost at gen. 0", "FI(0.9)", "FI(0.5)"):
-        table.add_column(name, justify="right")
-    for row in records(comparison.table):
-        table.add_row(
-            "–" if row["rank"] is None else str(row["rank"]),
-            escape(comparison.shown_name(row["method"])),
-            escape(interval_text(row, "fi")),
-            escape(interval_text(row, "ratio_ce", tied_mark=True)),
-            escape(interval_text(row, "ratio_tce", tied_mark=True)),
-            f"{row['auf']:.3f}",
-            cost_text(row),
-            censored_text(row, "fi_0.9"),
-            censored_text(row, "fi_0.5"),
-        )
+    title = f"{comparison.task.id}, generations 0–{comparison.generations}"
+    return _table(title, records(comparison.table), comparison.shown_name)
+
+
+def _table(title: str, rows: Sequence[dict[str, Any]], shown_name: Callable[[str], str] = str) -> Table:
+    """A table of methods with the columns that all tables have."""
+    table = Table(title=title, title_justify="left")
+    for column in COLUMNS:
+        table.add_column(column.header, justify="left" if column.left else "right")
+    for row in rows:
+        texts = (shown_name(row["method"]) if column is METHOD else column.text(row) for column in COLUMNS)
+        table.add_row(*(escape(text) for text in texts))
     return table
 
 
@@ -175,11 +171,13 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     """The table, what it means, and what must be known about it."""
     console.print(comparison_table(comparison))
     console.print(
-        "FI(0.75): generations until fidelity to real data falls below 0.75, the smallest over "
-        f"{', '.join(comparison.task.spec.scored)}; ≥ never within the horizon. ≈ statistically tied.",
+        "mFI: generations until fidelity to real data falls below λ, averaged over all λ; the smallest over "
+        f"{', '.join(comparison.task.spec.scored)}. Rank: 95 % interval. ▲ better, ▼ worse, ≈ not told apart.",
         style="dim",
         highlight=False,
     )
+    for row in records(comparison.table):
+        console.print(reason(row), markup=False, highlight=False, style="dim")
     for note in comparison.notes:
         console.print(f"Note: {note}", markup=False, highlight=False, style="yellow")
 
@@ -208,27 +206,14 @@ def draft_lines(draft: Draft, row: dict[str, Any] | None) -> list[str]:
         )
     if row is not None:
         lines.append(
-            f"  scores     FI(0.75) {interval_text(row, 'fi')}, AUF {row['auf']:.3f}, cost at generation 0 "
-            f"{cost_text(row)} (not in the file: recomputed from the raw metrics)"
+            f"  scores     mFI {interval_text(row, 'mfi')}, start {start_text(row)}, {binding_text(row)} "
+            "(not in the file: recomputed from the raw metrics)"
         )
     lines.append(f"  file       {draft.file}, {len(draft.content):,} bytes")
     return lines
 
 
 def print_leaderboard(table: pd.DataFrame, console: Console) -> None:
-    """The ranking of every task, tied methods on one rank."""
+    """The ranking of every task."""
     for (task, track), group in table.groupby(["task", "track"], sort=False):
-        shown = Table(title=f"{task}, track {track}", title_justify="left")
-        for name in ("rank", "method", "FI(0.75) [95 %]", "ratio to CE", "ratio to TCE", "AUF", "cost at gen. 0"):
-            shown.add_column(name, justify="left" if name in ("rank", "method") else "right")
-        for row in records(group):
-            shown.add_row(
-                str(row["rank"]),
-                escape(row["method"]),
-                escape(interval_text(row, "fi")),
-                escape(interval_text(row, "ratio_ce", tied_mark=True)),
-                escape(interval_text(row, "ratio_tce", tied_mark=True)),
-                f"{row['auf']:.3f}",
-                cost_text(row),
-            )
-        console.print(shown)
+        console.print(_table(f"{task}, track {track}", records(group.drop(columns="curve"))))

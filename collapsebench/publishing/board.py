@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -13,19 +12,25 @@ from typing import Any, Literal
 import pandas as pd
 
 from collapsebench.methods import BASELINES
-from collapsebench.publishing.entries import Entry
-from collapsebench.publishing.index import Record, read_records, remembered
-from collapsebench.publishing.submission import Attestation, Submission, raw_frame
-from collapsebench.publishing.validation import Context, Verdict, problems_among, submission_files
+from collapsebench.publishing.entries import Entry, read_bounded, scored_cells
+from collapsebench.publishing.submission import Attestation, Submission, is_attestation
+from collapsebench.publishing.validation import (
+    Context,
+    Verdict,
+    problems_among,
+    submission_files,
+    validate_attestation,
+    validate_content,
+)
+from collapsebench.scoring.cells import Cells, joined
 from collapsebench.scoring.fidelity import ALL
-from collapsebench.scoring.scales import score_raw
-from collapsebench.scoring.statistics import paired_ratio, rank_methods
-from collapsebench.scoring.table import HEADLINE, RATIO_BASELINES, Scores, ranked_table
+from collapsebench.scoring.seed_scores import THRESHOLDS, entry_mfi, seed_scores
+from collapsebench.scoring.table import Scores, SeedTable, ranked_table
 from collapsebench.task import Task
 
 KEYS = ["task", "track", "method", "digest"]
 _DESCRIPTION = ("tier", "modality", "what", "date", "authors", "verified", "curve")
-_RATIO = ("", "_low", "_high", "_bound", "_tied")
+_SHARED = ("mfi", "mfi_low", "mfi_high", "start", "start_low", "start_high", "start_uncapped")
 Verified = Literal["verified", "by its authors", "disputed", "inconclusive", "no"]
 
 
@@ -35,13 +40,13 @@ class Board:
 
     Attributes:
         tasks: all that are known, by id.
-        table: one row per entry that stands, sorted by task, track and rank: `KEYS`, tier, modality, rank, date,
-            authors, verified, what (equal for one method on several tasks), curve (mean fidelity by generation) and
-            the columns of `collapsebench.scoring.table.ranked_table`.
+        table: one row per entry that stands, sorted by task, track and mean mFI: `KEYS`, tier, modality, date, authors,
+            verified, what (equal for one method on several tasks), curve (mean fidelity by generation) and the columns
+            of `collapsebench.scoring.table.ranked_table`.
         entries: by digest, superseded ones included. superseded: their digests.
         attestations: by the digest of the entry.
         broken: files that are not valid, with their problems.
-        records: what is known of every entry without reading its file, by digest.
+        cells: fidelity curves of every entry, by digest, under the method's name.
     """
 
     tasks: dict[str, Task]
@@ -50,108 +55,92 @@ class Board:
     superseded: set[str] = field(repr=False)
     attestations: dict[str, list[Attestation]] = field(repr=False)
     broken: list[Verdict] = field(repr=False)
-    records: dict[str, Record] = field(repr=False)
+    cells: dict[str, Cells] = field(repr=False)
 
     def label(self, digest: str) -> str:
         """What tables call an entry; unique within its task."""
         found = self.table.loc[self.table["digest"] == digest, "method"]
         return str(found.iloc[0]) if len(found) else self.entries[digest].name
 
-    def scores(self, digests: list[str]) -> Scores:
-        """Curves and scores per seed of some entries of one task, read from their files.
+    def scores(self, digests: Iterable[str]) -> Scores:
+        """Curves and scores per seed of some entries of one task."""
+        cells = joined([self.cells[digest].named(self.label(digest)) for digest in digests])
+        return Scores(cells, seed_scores(cells))
 
-        Raises:
-            UserError: a file has changed since the board was read.
-        """
-        entries = [self.entries[digest] for digest in digests]
-        (task_id,) = {entry.task_id for entry in entries}
-        raw = pd.concat([raw_frame(e.submission, self.label(e.digest)) for e in entries], ignore_index=True)
-        return score_raw(self.tasks[task_id], raw)
-
-    def headline(self, digests: Iterable[str]) -> pd.DataFrame:
-        """FI(0.75) per seed of some entries, from what is known of them: digest, seed, fi, censored, auf."""
-        frames = [pd.DataFrame(columns=["digest", "seed", "fi", "censored", "auf"])]
-        for digest in digests:
-            scores = self.records[digest].scores
-            mine = scores[(scores["metric"] == ALL) & (scores["threshold"] == HEADLINE)]
-            frames.append(mine[["seed", "fi", "censored", "auf"]].assign(digest=digest))
-        return pd.concat(frames[1:] or frames, ignore_index=True)
+    def seeds(self, digest: str) -> pd.DataFrame:
+        """mFI of an entry by seed: seed, mfi (in generations), share (of G)."""
+        cells = self.cells[digest]
+        mfi = entry_mfi(cells)
+        return pd.DataFrame({"seed": cells.seeds, "mfi": mfi, "share": mfi / cells.horizon})
 
 
-def read_board(
-    folder: Path,
-    tasks: dict[str, Task],
-    cache: Path | None = None,
-    on_file: Callable[[], None] = lambda: None,
-) -> Board:
+def read_board(folder: Path, tasks: dict[str, Task], on_file: Callable[[], None] = lambda: None) -> Board:
     """Read and score every submission of a folder; what is broken is listed, not fatal.
 
     Args:
         folder: as ``submissions/``; a folder that does not exist has no entries. tasks: by id.
-        cache: file for what is known from earlier; None: everything is computed. on_file: called after every file.
+        on_file: called after every file.
     """
-    paths = submission_files([folder]) if folder.is_dir() else []
-    records = read_records(paths, tasks, cache, on_file)
-    valid = [record.entry for record in records if record.entry is not None]
-    found = problems_among(valid, Context(tasks, valid))
-    broken = [Verdict(record.path, record.problems) for record in records if record.problems]
+    valid: dict[Path, Entry] = {}
+    cells: dict[str, Cells] = {}
+    attested: list[Attestation] = []
+    broken: list[Verdict] = []
+    for path in submission_files([folder]) if folder.is_dir() else []:
+        content = read_bounded(path)
+        verdict = (
+            validate_attestation(content, path)
+            if is_attestation(path)
+            else validate_content(content, path, Context(tasks))
+        )
+        if verdict.attestation is not None:
+            attested.append(verdict.attestation)
+        elif verdict.entry is not None and verdict.submission is not None:
+            valid[path] = verdict.entry
+            cells[verdict.entry.digest] = scored_cells(verdict.submission, tasks[verdict.entry.task_id])
+        else:
+            broken.append(verdict)
+        on_file()
+    found = problems_among(list(valid.values()), Context(tasks, list(valid.values())))
     broken += [Verdict(entry.path, problems) for entry, problems in found]
     refused = {entry.path for entry, _ in found}
-    standing = [r for r in records if r.entry is not None and r.path not in refused]
-    entries = {r.entry.digest: r.entry for r in standing if r.entry is not None}
+    entries = {entry.digest: entry for path, entry in valid.items() if path not in refused}
     superseded = {entry.supersedes for entry in entries.values() if entry.supersedes is not None}
     attestations: dict[str, list[Attestation]] = {}
     by_sha256 = {entry.sha256: digest for digest, entry in entries.items()}
-    for record in records:
-        if record.attestation is not None and record.attestation.submission_sha256 in by_sha256:
-            attestations.setdefault(by_sha256[record.attestation.submission_sha256], []).append(record.attestation)
-    by_task: dict[str, list[Record]] = {}
-    for record in standing:
-        assert record.entry is not None
-        if record.entry.digest not in superseded:
-            by_task.setdefault(record.entry.task_id, []).append(record)
-    tables = [_described(by_task[i], tasks[i], attestations, cache) for i in sorted(by_task)]
+    for attestation in attested:
+        if attestation.submission_sha256 in by_sha256:
+            attestations.setdefault(by_sha256[attestation.submission_sha256], []).append(attestation)
+    by_task: dict[str, list[Entry]] = {}
+    for digest, entry in entries.items():
+        if digest not in superseded:
+            by_task.setdefault(entry.task_id, []).append(entry)
+    tables = [_described(by_task[i], tasks[i], cells, attestations) for i in sorted(by_task)]
     table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=[*KEYS, *_DESCRIPTION])
-    known = {record.entry.digest: record for record in standing if record.entry is not None}
-    return Board(tasks, table, entries, superseded, attestations, broken, known)
+    return Board(tasks, table, entries, superseded, attestations, broken, {d: cells[d] for d in entries})
 
 
 def _described(
-    records: list[Record], task: Task, attestations: dict[str, list[Attestation]], cache: Path | None
+    entries: list[Entry], task: Task, cells: dict[str, Cells], attestations: dict[str, list[Attestation]]
 ) -> pd.DataFrame:
-    """The ranked table of one task with what is known of its entries."""
-    known = {record.entry.digest: record for record in records if record.entry is not None}
-    labels = _labels([record.entry for record in known.values() if record.entry is not None])
-    key = repr((task.id, task.spec.scored, sorted(known)))
-    table = remembered(cache, key, lambda: _ranked(known, labels, task))
-    digest = table["method"].map({label: digest for digest, label in labels.items()})
-    entry = digest.map(lambda d: known[d].entry)
+    """The ranked table of one task with what is known of its entries; ratios are to the entries ce and tce."""
+    labels = _labels(entries)
+    known = {labels[entry.digest]: entry for entry in entries}
+    scores = seed_scores(joined([cells[entry.digest].named(labels[entry.digest]) for entry in entries]))
+    table = ranked_table(scores, task.spec.horizon, {label: entry.track for label, entry in known.items()})
+    entry = table["method"].map(known)
+    digest = entry.map(lambda e: e.digest)
     return table.assign(
         task=task.id,
         tier=task.spec.tier,
+        track=entry.map(lambda e: e.track),
         modality=task.spec.workload.kind,
         digest=digest,
         what=entry.map(lambda e: e.what),
         date=entry.map(lambda e: e.date),
         authors=entry.map(lambda e: ", ".join(e.authors)),
         verified=entry.map(lambda e: verification(e, attestations.get(e.digest, []))),
-        curve=digest.map(lambda d: known[d].curve),
+        curve=digest.map(lambda d: tuple(float(f) for f in cells[d].fidelity.min(axis=1).mean(axis=0).round(6))),
     )
-
-
-def _ranked(known: dict[str, Record], labels: dict[str, str], task: Task) -> pd.DataFrame:
-    """Intervals and ratios of a task's entries; ranks are per track, ratios are to the entries ``ce`` and ``tce``."""
-    scores = pd.concat([r.scores.assign(method=labels[d]) for d, r in known.items()])
-    own = pd.concat([r.own_scores.assign(method=labels[d]) for d, r in known.items()])
-    costs = {labels[digest]: record.cost for digest, record in known.items()}
-    table = ranked_table(scores, own, costs, task.spec.horizon)
-    tracks = {labels[digest]: record.entry.track for digest, record in known.items() if record.entry is not None}
-    table["track"] = table["method"].map(tracks)
-    if len(set(tracks.values())) > 1:
-        headline = scores[(scores["metric"] == ALL) & (scores["threshold"] == HEADLINE)]
-        mine = [headline[headline["method"].map(tracks) == track] for track in sorted(set(tracks.values()))]
-        table["rank"] = table["method"].map({m: rank for part in mine for m, rank in rank_methods(part).items()})
-    return table.sort_values(["track", "rank"], kind="stable", ignore_index=True)
 
 
 def verification(entry: Entry, attestations: list[Attestation]) -> Verified:
@@ -167,54 +156,16 @@ def verification(entry: Entry, attestations: list[Attestation]) -> Verified:
     return "by its authors" if matched else "inconclusive" if attestations else "no"
 
 
-def overall_table(board: Board, tier: str, track: str) -> pd.DataFrame:
-    """Methods over all tasks of a tier: geometric mean of the ratios to CE; none where a task is missing.
-
-    Returns:
-        Columns method, what, tasks (how many), missing (task ids), ratio_ce, fi (mean), auf (mean), verified (how
-        many entries); those with an overall ratio first, best first.
-    """
-    all_tasks = sorted(i for i, task in board.tasks.items() if task.spec.tier == tier)
-    mine = board.table[(board.table["tier"] == tier) & (board.table["track"] == track)]
-    groups: dict[str, list[dict[Any, Any]]] = {}
-    for row in mine.reindex(columns=["what", "method", "task", "ratio_ce", "fi", "auf", "verified"]).to_dict("records"):
-        groups.setdefault(row["what"], []).append(row)
-    rows = []
-    for what, group in groups.items():
-        missing = [i for i in all_tasks if i not in {row["task"] for row in group}]
-        ratios = [1.0 if row["method"] == "ce" else row["ratio_ce"] for row in group]
-        rows.append(
-            {
-                "method": str(group[0]["method"]).split(" (")[0],
-                "what": what,
-                "tasks": len(group),
-                "missing": missing,
-                "ratio_ce": None if missing else _geometric_mean(ratios),
-                **{name: fmean(row[name] for row in group) for name in ("fi", "auf")},
-                "verified": sum(row["verified"] == "verified" for row in group),
-            }
-        )
-    columns = ["method", "what", "tasks", "missing", "ratio_ce", "fi", "auf", "verified"]
-    table = pd.DataFrame(rows, columns=columns)
-    return table.sort_values(["ratio_ce", "auf"], ascending=False, na_position="last", ignore_index=True)
-
-
-def _geometric_mean(ratios: list[Any]) -> float | None:
-    if any(ratio is None or pd.isna(ratio) for ratio in ratios):
-        return None
-    return 0.0 if min(ratios) <= 0 else math.exp(sum(math.log(r) for r in ratios) / len(ratios))
-
-
 def leaderboard_table(board: Board) -> pd.DataFrame:
     """One row per entry, and only what attestations cannot change: what ``submissions/leaderboard.csv`` holds."""
-    numbers = [c for c in board.table if c not in (*KEYS, *_DESCRIPTION, "rank") and not _of_one_metric(str(c))]
-    return board.table[["task", "tier", "track", "rank", "method", "digest", "date", *numbers]]
+    ranks = ["rank_best", "rank_worst"]
+    numbers = [c for c in board.table if c not in (*KEYS, *_DESCRIPTION, *ranks) and not _of_one_metric(str(c))]
+    return board.table[["task", "tier", "track", *ranks, "method", "digest", "date", *numbers]]
 
 
 def _of_one_metric(column: str) -> bool:
-    """FI of a single metric is on the task's own page: tasks have different ones."""
-    shared = ("fi_low", "fi_high", "fi_censored", "fi_0.9", "fi_0.5", "fi_own_reference")
-    return column.startswith("fi_") and column.removesuffix("_censored") not in shared and column not in shared
+    """Scores of a single metric are on the task's own page: tasks have different ones."""
+    return column.startswith(("mfi_", "start_")) and column not in _SHARED
 
 
 def csv_text(table: pd.DataFrame) -> str:
@@ -286,78 +237,38 @@ def _bands(frame: pd.DataFrame, column: str) -> pd.DataFrame:
 
 def crossings(scores: pd.DataFrame) -> pd.DataFrame:
     """FI per method, metric and threshold: fi (mean over seeds), censored (it is a lower bound)."""
-    grouped = scores.groupby(["method", "metric", "threshold"], sort=False)
-    return grouped.agg(fi=("fi", "mean"), censored=("censored", "any")).reset_index()
-
-
-def methods_by_label(board: Board) -> dict[str, str]:
-    """Every ranked method's ``what``, by a label that is unique on the board; one method may have many tasks."""
-    names = board.table.drop_duplicates("what")
-    name = names["digest"].map(lambda digest: board.entries[digest].name)
-    labels = name.where(~name.duplicated(keep=False), name + " (" + names["what"].str[:8] + ")")
-    return dict(sorted(zip(labels, names["what"], strict=True)))
-
-
-def compared_methods(board: Board, one: str, other: str) -> pd.DataFrame:
-    """Two methods on every task that both have.
-
-    Args:
-        one, other: as ``what`` in the table.
-
-    Returns:
-        Columns task, digest_one, digest_other, fi_one, fi_other, n (paired seeds) and of the ratio of one to the
-        other: ratio, low, high, bound, tied.
-    """
-    rows = []
-    for task, digests in _common(board, one, other):
-        mine, theirs = (board.headline([digest]) for digest in digests)
-        r = paired_ratio(mine, theirs)
-        fis = (mine["fi"].mean(), theirs["fi"].mean())
-        rows.append((task, *digests, *fis, r.n, r.estimate, r.low, r.high, r.bound, r.tied))
-    columns = ["task", "digest_one", "digest_other", "fi_one", "fi_other", "n", "ratio", "low", "high", "bound", "tied"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def paired_seeds(board: Board, one: str, other: str) -> pd.DataFrame:
-    """FI(0.75) of two methods seed by seed: task, seed, fi_one, fi_other, difference, censored (either side is)."""
-    frames = [pd.DataFrame(columns=["task", "seed", "fi_one", "fi_other", "difference", "censored"])]
-    for task, digests in _common(board, one, other):
-        mine, theirs = (board.headline([digest]) for digest in digests)
-        pairs = mine.merge(theirs, on="seed", suffixes=("_one", "_other")).assign(task=task)
-        pairs["difference"] = pairs["fi_one"] - pairs["fi_other"]
-        pairs["censored"] = pairs["censored_one"] | pairs["censored_other"]
-        frames.append(pairs[list(frames[0])])
-    return pd.concat(frames[1:] or frames, ignore_index=True)
-
-
-def _common(board: Board, one: str, other: str) -> list[tuple[str, tuple[str, str]]]:
-    mine, theirs = (board.table[board.table["what"] == what].set_index("task")["digest"] for what in (one, other))
-    return [(str(task), (str(mine[task]), str(theirs[task]))) for task in mine.index if task in theirs.index]
+    frames = []
+    for threshold in THRESHOLDS:
+        name = f"fi_{threshold:g}"
+        grouped = scores.groupby(["method", "metric"], sort=False)
+        found = grouped.agg(fi=(name, "mean"), censored=(f"{name}_censored", "any")).reset_index()
+        frames.append(found.assign(threshold=threshold))
+    return pd.concat(frames, ignore_index=True)
 
 
 def rank_of(board: Board, entry: Entry, submission: Submission) -> dict[str, Any]:
     """Where a valid submission would stand; it need not be on the board.
 
     Returns:
-        Its row as `ranked_table` has it, with the rank among the entries of its task and track, and ``entries``: how
-        many those are with this one. An entry that it supersedes is left out.
+        Its row as `ranked_table` has it among the entries of its task, and ``entries``: how many its track then has.
+        An entry that it supersedes is left out.
     """
     task = board.tasks[entry.task_id]
     here = board.table[board.table["task"] == entry.task_id]
     here = here[~here["digest"].isin([entry.digest, entry.supersedes])]
-    found = score_raw(task, raw_frame(submission))
-    alone = ranked_table(found.scores, found.own_scores, found.costs, task.spec.horizon)
-    row = {str(column): alone[column].iloc[0] for column in alone}
-    mine = found.scores[(found.scores["metric"] == ALL) & (found.scores["threshold"] == HEADLINE)]
-    for name in RATIO_BASELINES:
-        rival = here.loc[here["method"] == name, "digest"]
-        if len(rival):
-            ratio = paired_ratio(mine, board.headline(rival))
-            values = (ratio.estimate, ratio.low, ratio.high, ratio.bound, ratio.tied)
-            row |= dict(zip((f"ratio_{name}{part}" for part in _RATIO), values, strict=True))
-    peers = board.headline(here.loc[here["track"] == entry.track, "digest"]).rename(columns={"digest": "method"})
-    ranks = rank_methods(pd.concat([peers, mine.assign(method=entry.digest)]))
-    return {**row, "rank": ranks[entry.digest], "entries": len(ranks)}
+    tracks = dict(zip(here["method"], here["track"], strict=True))
+    label = entry.name if entry.name not in tracks else f"{entry.name} ({entry.digest[:8]})"
+    others = [board.cells[str(row.digest)].named(str(row.method)) for row in here.itertuples()]
+    scores = seed_scores(joined([*others, scored_cells(submission, task).named(label)]))
+    table = ranked_table(scores, task.spec.horizon, {**tracks, label: entry.track})
+    (row,) = table[table["method"] == label].to_dict("records")
+    found = {str(column): value for column, value in row.items()}
+    return {**found, "method": entry.name, "entries": 1 + int((here["track"] == entry.track).sum())}
+
+
+def seed_table(board: Board, task_id: str) -> SeedTable:
+    """mFI by seed of the entries of a task."""
+    return SeedTable.of(board.scores(board.table.loc[board.table["task"] == task_id, "digest"]).scores)
 
 
 def machines(board: Board) -> pd.DataFrame:

@@ -164,22 +164,22 @@ def _each(submission: Submission) -> Iterator[tuple[str, GenerationResult]]:
 
 
 def _metrics(submission: Submission, task: Task) -> Iterator[Problem]:
-    possible, expected = task.spec.metrics, None
+    known, expected = {name: task.spec.metric(name) for name in task.spec.metrics}, None
     for path, g in _each(submission):
         for name in task.spec.scored:
             if name not in g.metrics:
                 yield Problem("metric-missing", f"{path}.metrics.{name}", "missing", "a value: it is scored")
         for name, measured in g.metrics.items():
             place = f"{path}.metrics.{name}"
-            if name not in possible:
+            if name not in known:
                 yield Problem("metric-unknown", place, name, f"the metrics of a {task.spec.workload.kind} task")
                 continue
-            low, high = task.spec.metric(name).bounds
+            low, high = known[name].bounds
             if not low <= measured.value <= high:
                 yield Problem("metric-bounds", f"{place}.value", f"{measured.value!r}", f"{low:g} to {high:g}")
                 continue
             count = measured.value * measured.n
-            if task.spec.metric(name).counted and abs(count - round(count)) > _COUNT_SLACK:
+            if known[name].counted and abs(count - round(count)) > _COUNT_SLACK:
                 yield Problem(
                     "not-a-multiple", f"{place}.value", f"{measured.value!r}", f"a multiple of 1/{measured.n}"
                 )

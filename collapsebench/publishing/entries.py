@@ -6,9 +6,14 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from collapsebench.errors import UserError
 from collapsebench.publishing.bounded_json import MAX_BYTES
 from collapsebench.publishing.submission import DIGEST_LENGTH, SeedResult, Submission, sha256_of
+from collapsebench.scoring.cells import Cells, cells_of_values
+from collapsebench.scoring.scales import task_scales
+from collapsebench.task import Task
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,22 @@ def read_bounded(path: Path) -> bytes:
     """A file's bytes, and of a file that is too large enough to see that it is."""
     with path.open("rb") as stream:
         return stream.read(MAX_BYTES + 1)
+
+
+def scored_cells(submission: Submission, task: Task) -> Cells:
+    """Fidelity curves of a valid submission on the scales of its task, under the method's name."""
+    scales, horizon = task_scales(task), task.spec.horizon
+    results = sorted(submission.results, key=lambda result: result.seed)
+    values = np.full((len(results), len(scales), horizon + 1), np.nan)
+    diverged_from = np.full(len(results), np.inf)
+    for cell, result in enumerate(results):
+        for g in result.generations:
+            if g.status == "diverged":
+                diverged_from[cell] = g.generation
+            else:
+                values[cell, :, g.generation] = [g.metrics[name].value for name in sorted(scales)]
+    names = [(submission.method.name, result.seed) for result in results]
+    return cells_of_values(names, scales, values, diverged_from)
 
 
 def chain_digest(chain: SeedResult) -> str | None:

@@ -12,12 +12,13 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pandas as pd
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+
+from collapsebench.publishing.canonical_json import canonical_json
 
 SCHEMA_VERSION = 1
 DIGEST_LENGTH = 16
@@ -319,12 +320,8 @@ def plain_text(text: str, limit: int) -> str:
 
 
 def canonical_bytes(content: BaseModel) -> bytes:
-    """The one way to write a submission or an attestation: sorted keys, shortest exact floats, UTF-8.
-
-    Objects and lists that hold only plain values stand on one line, so that a change in a repository shows as the one
-    number that changed.
-    """
-    return (_written(content.model_dump(mode="json"), 0) + "\n").encode()
+    """The one way to write a submission or an attestation (see `canonical_json`)."""
+    return (canonical_json(content.model_dump(mode="json")) + "\n").encode()
 
 
 def sha256_of(content: bytes) -> str:
@@ -377,18 +374,3 @@ def json_schema() -> str:
         "title": f"collapsebench submission, version {SCHEMA_VERSION}",
     }
     return json.dumps(schema, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-
-
-def _written(value: Any, depth: int) -> str:
-    if not isinstance(value, Mapping | list) or not value or _plain(value):
-        return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    indent, end = "\n" + " " * (depth + 1), "\n" + " " * depth
-    if isinstance(value, Mapping):
-        parts = [f"{json.dumps(key, ensure_ascii=False)}: {_written(value[key], depth + 1)}" for key in sorted(value)]
-        return "{" + ",".join(indent + part for part in parts) + end + "}"
-    return "[" + ",".join(indent + _written(item, depth + 1) for item in value) + end + "]"
-
-
-def _plain(value: Mapping[str, Any] | list[Any]) -> bool:
-    items = value.values() if isinstance(value, Mapping) else value
-    return not any(isinstance(item, Mapping | list) for item in items)

@@ -12,9 +12,11 @@ import pandas as pd
 
 from collapsebench.errors import UserError
 from collapsebench.publishing.entries import Entry
+from collapsebench.publishing.published_power import published_power
 from collapsebench.publishing.submission import raw_frame
 from collapsebench.running.results import cells_of, raw_metrics, run_folders, task_of
-from collapsebench.scoring.fidelity import DIVERGED, incomplete_cells
+from collapsebench.scoring.cells import incomplete_cells
+from collapsebench.scoring.fidelity import DIVERGED
 from collapsebench.scoring.scales import task_scales
 from collapsebench.scoring.table import RATIO_BASELINES, ranked_table, score_methods
 from collapsebench.task import Task
@@ -29,8 +31,8 @@ class Comparison:
         generations: last generation G of this comparison.
         raw: every metric of every generation: method, seed, generation, metric, value, n, status.
         curves: fidelities: method, seed, generation, metric, fidelity.
-        scores: per method, seed, metric (``all`` is the smallest) and threshold: fi, censored, auf.
-        own_scores: the same with each method's own generation 0 as the reference.
+        scores: per method, seed and metric (``all`` is that which binds), as
+            `collapsebench.scoring.seed_scores.seed_scores` has them.
         table: one row per method, best first, the control last.
         cells: directory, ``run.json`` and seconds per phase of every cell that was run here.
         notes: what a reader of the table must know.
@@ -43,7 +45,6 @@ class Comparison:
     raw: pd.DataFrame
     curves: pd.DataFrame
     scores: pd.DataFrame
-    own_scores: pd.DataFrame
     table: pd.DataFrame
     cells: list[dict[str, Any]]
     notes: list[str]
@@ -100,11 +101,9 @@ def read_comparison(
         found = score_methods(raw, scales, last)
     except ValueError as error:
         raise UserError(f"{folder} cannot be scored: {error}.") from error
-    notes += _notes(task, raw, last, cells) + _notes_on_published(published, cells)
-    table = ranked_table(found.scores, found.own_scores, found.costs, last)
-    return Comparison(
-        task, folder, last, raw, found.curves, found.scores, found.own_scores, table, cells, notes, published
-    )
+    table = ranked_table(found.scores, last)
+    notes += _notes(task, raw, last, cells) + _notes_on_published(published, cells) + _notes_on_power(task, table, last)
+    return Comparison(task, folder, last, raw, found.curves, found.scores, table, cells, notes, published)
 
 
 def read_all(directory: Path) -> list[Comparison]:
@@ -121,7 +120,7 @@ def _notes(task: Task, raw: pd.DataFrame, last: int, cells: list[dict[str, Any]]
     if task.budget != 1.0:
         notes.append(f"Only {task.budget:.3g} of the task's budget: a try-out, not to be compared with other results.")
     if last < task.spec.horizon:
-        notes.append(f"Only generations 0 to {last} of {task.spec.horizon}: intervals are censored early.")
+        notes.append(f"Only generations 0 to {last} of {task.spec.horizon}: mFI is at most {last}.")
     unofficial = sorted(set(raw["seed"]) - set(task.spec.seeds))
     if unofficial:
         notes.append(f"Seeds {unofficial} are not official; the official ones are {list(task.spec.seeds)}.")
@@ -166,6 +165,15 @@ def _notes_on_published(published: Sequence[Entry], cells: list[dict[str, Any]])
             "the noise between seeds (the task's card, Verification): ratios to these are not truly paired by seed."
         )
     return notes
+
+
+def _notes_on_power(task: Task, table: pd.DataFrame, last: int) -> list[str]:
+    """What the seeds that were run can find, where the published curves say it."""
+    seeds = int(table["seeds"].min())
+    if seeds < 2 or task.budget != 1.0 or last < task.spec.horizon:
+        return []
+    power = published_power(task)
+    return [] if power is None else [power.told(seeds)]
 
 
 def _told(value: Any) -> str:

@@ -50,10 +50,11 @@ def _panel(axes: Axes, comparison: Comparison, metric: str) -> None:
         mean = by_generation.mean()
         axes.plot(mean.index, mean, label=method, markersize=4, linewidth=1.6, **style)
         axes.fill_between(mean.index, by_generation.min(), by_generation.max(), alpha=0.15, color=style["color"], lw=0)
-        mine = scores[(scores["method"] == method) & (scores["metric"] == metric) & (scores["threshold"] == HEADLINE)]
-        if not mine["censored"].any():
-            axes.plot([mine["fi"].mean()] * 2, [0, HEADLINE], color=style["color"], linewidth=0.9, linestyle=":")
-            axes.plot(mine["fi"].mean(), HEADLINE, marker="|", color=style["color"], markersize=12)
+        mine = scores[(scores["method"] == method) & (scores["metric"] == metric)]
+        if not mine[f"fi_{HEADLINE:g}_censored"].any():
+            fallen = mine[f"fi_{HEADLINE:g}"].mean()
+            axes.plot([fallen] * 2, [0, HEADLINE], color=style["color"], linewidth=0.9, linestyle=":")
+            axes.plot(fallen, HEADLINE, marker="|", color=style["color"], markersize=12)
     axes.axhline(HEADLINE, color="#999999", linewidth=0.8)
     axes.annotate(
         f"λ = {HEADLINE}", (comparison.generations, HEADLINE), ha="right", va="bottom", fontsize=8, color="#666666"

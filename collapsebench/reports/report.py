@@ -23,6 +23,7 @@ from collapsebench.reports.gallery import (
     texts,
     write_animations,
 )
+from collapsebench.scoring.columns import COLUMNS, METHOD, censored_text, reason
 from collapsebench.scoring.table import HEADLINE
 
 FILES = ("comparison.csv", "comparison.json", "curves.png", "report.html")
@@ -54,7 +55,7 @@ def write_report(comparison: Comparison, folder: Path | None = None) -> list[Pat
 def comparison_as_json(comparison: Comparison) -> dict[str, Any]:
     """Everything a program may want to know: scales, table, curves, scores per seed, raw metrics, provenance."""
     return {
-        "schema_version": 1,
+        "schema_version": 2,
         "collapsebench": __version__,
         "task": comparison.task.id,
         "task_sha256": comparison.task.sha256,
@@ -64,7 +65,6 @@ def comparison_as_json(comparison: Comparison) -> dict[str, Any]:
         "table": records(comparison.table),
         "curves": records(comparison.curves),
         "scores": records(comparison.scores),
-        "scores_own_reference": records(comparison.own_scores),
         "raw": records(comparison.raw),
         "cells": [{"run": cell["about"], "seconds": cell["seconds"]} for cell in comparison.cells],
         "notes": comparison.notes,
@@ -83,47 +83,20 @@ def _plain(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else value
 
 
-def interval_text(row: dict[str, Any], name: str, tied_mark: bool = False) -> str:
-    """``3.21 [3.05, 3.40]`` with bounds as ≥ and ≤, and n/a where there is no interval.
-
-    Args:
-        row: a row of `Comparison.table` as plain values. name: column prefix, ``fi`` or ``ratio_ce``.
-        tied_mark: append ``≈`` when the interval of a ratio holds 1.
-    """
-    value = row[name]
-    if name == f"ratio_{row['method']}":
-        return "–"
-    if value is None:
-        return "n/a"
-    bound = row.get(f"{name}_bound") or ("lower" if row.get(f"{name}_censored") else "exact")
-    sign = {"lower": "≥ ", "upper": "≤ "}.get(bound, "")
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
-    if low is None and high is None:
-        return f"{sign}{value:.2f} [n/a]"
-    ends = f"[{'…' if low is None else f'{low:.2f}'}, {'…' if high is None else f'{high:.2f}'}]"
-    tie = " ≈" if tied_mark and row.get(f"{name}_tied") else ""
-    return f"{sign}{value:.2f} {ends}{tie}"
-
-
-def censored_text(row: dict[str, Any], name: str) -> str:
-    """An FI without interval: ``≥ 10.00`` when censored."""
-    value = row[name]
-    return "n/a" if value is None else f"{'≥ ' if row.get(f'{name}_censored') else ''}{value:.2f}"
-
-
-def cost_text(row: dict[str, Any]) -> str:
-    """Fidelity given up at generation 0, in per cent; never minus nothing."""
-    return f"{round(100 * row['generation_0_cost'], 1) + 0.0:.1f} %"
-
-
 def _html(comparison: Comparison, plot: Path, chains: list[ShownChain], animations: dict[str, Path]) -> str:
+    rows = records(comparison.table)
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
-    environment.globals.update(interval_text=interval_text, censored_text=censored_text, cost_text=cost_text)
+    environment.globals.update(censored_text=censored_text)
+    shown = {row["method"]: comparison.shown_name(row["method"]) for row in rows}
     return environment.get_template("report.html").render(
         comparison=comparison,
         task=comparison.task,
-        rows=records(comparison.table),
+        rows=rows,
+        shown=shown,
+        columns=COLUMNS,
+        method_column=METHOD,
+        reasons=[reason(row) for row in rows],
         scored=comparison.task.spec.scored,
         headline=HEADLINE,
         plot=_base64(plot.read_bytes()),

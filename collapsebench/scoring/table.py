@@ -1,27 +1,28 @@
-"""The table of a comparison: methods on one task, ranked, with intervals and ratios. Pure functions on DataFrames."""
+"""The table of a comparison: methods on one task, with rank intervals, ratios, verdicts and what explains them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from collapsebench.methods import CONTROL
-from collapsebench.scoring.fidelity import (
-    ALL,
-    Scale,
-    fidelity_curves,
-    own_scales,
-    seed_scores,
-    unclipped_fidelity,
-)
-from collapsebench.scoring.statistics import Ratio, mean_interval, paired_ratio, rank_methods
+from collapsebench.scoring.cells import Cells, fidelity_cells
+from collapsebench.scoring.fidelity import ALL, Array, Scale
+from collapsebench.scoring.ranks import rank_intervals, verdicts
+from collapsebench.scoring.seed_scores import THRESHOLDS, seed_scores
+from collapsebench.scoring.statistics import NOTHING, Estimate, mean_interval, paired_difference, paired_ratio
 
-THRESHOLDS = (0.9, 0.75, 0.5)
 HEADLINE = 0.75
+"""The λ of the fidelity interval that people quote."""
+
 RATIO_BASELINES = ("ce", "tce")
+_VERDICTS = {1: "better", 0: "tied", -1: "worse"}
 
 
 @dataclass(frozen=True)
@@ -29,116 +30,198 @@ class Scores:
     """Methods scored, not yet compared.
 
     Attributes:
-        curves: fidelities: method, seed, generation, metric, fidelity.
-        scores: per method, seed, metric (``all`` is the smallest) and threshold: fi, censored, auf.
-        own_scores: the same with each method's own generation 0 as the reference.
-        costs: fidelity that each method gives up at generation 0.
+        cells: fidelity curves.
+        scores: as `collapsebench.scoring.seed_scores.seed_scores` has them.
     """
 
-    curves: pd.DataFrame
+    cells: Cells
     scores: pd.DataFrame
-    own_scores: pd.DataFrame
-    costs: dict[str, float]
+
+    @cached_property
+    def curves(self) -> pd.DataFrame:
+        """The curves as a frame: method, seed, generation, metric, fidelity."""
+        return self.cells.frame()
+
+
+@dataclass(frozen=True)
+class SeedTable:
+    """mFI of entries by seed.
+
+    Attributes:
+        methods: names, in the order in which they first appear. seeds: sorted.
+        mfi: methods × seeds, in generations; NaN for a seed that a method does not have.
+    """
+
+    methods: tuple[str, ...]
+    seeds: tuple[int, ...]
+    mfi: Array
+
+    @staticmethod
+    def of(scores: pd.DataFrame) -> SeedTable:
+        """From scores as in `Scores`.
+
+        Raises:
+            ValueError: a method has a seed twice.
+        """
+        over_all = scores[scores["metric"] == ALL]
+        row, methods = pd.factorize(over_all["method"])
+        seeds, column = np.unique(over_all["seed"].to_numpy(dtype=np.int64), return_inverse=True)
+        mfi = np.full((len(methods), len(seeds)), np.nan)
+        mfi[row, column] = over_all["mfi"].to_numpy(dtype=np.float64)
+        if int((~np.isnan(mfi)).sum()) < len(over_all):
+            raise ValueError("scores have more than one row for a method and seed")
+        return SeedTable(tuple(map(str, methods)), tuple(map(int, seeds)), mfi)
+
+    def row(self, method: str) -> Array | None:
+        """mFI of a method by seed; None if it is not there."""
+        return self.mfi[self.methods.index(method)] if method in self.methods else None
 
 
 def score_methods(raw: pd.DataFrame, scales: Mapping[str, Scale], last: int) -> Scores:
     """Score methods from their raw metrics.
 
     Args:
-        raw: as `collapsebench.scoring.fidelity` describes it; every cell reaches `last` or has diverged.
+        raw: as `collapsebench.scoring.cells` describes it; every cell reaches `last` or has diverged.
         scales: of the scored metrics. last: generation G.
 
     Raises:
         ValueError: a cell lacks a metric or a generation, or has one twice.
     """
-    curves = fidelity_curves(raw, scales, last)
-    own = own_scales(raw, scales)
-    own_curves = [fidelity_curves(raw[raw["method"] == m], own[m], last) for m in raw["method"].unique()]
-    return Scores(
-        curves=curves,
-        scores=seed_scores(curves, THRESHOLDS),
-        own_scores=seed_scores(pd.concat(own_curves), THRESHOLDS),
-        costs=_first_generation_costs(raw, scales),
-    )
+    cells = fidelity_cells(raw, scales, last)
+    return Scores(cells, seed_scores(cells))
 
 
-def _first_generation_costs(raw: pd.DataFrame, scales: Mapping[str, Scale]) -> dict[str, float]:
-    """Fidelity that each method gives up at generation 0: on its worst metric, mean over seeds, not clipped.
-
-    CE's is 0 on the official seeds by definition of the reference; a method that diverges there gives up all.
-    """
-    first = raw[raw["generation"] == 0]
-    costs = {}
-    for method, mine in first.groupby("method"):
-        fidelities = [
-            unclipped_fidelity(mine.loc[mine["metric"] == name, "value"].to_numpy(float), scale).sum()
-            for name, scale in scales.items()
-        ]
-        costs[str(method)] = 1.0 - float(min(fidelities)) / mine["seed"].nunique()
-    return costs
-
-
-def ranked_table(scores: pd.DataFrame, own_scores: pd.DataFrame, costs: Mapping[str, float], last: int) -> pd.DataFrame:
-    """One row per method with intervals and ratios, best first, the control last.
+def ranked_table(scores: pd.DataFrame, last: int, tracks: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """One row per method, the largest mean mFI first, the control last.
 
     Args:
-        scores, own_scores, costs: as in `Scores`. last: generation G, beyond which no interval is shown.
+        scores: as in `Scores`. last: generation G, beyond which no interval is shown.
+        tracks: of every method; ranks and verdicts are made within a track, and tracks follow one another. None: one.
+
+    Returns:
+        Of the method, means over seeds unless said otherwise:
+
+        - ``rank_best``, ``rank_worst``: the interval of its rank; missing for the control,
+        - ``method``, ``seeds`` (how many),
+        - ``mfi``, ``mfi_low``, ``mfi_high``: in generations; ``share``: mFI / G,
+        - for the baselines ce and tce ``verdict_ce`` (``better``, ``worse``, ``tied``; none without a test, with itself
+          and for the control), ``difference_ce`` and ``ratio_ce`` with their intervals ``_low``, ``_high``,
+        - ``start``, ``retention`` and ``fi_0.75`` with intervals, ``start_uncapped``, ``fi_0.9``, ``fi_0.5``;
+          ``fi_…_censored``: a value is a lower bound,
+        - ``binds``: the metric that binds, ``binds_seeds``: in how many seeds it is the smallest, ``generation``: the
+          one that takes most from its mFI (median over the seeds that lose something, −1: none does),
+          ``generation_low``, ``generation_high``: over these seeds,
+        - ``mfi_<metric>``, ``start_<metric>`` of every metric.
     """
-    headline = scores[(scores["metric"] == ALL) & (scores["threshold"] == HEADLINE)]
-    ranked = rank_methods(headline[headline["method"] != CONTROL])
-    order = [*ranked, *(m for m in headline["method"].unique() if m == CONTROL)]
-    per_method = {str(m): frame for m, frame in headline.groupby("method")}
-    everything = {str(m): frame for m, frame in scores.groupby("method")}
-    own = {str(m): frame for m, frame in own_scores.groupby("method")}
+    table = SeedTable.of(scores)
+    columns = {str(name): scores[name].to_numpy() for name in scores}
+    places: dict[str, list[int]] = {}
+    for place, method in enumerate(columns["method"]):
+        places.setdefault(str(method), []).append(place)
+    means = [0.0 if np.isnan(row).all() else float(np.nanmean(row)) for row in table.mfi]
+    order = sorted(range(len(means)), key=lambda i: (-means[i], table.methods[i]))
+    groups = _groups([table.methods[i] for i in order], tracks)
+    baselines = {name: mfi for name in RATIO_BASELINES if (mfi := table.row(name)) is not None}
     rows = []
-    for method in order:
-        mine = per_method[method]
-        row: dict[str, Any] = {"rank": ranked.get(method), "method": method, **_means(mine, last)}
-        for baseline in RATIO_BASELINES:
-            row |= _ratio(mine, per_method.get(baseline), baseline)
-        row |= {"generation_0_cost": costs[method], **_other_intervals(everything[method], own[method])}
-        rows.append(row)
-    return pd.DataFrame(rows).astype({"rank": "Int64"})
+    for group in groups:
+        standing = _standing(table, group, baselines)
+        for method in group:
+            mine = {name: values[places[method]] for name, values in columns.items()}
+            over_all = {name: values[mine["metric"] == ALL] for name, values in mine.items()}
+            best, worst, against = standing.get(method, (None, None, {}))
+            row: dict[str, Any] = {"rank_best": best, "rank_worst": worst, "method": method, **_means(over_all, last)}
+            ours = table.row(method)
+            assert ours is not None
+            for name in RATIO_BASELINES:
+                row |= _against(ours, baselines.get(name), name, against.get(name) if name != method else None)
+            rows.append(row | _beside(over_all) | _by_metric(mine))
+    return pd.DataFrame(rows).astype({"rank_best": "Int64", "rank_worst": "Int64"})
 
 
-def _means(mine: pd.DataFrame, last: int) -> dict[str, Any]:
-    fi = mean_interval(mine["fi"].to_numpy(), mine["censored"].to_numpy())
-    auf = mean_interval(mine["auf"].to_numpy(), [False] * len(mine))
+def _groups(methods: Sequence[str], tracks: Mapping[str, str] | None) -> list[list[str]]:
+    """The methods that are ranked together, the control by itself at the end; each in the order given."""
+    ranked = [m for m in methods if m != CONTROL]
+    names = sorted({tracks[m] for m in ranked}) if tracks else [""]
+    groups = [[m for m in ranked if not tracks or tracks[m] == name] for name in names]
+    return [*groups, [m for m in methods if m == CONTROL]]
+
+
+def _standing(
+    table: SeedTable, group: Sequence[str], baselines: Mapping[str, Array]
+) -> dict[str, tuple[int, int, dict[str, str]]]:
+    """Best rank, worst rank and verdicts by baseline of the methods of a group; none for the control."""
+    if not group or group[0] == CONTROL:
+        return {}
+    mfi = table.mfi[[table.methods.index(method) for method in group]]
+    ranks = rank_intervals(mfi)
+    own = [group.index(name) if name in group else None for name in baselines]
+    found = verdicts(mfi, np.reshape(list(baselines.values()), (len(baselines), mfi.shape[1])), own)
+    standing = {}
+    for row, method in enumerate(group):
+        against = {name: _VERDICTS[int(found[row, column])] for column, name in enumerate(baselines)}
+        standing[method] = (int(ranks[row, 0]), int(ranks[row, 1]), against)
+    return standing
+
+
+def _means(over_all: Mapping[str, npt.NDArray[Any]], last: int) -> dict[str, Any]:
+    found = mean_interval(over_all["mfi"])
     return {
-        "seeds": fi.n,
-        "fi": fi.estimate,
-        "fi_low": None if fi.low is None else max(fi.low, 0.0),  # no interval is shorter than nothing,
-        "fi_high": None if fi.high is None else min(fi.high, float(last)),  # or longer than the horizon
-        "fi_censored": fi.censored,
-        "auf": auf.estimate,
-        "auf_low": auf.low,
-        "auf_high": auf.high,
+        "seeds": found.n,
+        "mfi": found.estimate,
+        "mfi_low": None if found.low is None else max(found.low, 0.0),  # no interval is shorter than nothing,
+        "mfi_high": None if found.high is None else min(found.high, float(last)),  # or longer than the horizon
+        "share": over_all["share"].mean(),
     }
 
 
-def _ratio(mine: pd.DataFrame, baseline: pd.DataFrame | None, name: str) -> dict[str, Any]:
-    ratio = Ratio(None, None, None, 0, "none") if baseline is None else paired_ratio(mine, baseline)
+def _against(ours: Array, theirs: Array | None, name: str, verdict: str | None) -> dict[str, Any]:
+    """Difference and ratio to a baseline, and what the tests of the whole table say."""
+    difference, ratio = NOTHING, NOTHING
+    if theirs is not None:
+        difference, ratio = paired_difference(ours, theirs), paired_ratio(ours, theirs)
     return {
-        f"ratio_{name}": ratio.estimate,
-        f"ratio_{name}_low": ratio.low,
-        f"ratio_{name}_high": ratio.high,
-        f"ratio_{name}_bound": ratio.bound,
-        f"ratio_{name}_tied": ratio.tied,
+        f"verdict_{name}": verdict if difference.low is not None else None,
+        **_interval(f"difference_{name}", difference),
+        **_interval(f"ratio_{name}", ratio),
     }
 
 
-def _other_intervals(mine: pd.DataFrame, own: pd.DataFrame) -> dict[str, Any]:
-    """Mean FI per metric at the headline threshold, over all metrics at the others, and by the own reference."""
+def _beside(over_all: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
+    """Start, retention, FI(λ) and what binds."""
+    found: dict[str, Any] = _interval("start", _within_one(mean_interval(over_all["start"])))
+    retention = over_all["retention"]  # of nothing, nothing can be kept: one such seed, and there is no mean
+    kept = NOTHING if np.isnan(retention).any() else mean_interval(retention)
+    found |= {"start_uncapped": over_all["start_uncapped"].mean(), **_interval("retention", kept)}
+    for threshold in sorted(THRESHOLDS, key=lambda t: t != HEADLINE):
+        name = f"fi_{threshold:g}"
+        interval = mean_interval(over_all[name], over_all[f"{name}_censored"])
+        found |= _interval(name, interval) if threshold == HEADLINE else {name: interval.estimate}
+        found[f"{name}_censored"] = interval.censored
+    generation = over_all["generation"]
+    lossy = np.sort(generation[generation >= 0]) if (generation >= 0).any() else generation
+    return found | {
+        "binds": over_all["binds"][0],
+        "binds_seeds": int((over_all["smallest"] == over_all["binds"]).sum()),
+        "generation": int(lossy[(len(lossy) - 1) // 2]),
+        "generation_low": int(lossy[0]),
+        "generation_high": int(lossy[-1]),
+    }
+
+
+def _by_metric(mine: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for threshold in THRESHOLDS:
-        cell = mine[(mine["metric"] == ALL) & (mine["threshold"] == threshold)]
-        if threshold != HEADLINE:
-            found |= {
-                f"fi_{threshold:g}": cell["fi"].mean(),
-                f"fi_{threshold:g}_censored": bool(cell["censored"].any()),
-            }
     for metric in sorted(set(mine["metric"]) - {ALL}):
-        cell = mine[(mine["metric"] == metric) & (mine["threshold"] == HEADLINE)]
-        found |= {f"fi_{metric}": cell["fi"].mean(), f"fi_{metric}_censored": bool(cell["censored"].any())}
-    cell = own[(own["metric"] == ALL) & (own["threshold"] == HEADLINE)]
-    return found | {"fi_own_reference": cell["fi"].mean(), "fi_own_reference_censored": bool(cell["censored"].any())}
+        chosen = mine["metric"] == metric
+        found |= {f"mfi_{metric}": mine["mfi"][chosen].mean(), f"start_{metric}": mine["start"][chosen].mean()}
+    return found
+
+
+def _interval(name: str, found: Estimate) -> dict[str, float | None]:
+    return {name: found.estimate, f"{name}_low": found.low, f"{name}_high": found.high}
+
+
+def _within_one(found: Estimate) -> Estimate:
+    """A fidelity's interval, cut where fidelities end."""
+    if found.low is None or found.high is None:
+        return found
+    return Estimate(found.estimate, max(found.low, 0.0), min(found.high, 1.0), found.n)

@@ -10,9 +10,12 @@ from plain_text import as_markdown
 from rankings import show_ranking
 from reading import Reading, read
 from summary import missing_tasks, standing, uncalibrated
-from wording import FI, FIDELITY, HELP
+from wording import FIDELITY, HELP, MFI
 
-from collapsebench.publishing.board import Board, csv_text, leaderboard_table, machines, overall_table
+from collapsebench.publishing.across_tasks import overall_table
+from collapsebench.publishing.board import Board, csv_text, leaderboard_table, machines
+from collapsebench.reports.report import records
+from collapsebench.scoring.columns import METHOD, ends_text
 from collapsebench.task import Task
 from collapsebench.workloads.kinds import KINDS
 
@@ -77,17 +80,20 @@ def show_overall(reading: Reading, filters: Filters) -> None:
         return
     st.header(f"Over all {tasks} tasks of the {filters.tier} tier")
     st.caption(
-        "Overall: the geometric mean of the ratios to CE; an FI of 0 on one task makes it 0. Then FI(0.75) on every "
-        f"task. {missing_tasks(table, tasks)}"
+        "Overall: mFI as a share of the generations, mean over tasks, and the chance to be better than CE. Then mFI on "
+        f"every task. {missing_tasks(table, tasks)}"
     )
     if filters.search:
         table = table[table["method"].str.contains(filters.search, case=False, regex=False)]
     mine = reading.board.table
     mine = mine[(mine["tier"] == filters.tier) & (mine["track"] == filters.track)]
-    by_task = mine.pivot_table(index="what", columns="task", values="fi", aggfunc="first")
+    by_task = mine.pivot_table(index="what", columns="task", values="mfi", aggfunc="first")
     shown = table.join(by_task, on="what").assign(tasks=[f"{n} of {tasks}" for n in table["tasks"]])
+    for name in ("share", "improvement"):
+        shown[f"{name}_ends"] = [ends_text(row, name) for row in records(table)]
     shown["missing"] = [", ".join(ids) for ids in table["missing"]]
-    columns = ["method", "ratio_ce", *by_task, "auf", "tasks", "verified"]
+    scores = ["share", "share_ends", "improvement", "improvement_ends"]
+    columns = ["method", *scores, *by_task, "tasks", "verified"]
     number, text = st.column_config.NumberColumn, st.column_config.TextColumn
     st.dataframe(
         shown[[*columns, "missing"] if shown["missing"].any() else columns],
@@ -96,10 +102,12 @@ def show_overall(reading: Reading, filters: Filters) -> None:
         placeholder="–",
         alt=f"methods over all tasks of the {filters.tier} tier",
         column_config={
-            "method": text(help=HELP["method"], width=132, pinned=True),
-            "ratio_ce": number("overall", help=HELP["overall"], format="%.2f", width=78),
-            **{task: number(f"FI {task}", help=f"{HELP['fi']} On {task}.", format="%.2f") for task in by_task},
-            "auf": number("mean AUF", help=HELP["mean_auf"], format="%.3f", width=90),
+            "method": text(help=METHOD.meaning, width=132, pinned=True),
+            "share": number("overall", help=HELP["overall"], format="%.3f", width=78),
+            "share_ends": text("95 %", help=HELP["overall"], width=96),
+            "improvement": number("better than CE", help=HELP["improvement"], format="%.2f", width=104),
+            "improvement_ends": text("95 %", help=HELP["improvement"], width=96),
+            **{task: number(f"mFI {task}", help=f"{MFI} On {task}.", format="%.2f") for task in by_task},
             "tasks": text("tasks", help=HELP["tasks"], width=70),
             "verified": number("verified", help=HELP["verified_count"], format="%d", width=76),
             "missing": text("missing", help=HELP["missing"], width=320),
@@ -166,7 +174,7 @@ st.markdown(
     width=820,
 )
 st.caption(standing(reading.board, reading.kept(machines)))
-st.markdown(f"{FI} {FIDELITY} Hover over a column's title for what it holds.", width=820)
+st.markdown(f"{MFI} {FIDELITY} Hover over a column's title for what it holds.", width=820)
 filters = ask()
 rows = filters.rows(reading.board.table)
 if rows.empty:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 from plain_text import as_markdown
-from rankings import with_interval
 from reading import Reading, read
-from wording import HELP
 
 from collapsebench.publishing.board import rank_of
 from collapsebench.publishing.bounded_json import MAX_BYTES
 from collapsebench.publishing.submission import submission_path
 from collapsebench.publishing.validation import Context, Verdict, validate_content
-from collapsebench.reports.report import cost_text
+from collapsebench.scoring.columns import COLUMNS, METHOD, RANK
 
 
 def show_problems(verdict: Verdict) -> None:
@@ -46,13 +44,10 @@ def show_rank(reading: Reading, verdict: Verdict) -> None:
     st.header("Where it would stand", anchor="rank")
     st.caption(f"Among the entries of {as_markdown(entry.task_id)}, track {entry.track}.")
     with st.container(horizontal=True, gap="large"):
-        st.metric("Rank", f"{row['rank']} of {row['entries']}", help=HELP["rank"], width="content")
-        st.metric("FI(0.75) [95 %]", with_interval(row, "fi"), help=HELP["fi"], width="content")
-        for name, label in (("ratio_ce", "Ratio to CE"), ("ratio_tce", "Ratio to TCE")):
-            if f"ratio_{row['method']}" != name:
-                st.metric(label, with_interval(row, name), help=HELP["ratio"], width="content")
-        st.metric("AUF", f"{row['auf']:.3f}", help=HELP["auf"], width="content")
-        st.metric("Cost at gen. 0", cost_text(row), help=HELP["cost"], width="content")
+        st.metric("Rank", f"{RANK.text(row)} of {row['entries']}", help=RANK.meaning, width="content")
+        for column in COLUMNS:
+            if column not in (RANK, METHOD) and column.name != f"ratio_{row['method']}":
+                st.metric(column.header, column.text(row), help=column.meaning, width="content")
 
 
 def show_verdict(reading: Reading, verdict: Verdict, content: bytes) -> None:

@@ -9,22 +9,23 @@ import pandas as pd
 import streamlit as st
 from choices import report_unknown, show_link
 from plain_text import as_markdown
-from rankings import finite, with_interval
+from rankings import finite
 from reading import Reading, read
 from reproduction import machine
-from wording import FI, HELP
+from wording import MFI
 
-from collapsebench.publishing.board import compared_methods, methods_by_label, paired_seeds
+from collapsebench.publishing.across_tasks import compared_methods, methods_by_label, paired_seeds
 from collapsebench.publishing.submission import Submission
 from collapsebench.reports.report import records
+from collapsebench.scoring.columns import interval_text
 
 
 def verdict(row: dict[str, Any], differences: pd.Series, one: str, other: str) -> str:
-    """What the interval of a ratio says, in words; where there is none, what the seeds say."""
+    """What the interval of the difference says, in words; where there is none, what the seeds say."""
     if row["tied"]:
         return "tied"
     if row["tied"] is not None:
-        return f"{one} longer" if row["ratio"] > 1 else f"{other} longer"
+        return f"{one} longer" if row["difference"] > 0 else f"{other} longer"
     for name, wins in ((one, differences > 0), (other, differences < 0)):
         if len(wins) and wins.all():
             return f"no interval; {name} longer in every seed"
@@ -33,13 +34,12 @@ def verdict(row: dict[str, Any], differences: pd.Series, one: str, other: str) -
 
 def show_ratios(found: pd.DataFrame, pairs: pd.DataFrame, one: str, other: str) -> None:
     """Forest plot and table of the ratios."""
-    st.header("Ratio of FI(0.75), task by task", anchor="ratios")
+    st.header("Ratio of mFI, task by task", anchor="ratios")
     rows = []
     for row in records(found):
-        as_ratio = {f"ratio_{key}": row[key] for key in ("low", "high", "bound", "tied")} | {"ratio": row["ratio"]}
         seeds = pairs.loc[pairs["task"] == row["task"], "difference"]
         told = verdict(row, seeds, one, other)
-        rows.append({**row, "text": with_interval(as_ratio, "ratio"), "verdict": told})
+        rows.append({**row, "text": interval_text(row, "ratio"), "verdict": told})
     table = pd.DataFrame(rows)
     drawn = table[[finite(r) and r > 0 for r in table["ratio"]]]
     told = "; ".join(f"{r['task']}: {r['text']}, {r['verdict']}" for r in rows)
@@ -47,19 +47,20 @@ def show_ratios(found: pd.DataFrame, pairs: pd.DataFrame, one: str, other: str) 
         st.altair_chart(charts.ratio_chart(drawn, one, other), alt=f"Ratio of {one} to {other}. {told}")
     undrawn = ", ".join(table.loc[~table.index.isin(drawn.index), "task"])
     st.caption(
-        f"FI(0.75) of {as_markdown(one)} divided by that of {as_markdown(other)}, geometric mean over paired seeds; "
-        f"right of 1, {as_markdown(one)} stays faithful longer. {HELP['ratio_interval']}"
+        f"mFI of {as_markdown(one)} divided by that of {as_markdown(other)}, geometric mean over paired seeds; right "
+        f"of 1, {as_markdown(one)} stays faithful longer. Lines: 95 % intervals (Student t), each for a comparison "
+        "that was planned; n/a where an mFI is 0. The verdict is that of the interval of the difference."
         + (f" Not drawn, because there is no positive ratio: {undrawn}." if undrawn else ""),
         width=820,
     )
     number = st.column_config.NumberColumn
     st.dataframe(
-        table[["task", "fi_one", "fi_other", "text", "n", "verdict"]],
+        table[["task", "mfi_one", "mfi_other", "text", "n", "verdict"]],
         hide_index=True,
         alt=f"Ratios of {one} to {other}",
         column_config={
-            "fi_one": number(f"FI(0.75) {one}", format="%.2f"),
-            "fi_other": number(f"FI(0.75) {other}", format="%.2f"),
+            "mfi_one": number(f"mFI {one}", format="%.2f"),
+            "mfi_other": number(f"mFI {other}", format="%.2f"),
             "text": st.column_config.TextColumn("ratio [95 %]", width=170),
             "verdict": st.column_config.TextColumn(width=260),
             "n": number("paired seeds", format="%d"),
@@ -73,11 +74,9 @@ def show_seeds(pairs: pd.DataFrame, one: str, other: str) -> None:
     wins = {t: int((mine["difference"] > 0).sum()) for t, mine in pairs.groupby("task")}
     counts = pairs.groupby("task").size()
     told = "; ".join(f"{t!s}: {one} longer in {w} of {counts[t]} seeds" for t, w in wins.items())
-    st.altair_chart(charts.difference_chart(pairs, one, other), alt=f"Differences of FI(0.75) by seed. {told}")
-    censored = int(pairs["censored"].sum())
-    note = f" In {censored} pairs a curve never fell below 0.75, so the difference is a bound." if censored else ""
+    st.altair_chart(charts.difference_chart(pairs, one, other), alt=f"Differences of mFI by seed. {told}")
     st.caption(
-        f"Rings: seeds, which share initial weights, data order and noise. Bars: means. {as_markdown(told)}.{note}",
+        f"Rings: seeds, which share initial weights, data order and noise. Bars: means. {as_markdown(told)}.",
         width=820,
     )
 
@@ -136,7 +135,7 @@ def show_circumstances(reading: Reading, found: pd.DataFrame, names: tuple[str, 
 
 reading = read()
 st.title("Compare two methods")
-st.markdown(FI, width=820)
+st.markdown(MFI, width=820)
 known = reading.kept(methods_by_label)
 labels = list(known)
 if len(labels) < 2:

@@ -8,17 +8,16 @@ import pandas as pd
 import streamlit as st
 from choices import choose_entry, show_link
 from plain_text import as_markdown
-from rankings import with_interval
 from reading import Reading, read
 from reproduction import citation, commands, file_of, host_of, machine
 from verification import show_attestations, show_state
-from wording import HELP
 
 from collapsebench.methods import registered_methods
 from collapsebench.publishing.board import Board
 from collapsebench.publishing.entries import Entry, read_bounded
 from collapsebench.publishing.submission import Submission, raw_frame
-from collapsebench.reports.report import censored_text, cost_text, records
+from collapsebench.reports.report import records
+from collapsebench.scoring.columns import COLUMNS, METHOD, RANK, censored_text, reason
 
 
 def show_scores(board: Board, entry: Entry) -> None:
@@ -29,19 +28,12 @@ def show_scores(board: Board, entry: Entry) -> None:
     (row,) = records(mine.drop(columns="curve"))
     rivals = board.table[(board.table["task"] == entry.task_id) & (board.table["track"] == entry.track)]
     with st.container(horizontal=True, gap="large"):
-        st.metric("Rank", f"{row['rank']} of {len(rivals)}", help=HELP["rank"], width="content")
-        for name, label, told in (
-            ("fi", "FI(0.75) [95 %]", "fi"),
-            ("ratio_ce", "Ratio to CE", "ratio"),
-            ("ratio_tce", "Ratio to TCE", "ratio"),
-        ):
-            if f"ratio_{row['method']}" != name:
-                st.metric(label, with_interval(row, name), help=HELP[told], width="content")
-        st.metric("AUF", f"{row['auf']:.3f}", help=HELP["auf"], width="content")
-        st.metric("Cost at gen. 0", cost_text(row), help=HELP["cost"], width="content")
+        st.metric("Rank", f"{RANK.text(row)} of {len(rivals)}", help=RANK.meaning, width="content")
+        for column in COLUMNS:
+            if column not in (RANK, METHOD) and column.name != f"ratio_{row['method']}":
+                st.metric(column.header, column.text(row), help=column.meaning, width="content")
     st.caption(
-        f"FI(0.9) {censored_text(row, 'fi_0.9')}, FI(0.5) {censored_text(row, 'fi_0.5')}; FI(0.75) against its own "
-        f"generation 0: {censored_text(row, 'fi_own_reference')}, which is not ranked."
+        f"{as_markdown(reason(row))} FI(0.9) {censored_text(row, 'fi_0.9')}, FI(0.5) {censored_text(row, 'fi_0.5')}."
     )
 
 

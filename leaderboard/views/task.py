@@ -11,15 +11,17 @@ import streamlit as st
 from cards import show_card
 from choices import choose_methods, choose_task, report_unknown, show_link
 from plain_text import as_markdown
-from rankings import with_interval
 from reading import Reading, read
-from wording import FI, FIDELITY
+from wording import FIDELITY, MFI
 
-from collapsebench.publishing.board import crossings, fidelity_bands, raw_bands
+from collapsebench.publishing.board import Board, crossings, fidelity_bands, raw_bands, seed_table
+from collapsebench.publishing.published_power import Power, power_of
 from collapsebench.publishing.submission import raw_frame
 from collapsebench.reports.report import records
+from collapsebench.scoring.columns import interval_text, reason
 from collapsebench.scoring.fidelity import ALL
-from collapsebench.scoring.table import HEADLINE, THRESHOLDS
+from collapsebench.scoring.seed_scores import THRESHOLDS
+from collapsebench.scoring.table import HEADLINE
 from collapsebench.task import Task
 
 MOST_INTERVALS = 15
@@ -40,18 +42,30 @@ def raw_of(reading: Reading, digests: Sequence[str]) -> pd.DataFrame:
 
 
 def show_ranks(task: Task, rows: pd.DataFrame) -> None:
-    """FI(0.75) with intervals, best first."""
+    """mFI with intervals, best first, and what explains it."""
     best = rows.head(MOST_INTERVALS)
-    shown = pd.DataFrame([{**row, "text": with_interval(row, "fi")} for row in records(best.drop(columns="curve"))])
+    found = records(best.drop(columns="curve"))
+    shown = pd.DataFrame([{**row, "text": interval_text(row, "mfi")} for row in found])
     st.header("How long each method stays faithful", anchor="ranks")
     told = "; ".join(f"{m} {text}" for m, text in zip(shown["method"], shown["text"], strict=True))
     st.altair_chart(
         charts.interval_chart(shown, charts.styles(list(shown["method"])), task.spec.horizon),
-        alt=f"FI(0.75) on {task.id} with 95 % intervals: {told}",
+        alt=f"mFI on {task.id} with 95 % intervals: {told}",
     )
-    note = " Triangles: lower bounds." if shown["fi_censored"].any() else ""
     more = f" The {MOST_INTERVALS} best of {len(rows)}." if len(rows) > MOST_INTERVALS else ""
-    st.caption(f"{FI} Lines: 95 % intervals over {len(task.spec.seeds)} seeds (Student t).{note}{more}")
+    st.caption(f"{MFI} Lines: 95 % intervals over {len(task.spec.seeds)} seeds (Student t).{more}")
+    st.markdown("\n".join(f"- {as_markdown(reason(row))}" for row in found))
+
+
+def show_power(reading: Reading, task: Task) -> None:
+    """How small a difference the official seeds can find."""
+    power = reading.kept(_power, task.id)
+    if power is not None:
+        st.caption(power.told(len(task.spec.seeds)) + f" Planned with the spread of {as_markdown(power.spread.of)}.")
+
+
+def _power(board: Board, task_id: str) -> Power | None:
+    return power_of(board.tasks[task_id], seed_table(board, task_id))
 
 
 def show_fidelity(reading: Reading, task: Task, labels: dict[str, str]) -> tuple[str, float]:
@@ -62,12 +76,12 @@ def show_fidelity(reading: Reading, task: Task, labels: dict[str, str]) -> tuple
     with st.container(horizontal=True, gap="medium"):
         metric: str = st.pills(
             "Scored metric", options, default=ALL, key="metric", bind="query-params", required=True,
-            help="all: the smallest fidelity over the scored metrics, which the ranking goes by. "
+            help="all: the smallest fidelity over the scored metrics. "
             + " ".join(f"{name}: {task.spec.metric(name).description}" for name in task.spec.scored),
         )  # fmt: skip
         threshold: float = st.segmented_control(
             "Threshold λ", THRESHOLDS, default=HEADLINE, key="threshold", bind="query-params", required=True,
-            help="FI(λ) is the first generation, interpolated, at which fidelity falls below λ. The ranking uses 0.75.",
+            help="FI(λ) is the first generation, interpolated, at which fidelity falls below λ; mFI is its mean.",
         )  # fmt: skip
     found = reading.scores(list(labels.values()))
     look = charts.styles(list(labels))
@@ -176,6 +190,7 @@ if rows.empty:
     st.info("Nobody has submitted to this task yet.")
 else:
     show_ranks(task, rows)
+    show_power(reading, task)
     chosen = choose_methods(list(rows["method"]))
     labels = {str(m): str(d) for m, d in zip(rows["method"], rows["digest"], strict=True) if m in chosen}
     if labels:

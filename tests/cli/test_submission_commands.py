@@ -141,7 +141,7 @@ def test_what_will_be_published_is_shown_before_anything_is_written(workplace: P
     finished = submit(workplace)
     assert finished.code == 2
     assert "MyLoss:beta=0.2 on tiny-gmm@1, track loss, by A. Author, B. Author" in finished.out
-    assert "FI(0.75)" in finished.out
+    assert "mFI " in finished.out
     assert "nothing was written; add --yes" in finished.err
     assert not (workplace / "submissions").exists()
 
@@ -414,8 +414,23 @@ def test_leaderboard_ranks_the_submissions_and_lists_broken_ones(with_published:
     assert "tiny-gmm@1, track loss" in finished.out
     assert "REFUSED  submissions/tiny-gmm@1/broken-0123456789abcdef.json" in finished.err
     rows = (with_published / "board.csv").read_text().splitlines()
-    assert rows[0].startswith("task,tier,track,rank,method,digest,date")
+    assert rows[0].startswith("task,tier,track,rank_best,rank_worst,method,digest,date")
     assert len(rows) == 3
+
+
+def test_power_says_what_seeds_can_find(tmp_path: Path) -> None:
+    finished = collapsebench("power", "gmm-micro", cwd=tmp_path)
+    assert finished.code == 0, finished.err
+    lines = finished.out.splitlines()
+    assert [line.split()[0] for line in lines[2:6]] == ["3", "5", "10", "20"]
+    differences = [float(line.split()[1]) for line in lines[2:6]]
+    assert differences == sorted(differences, reverse=True)
+
+
+def test_power_without_published_curves_says_what_is_missing(tmp_path: Path) -> None:
+    finished = collapsebench("power", "vae-mnist", cwd=tmp_path)
+    assert finished.code == 2
+    assert "vae-mnist@1 has no published entries of CE and of another method" in finished.err
 
 
 def test_committed_submissions_are_valid() -> None:

@@ -8,15 +8,13 @@ import pandas as pd
 import pytest
 from submission_files import valid_submission, write
 
+from collapsebench.publishing.across_tasks import compared_methods, methods_by_label, paired_seeds
 from collapsebench.publishing.board import (
     Board,
     cell_costs,
-    compared_methods,
     crossings,
     fidelity_bands,
     machines,
-    methods_by_label,
-    paired_seeds,
     rank_of,
     raw_bands,
     read_board,
@@ -25,7 +23,7 @@ from collapsebench.publishing.entries import Entry
 from collapsebench.publishing.submission import Submission, canonical_bytes, raw_frame
 from collapsebench.publishing.validation import known_tasks
 from collapsebench.scoring.fidelity import ALL
-from collapsebench.scoring.statistics import paired_ratio
+from collapsebench.scoring.statistics import paired_difference, paired_ratio
 from collapsebench.task import Task
 
 
@@ -72,17 +70,16 @@ def test_raw_bands_leave_out_what_diverged(tasks: dict[str, Task]) -> None:
 def test_crossings_are_those_of_the_table(board: Board) -> None:
     row = board.table.iloc[0]
     found = crossings(board.scores([row["digest"]]).scores).set_index(["metric", "threshold"])
-    assert found.loc[(ALL, 0.75), "fi"] == pytest.approx(row["fi"])
+    assert found.loc[(ALL, 0.75), "fi"] == pytest.approx(row["fi_0.75"])
     assert found.loc[(ALL, 0.5), "fi"] == pytest.approx(row["fi_0.5"])
-    assert bool(found.loc[(ALL, 0.75), "censored"]) == bool(row["fi_censored"])
+    assert bool(found.loc[(ALL, 0.75), "censored"]) == bool(row["fi_0.75_censored"])
 
 
-def test_headline_is_known_without_the_files(board: Board, published: Path, tasks: dict[str, Task]) -> None:
-    digests = list(board.table["digest"])
-    means = board.headline(digests).groupby("digest")["fi"].mean()
+def test_mean_over_seeds_is_what_the_table_shows(board: Board) -> None:
     for row in board.table.itertuples():
-        assert means[row.digest] == pytest.approx(row.fi)
-    assert board.headline([]).empty
+        mine = board.seeds(str(row.digest))
+        assert mine["mfi"].mean() == pytest.approx(row.mfi)
+        assert mine["share"].mean() == pytest.approx(row.share)
 
 
 def test_method_has_one_label_on_all_its_tasks(board: Board) -> None:
@@ -104,9 +101,12 @@ def test_comparison_of_methods_is_that_of_their_seeds(board: Board) -> None:
     found = compared_methods(board, known["Loss_A:beta=1"], known["Loss_B"])
     assert len(found) == 3
     for row in found.itertuples():
-        ratio = paired_ratio(board.headline([row.digest_one]), board.headline([row.digest_other]))
-        assert (row.n, row.bound) == (ratio.n, ratio.bound)
-        assert row.ratio == ratio.estimate or (pd.isna(row.ratio) and ratio.estimate is None)
+        mine, theirs = (board.seeds(str(digest))["mfi"].to_numpy() for digest in (row.digest_one, row.digest_other))
+        ratio, difference = paired_ratio(mine, theirs), paired_difference(mine, theirs)
+        assert row.n == ratio.n == difference.n
+        assert row.ratio == ratio.estimate
+        assert row.difference == difference.estimate
+        assert row.tied == (difference.low <= 0 <= difference.high)
 
 
 def test_methods_without_a_common_task_compare_to_nothing(tmp_path: Path, tasks: dict[str, Task]) -> None:
@@ -121,7 +121,7 @@ def test_methods_without_a_common_task_compare_to_nothing(tmp_path: Path, tasks:
 def test_seeds_are_paired(board: Board) -> None:
     known = methods_by_label(board)
     pairs = paired_seeds(board, known["Loss_A:beta=1"], known["Loss_B"])
-    assert pairs["difference"].tolist() == pytest.approx((pairs["fi_one"] - pairs["fi_other"]).tolist())
+    assert pairs["difference"].tolist() == pytest.approx((pairs["mfi_one"] - pairs["mfi_other"]).tolist())
     assert not pairs.duplicated(["task", "seed"]).any()
 
 
@@ -129,7 +129,16 @@ def test_published_entry_would_rank_where_it_ranks(committed: Board) -> None:
     for row in committed.table.to_dict("records"):
         entry = committed.entries[row["digest"]]
         found = rank_of(committed, entry, entry.submission)
-        for column in ("rank", "fi", "fi_low", "auf", "ratio_ce", "ratio_tce", "ratio_tce_high"):
+        for column in (
+            "rank_best",
+            "rank_worst",
+            "mfi",
+            "mfi_low",
+            "ratio_ce",
+            "ratio_tce",
+            "ratio_tce_high",
+            "verdict_ce",
+        ):
             assert found[column] == row[column] or (pd.isna(found[column]) and pd.isna(row[column]))
         assert found["entries"] == (committed.table["task"] == row["task"]).sum()
 
@@ -138,7 +147,7 @@ def test_new_entry_ranks_among_the_others(board: Board, tasks: dict[str, Task]) 
     submission = valid_submission(tasks["text"], name="New")
     found = rank_of(board, entry_for(submission), submission)
     assert found["entries"] == 4
-    assert 1 <= found["rank"] <= 4
+    assert 1 <= found["rank_best"] <= found["rank_worst"] <= 4
     assert found["ratio_ce"] is None
 
 

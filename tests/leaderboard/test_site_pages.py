@@ -32,7 +32,7 @@ def texts(app: AppTest) -> str:
 
 def rankings(app: AppTest) -> dict[str, list[str]]:
     """Methods in the order of every ranking, by the column of digests that only rankings have."""
-    tables = [frame.value for frame in app.dataframe if "entry" in frame.value and "fi" in frame.value]
+    tables = [frame.value for frame in app.dataframe if "entry" in frame.value and "mfi" in frame.value]
     return {str(n): list(table["method"]) for n, table in enumerate(tables)}
 
 

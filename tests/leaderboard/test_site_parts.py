@@ -9,54 +9,29 @@ import pandas as pd
 import pytest
 from altair.utils import schemapi
 from cards import pieces, site_markdown
-from rankings import interval, ranking, with_interval
+from rankings import ranking
 from summary import missing_tasks, standing, uncalibrated
 
 from collapsebench.paths import bundled
+from collapsebench.publishing.across_tasks import compared_methods, methods_by_label, paired_seeds
 from collapsebench.publishing.board import (
     Board,
-    compared_methods,
     crossings,
     fidelity_bands,
     machines,
-    methods_by_label,
-    paired_seeds,
 )
 from collapsebench.reports.report import records
 from collapsebench.task import registered_tasks
 
 
-def row(**values: object) -> dict[str, object]:
-    return {"method": "mine", "x": 3.21, "x_low": 3.05, "x_high": 3.4, **values}
-
-
-@pytest.mark.parametrize(
-    ("values", "told"),
-    [
-        ({}, "3.21 [3.05, 3.40]"),
-        ({"x_tied": True}, "3.21 [3.05, 3.40] ≈"),
-        ({"x_censored": True, "x_high": None}, "≥ 3.21 [3.05, …]"),
-        ({"x_bound": "upper", "x_low": None}, "≤ 3.21 […, 3.40]"),
-        ({"x_low": None, "x_high": None}, "3.21 [n/a]"),
-        ({"x_low": None, "x_high": None, "x_bound": "lower"}, "≥ 3.21 [n/a]"),
-        ({"x": None}, "n/a"),
-    ],
-)
-def test_number_and_interval_as_the_command_line_prints_them(values: dict[str, object], told: str) -> None:
-    assert with_interval(row(**values), "x") == told
-
-
-def test_ratio_to_itself_is_a_dash() -> None:
-    assert interval({"method": "ce", "ratio_ce": 1.0, "ratio_ce_low": 1.0, "ratio_ce_high": 1.0}, "ratio_ce") == "–"
-
-
 def test_ranking_keeps_numbers_as_numbers(board: Board) -> None:
     mine = board.table[board.table["modality"] == "text"]
     shown = ranking(mine)
-    assert shown["fi"].tolist() == mine["fi"].tolist()
+    assert shown["mfi"].tolist() == mine["mfi"].tolist()
+    assert shown["mfi_ends"].str.startswith("[").all()
+    assert shown["rank_best"].str.fullmatch(r"\d+(–\d+)?").all()
     assert list(shown["entry"]) == [f"submission?entry={digest}" for digest in mine["digest"]]
     assert shown["curve"].map(len).eq(mine["curve"].map(len).to_numpy()).all()
-    assert not any(str(cost).startswith("-0.0") for cost in shown["cost"])
 
 
 def test_standing_names_devices_and_verification(board: Board) -> None:
@@ -129,7 +104,7 @@ def test_charts_keep_to_the_schema(threshold: float, board: Board) -> None:
     rows = pd.DataFrame(records(board.table[board.table["modality"] == "text"].drop(columns="curve"))).assign(text="")
     known = methods_by_label(board)
     pair = known["Loss_A:beta=1"], known["Loss_B"]
-    ratios = compared_methods(board, *pair).assign(text="", ratio=1.1, bound="lower")
+    ratios = compared_methods(board, *pair).assign(text="")
     density = pd.DataFrame({"x": [0.0, 1.0], "truth": [0.1, 0.2], "model": [0.2, 0.1]})
     calibration = scores.curves.replace({"method": {"Loss_B": "control"}})
     with schemapi.debug_mode(True):

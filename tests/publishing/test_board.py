@@ -5,23 +5,22 @@ from __future__ import annotations
 import datetime
 import json
 import math
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-from submission_files import tiny_task, valid_submission, write
+from submission_files import entry_of, tiny_task, valid_submission, write
 
 from collapsebench.paths import bundled
-from collapsebench.publishing import index, validation
+from collapsebench.publishing import validation
+from collapsebench.publishing.across_tasks import overall_table
 from collapsebench.publishing.board import (
     Board,
-    csv_text,
     differing_rows,
     leaderboard_table,
-    overall_table,
+    rank_of,
     read_board,
 )
 from collapsebench.publishing.submission import (
@@ -31,10 +30,12 @@ from collapsebench.publishing.submission import (
     attestation_path,
     canonical_bytes,
     json_schema,
+    raw_frame,
     sha256_of,
     submission_path,
 )
 from collapsebench.publishing.validation import known_tasks
+from collapsebench.scoring.scales import score_raw
 from collapsebench.task import Task
 
 
@@ -94,8 +95,8 @@ def attest(
     return file
 
 
-def board_of(folder: Path, *tasks: Task, cache: Path | None = None) -> Board:
-    return read_board(folder, {task.id: task for task in tasks}, cache)
+def board_of(folder: Path, *tasks: Task) -> Board:
+    return read_board(folder, {task.id: task for task in tasks})
 
 
 def test_folder_without_submissions_has_an_empty_board(tmp_path: Path, text_task: Task) -> None:
@@ -111,8 +112,8 @@ def test_better_method_ranks_first(tmp_path: Path, text_task: Task) -> None:
     write(longer(valid_submission(text_task, name="Better"), 1), tmp_path)
     table = board_of(tmp_path, text_task).table
     assert list(table["method"]) == ["Better", "Plain"]
-    assert table["fi"].is_monotonic_decreasing
-    assert table["rank"].tolist()[0] == 1
+    assert table["mfi"].is_monotonic_decreasing
+    assert table["rank_best"].tolist() == [1, 2]
 
 
 def test_row_says_what_the_entry_is(tmp_path: Path, text_task: Task) -> None:
@@ -132,9 +133,11 @@ def test_scores_of_the_board_are_those_of_a_comparison(tmp_path: Path, text_task
     write(valid_submission(text_task, name="Plain"), tmp_path)
     board = board_of(tmp_path, text_task)
     scores = board.scores(list(board.table["digest"])).scores
-    headline = scores[(scores["metric"] == "all") & (scores["threshold"] == 0.75)]
-    assert board.table["fi"].tolist() == pytest.approx([headline["fi"].mean()])
-    assert board.table["auf"].tolist() == pytest.approx([headline["auf"].mean()])
+    compared = score_raw(text_task, raw_frame(next(iter(board.entries.values())).submission)).scores
+    pd.testing.assert_frame_equal(scores, compared)
+    over_all = scores[scores["metric"] == "all"]
+    assert board.table["mfi"].tolist() == pytest.approx([over_all["mfi"].mean()])
+    assert board.seeds(board.table["digest"].item())["mfi"].tolist() == pytest.approx(over_all["mfi"].tolist())
 
 
 def test_tracks_are_ranked_apart(tmp_path: Path, text_task: Task) -> None:
@@ -142,7 +145,7 @@ def test_tracks_are_ranked_apart(tmp_path: Path, text_task: Task) -> None:
     provenance = changed(valid_submission(text_task, name="Sees"), lambda c: c["method"].update(track="provenance"))
     write(provenance, tmp_path)
     table = board_of(tmp_path, text_task).table
-    assert table[["track", "method", "rank"]].to_numpy().tolist() == [
+    assert table[["track", "method", "rank_best"]].to_numpy().tolist() == [
         ["loss", "Better", 1],
         ["provenance", "Sees", 1],
     ]
@@ -223,14 +226,42 @@ def test_attestation_about_another_content_does_not_count(tmp_path: Path, text_t
     assert [verdict.problems[0].code for verdict in board.broken] == ["attestation"]
 
 
-def test_overall_ratio_needs_every_task(tmp_path: Path, text_task: Task, gmm_task: Task) -> None:
+def test_overall_score_needs_every_task(tmp_path: Path, text_task: Task, gmm_task: Task) -> None:
     for task in (text_task, gmm_task):
         write(longer(valid_submission(task, name="Both"), 1), tmp_path)
     write(valid_submission(text_task, name="One"), tmp_path)
     overall = overall_table(board_of(tmp_path, text_task, gmm_task), "micro", "loss").set_index("method")
     assert overall.loc["Both", "tasks"] == 2
     assert overall.loc["One", "missing"] == [gmm_task.id]
-    assert pd.isna(overall.loc["One", "ratio_ce"])
+    assert pd.isna(overall.loc["One", "share"])
+    assert 0 < overall.loc["Both", "share_low"] <= overall.loc["Both", "share"] <= overall.loc["Both", "share_high"] < 1
+
+
+def test_file_is_ranked_among_the_entries_as_if_it_were_there(tmp_path: Path, text_task: Task) -> None:
+    write(valid_submission(text_task, name="Plain"), tmp_path)
+    board = board_of(tmp_path, text_task)
+    better = longer(valid_submission(text_task, name="Better"), 1)
+    row = rank_of(board, entry_of(better), better)
+    write(better, tmp_path)
+    there = board_of(tmp_path, text_task).table.set_index("method").loc["Better"]
+    assert row["entries"] == 2
+    for column in ("rank_best", "rank_worst", "mfi", "mfi_low", "binds"):
+        assert row[column] == there[column]
+
+
+def test_diverged_seed_counts_as_nothing_from_there_on(tmp_path: Path, text_task: Task) -> None:
+    def diverge(content: dict[str, Any]) -> None:
+        generations = content["results"][0]["generations"]
+        del generations[2:]
+        generations[1] = {**generations[1], "status": "diverged", "metrics": {}}
+        content["samples"] = None
+
+    write(changed(valid_submission(text_task, name="Plain"), diverge), tmp_path)
+    board = board_of(tmp_path, text_task)
+    assert board.broken == []
+    (digest,) = board.table["digest"]
+    assert (board.cells[digest].fidelity[0, :, 1:] == 0).all()
+    assert (board.cells[digest].fidelity[1:, :, 1] > 0).all()
 
 
 def test_older_version_of_a_task_stays_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,59 +274,6 @@ def test_older_version_of_a_task_stays_known(tmp_path: Path, monkeypatch: pytest
     board = read_board(path.parent, known_tasks())
     assert board.broken == []
     assert board.table["task"].tolist() == ["tiny-gmm@1"]
-
-
-# What is kept between sessions
-
-
-def test_what_is_remembered_is_what_would_be_computed(tmp_path: Path, text_task: Task) -> None:
-    folder, cache = tmp_path / "submissions", tmp_path / "cache" / "board.sqlite"
-    for name in ("Plain", "Other"):
-        write(valid_submission(text_task, name=name), folder)
-    (folder / text_task.id / "broken.json").write_text("{")
-    fresh = board_of(folder, text_task)
-    for _ in range(2):
-        kept = board_of(folder, text_task, cache=cache)
-        pd.testing.assert_frame_equal(leaderboard_table(kept), leaderboard_table(fresh), check_dtype=False)
-        assert [v.problems for v in kept.broken] == [v.problems for v in fresh.broken]
-
-
-def test_second_reading_validates_nothing_again(
-    tmp_path: Path, text_task: Task, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder, cache = tmp_path / "submissions", tmp_path / "board.sqlite"
-    write(valid_submission(text_task, name="Plain"), folder)
-    before = board_of(folder, text_task, cache=cache)
-
-    def never(*_: object) -> None:
-        raise AssertionError("validated again")
-
-    monkeypatch.setattr(index, "validate_content", never)
-    assert csv_text(leaderboard_table(board_of(folder, text_task, cache=cache))) == csv_text(leaderboard_table(before))
-
-
-def test_changed_file_is_not_remembered(tmp_path: Path, text_task: Task) -> None:
-    folder, cache = tmp_path / "submissions", tmp_path / "board.sqlite"
-    path = write(valid_submission(text_task, name="Plain"), folder)
-    assert board_of(folder, text_task, cache=cache).broken == []
-    path.write_bytes(path.read_bytes().replace(b'"licence"', b'"license"'))
-    assert len(board_of(folder, text_task, cache=cache).broken) == 1
-
-
-def test_damaged_cache_is_left_aside(tmp_path: Path, text_task: Task) -> None:
-    folder, cache = tmp_path / "submissions", tmp_path / "board.sqlite"
-    write(valid_submission(text_task, name="Plain"), folder)
-    cache.write_bytes(b"not a database at all, " * 100)
-    assert len(board_of(folder, text_task, cache=cache).table) == 1
-
-
-def test_record_that_makes_no_sense_is_computed_again(tmp_path: Path, text_task: Task) -> None:
-    folder, cache = tmp_path / "submissions", tmp_path / "board.sqlite"
-    write(valid_submission(text_task, name="Plain"), folder)
-    board_of(folder, text_task, cache=cache)
-    with sqlite3.connect(cache) as store:
-        store.execute("UPDATE records SET content = '{'")
-    assert len(board_of(folder, text_task, cache=cache).table) == 1
 
 
 # The committed submissions
@@ -327,9 +305,9 @@ def test_baselines_of_every_calibrated_micro_task_are_submitted(committed: Board
 def test_changed_score_is_named_with_its_row(committed: Board, published: pd.DataFrame) -> None:
     row = published.index[published["method"] == "tce"][0]
     published = published.copy()
-    published.loc[row, "fi"] += 2e-6
+    published.loc[row, "mfi"] += 2e-6
     (line,) = differing_rows(published, leaderboard_table(committed))
-    assert line.startswith(f"{published.loc[row, 'task']}, loss, tce, {published.loc[row, 'digest']}: fi is ")
+    assert line.startswith(f"{published.loc[row, 'task']}, loss, tce, {published.loc[row, 'digest']}: mfi is ")
 
 
 def test_changed_submission_is_named_with_its_row(committed: Board, published: pd.DataFrame, tmp_path: Path) -> None:

@@ -5,57 +5,29 @@ import subprocess
 import sys
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from collapsebench.scoring.fidelity import (
-    ALL,
     FidelityInterval,
     Scale,
     fidelity,
-    fidelity_curves,
     fidelity_interval,
-    incomplete_cells,
-    own_scales,
-    seed_scores,
+    first_below,
+    losses_by_generation,
+    mean_fidelity_interval,
+    non_increasing,
 )
 
 PERPLEXITY = Scale(reference=10.0, floor=1000.0, kind="log")
 ACCURACY = Scale(reference=0.9, floor=0.5, kind="linear")
-SCALES = {"perplexity": PERPLEXITY, "pair_accuracy": ACCURACY}
 
 positive = st.floats(1e-3, 1e3)
 share = st.floats(0, 1)
 curve = st.lists(share, min_size=1, max_size=12)
 threshold = st.floats(0.01, 1)
 broken = st.sampled_from([math.nan, math.inf, -math.inf])
-
-
-def raw_rows(method="ce", seed=0, values=((10.0, 0.9), (100.0, 0.7)), diverged_from=None) -> pd.DataFrame:
-    rows = [
-        {"method": method, "seed": seed, "generation": generation, "metric": metric, "value": value}
-        for generation, pair in enumerate(values)
-        for metric, value in zip(SCALES, pair, strict=True)
-    ]
-    frame = pd.DataFrame(rows)
-    late = frame["generation"] >= (math.inf if diverged_from is None else diverged_from)
-    return frame.assign(status=np.where(late, "diverged", "ok"))
-
-
-def curve_rows(**metrics: list[float]) -> pd.DataFrame:
-    rows = [
-        {"method": "ce", "seed": 0, "generation": generation, "metric": metric, "fidelity": value}
-        for metric, values in metrics.items()
-        for generation, value in enumerate(values)
-    ]
-    return pd.DataFrame(rows)
-
-
-def values_of(curves: pd.DataFrame, metric: str, method="ce", seed=0) -> list[float]:
-    chosen = curves[(curves["metric"] == metric) & (curves["method"] == method) & (curves["seed"] == seed)]
-    return chosen["fidelity"].tolist()
 
 
 # fidelity
@@ -194,166 +166,91 @@ def test_a_curve_or_threshold_without_meaning_is_refused(values, limit, told):
         fidelity_interval(values, limit)
 
 
-# curves
+@given(st.lists(st.tuples(share, share, share), min_size=1, max_size=12), threshold)
+def test_many_curves_cross_where_each_does(rows, limit):
+    curves = np.array(rows).T
+    generations, censored = first_below(curves, limit)
+    each = [fidelity_interval(row, limit) for row in curves]
+    assert generations.tolist() == [found.generations for found in each]
+    assert censored.tolist() == [found.censored for found in each]
 
 
-def test_curves_have_every_scored_metric_of_every_generation_sorted():
-    raw = pd.concat([raw_rows("tce", 1), raw_rows("ce", 0)]).sample(frac=1, random_state=0)
-    profile = raw_rows("ce", 0).assign(metric=["x", "y", "x", "y"])
-    curves = fidelity_curves(pd.concat([raw, profile]), SCALES)
-    keys = ["method", "seed", "generation", "metric"]
-    assert list(curves.columns) == [*keys, "fidelity"]
-    assert len(curves) == 8
-    assert curves.equals(curves.sort_values(keys, ignore_index=True))
-    assert values_of(curves, "perplexity") == pytest.approx([1.0, 0.5])
-    assert values_of(curves, "pair_accuracy", "tce", 1) == pytest.approx([1.0, 0.5])
+# mean fidelity interval
 
 
-@given(st.integers(0, 3), st.integers(3, 8))
-def test_diverged_cell_scores_zero_from_there_to_the_horizon(diverged_from, horizon):
-    good = [(10.0, 0.9)]
-    stopped = raw_rows("bad", 0, good * (diverged_from + 1), diverged_from)
-    curves = fidelity_curves(pd.concat([stopped, raw_rows("ce", 0, good * (horizon + 1))]), SCALES)
-    expected = [1.0] * diverged_from + [0.0] * (horizon + 1 - diverged_from)
-    assert values_of(curves, "perplexity", "bad") == expected
-    assert values_of(curves, "perplexity", "ce") == [1.0] * (horizon + 1)
+def integral_of_intervals(fitted: np.ndarray) -> float:
+    """∫₀¹ FI(λ) dλ by pieces, between two values of the curve, where FI is linear in λ and its mean in the middle."""
+    corners = np.unique([0.0, 1.0, *fitted])
+    middles = (corners[1:] + corners[:-1]) / 2
+    pieces = [(middle, width) for middle, width in zip(middles, np.diff(corners), strict=True) if width > 1e-12]
+    return float(sum(fidelity_interval(fitted, middle).generations * width for middle, width in pieces))
 
 
-def test_diverged_generation_needs_no_metrics():
-    marker = {"method": "ce", "seed": 0, "generation": 2, "metric": None, "value": None, "status": "diverged"}
-    curves = fidelity_curves(pd.concat([raw_rows(), pd.DataFrame([marker])]), SCALES)
-    assert values_of(curves, "pair_accuracy") == pytest.approx([1.0, 0.5, 0.0])
-
-
-def test_measurements_after_divergence_do_not_count():
-    raw = raw_rows(values=[(10.0, 0.9)] * 4)
-    raw.loc[raw["generation"] == 1, "status"] = "diverged"
-    assert values_of(fidelity_curves(raw, SCALES), "perplexity") == [1, 0, 0, 0]
-
-
-def test_nan_scores_zero_in_its_own_generation():
-    raw = raw_rows(values=[(10.0, 0.9), (math.nan, 0.9), (10.0, math.inf)])
-    curves = fidelity_curves(raw, SCALES)
-    assert values_of(curves, "perplexity") == [1, 0, 1]
-    assert values_of(curves, "pair_accuracy") == [1, 1, 0]
-
-
-def test_horizon_makes_the_curve_of_a_cell_independent_of_its_company():
-    stopped = raw_rows("bad", 0, [(10.0, 0.9)] * 2, diverged_from=1)
-    together = fidelity_curves(pd.concat([stopped, raw_rows("ce", 0, [(10.0, 0.9)] * 6)]), SCALES)
-    alone = fidelity_curves(stopped, SCALES, horizon=5)
-    assert values_of(alone, "perplexity", "bad") == values_of(together, "perplexity", "bad")
-
-
-def test_missing_metric_is_named_with_its_cell_and_generation():
-    raw = raw_rows("tce", 7, [(10.0, 0.9)] * 3)
-    raw = raw[~((raw["generation"] == 1) & (raw["metric"] == "pair_accuracy"))]
-    with pytest.raises(ValueError, match="tce seed 7 generation 1: pair_accuracy"):
-        fidelity_curves(raw, SCALES)
-
-
-def test_incomplete_cell_is_named_and_refused():
-    raw = pd.concat([raw_rows("tce", 3), raw_rows("ce", 0, [(10.0, 0.9)] * 4)])
-    assert incomplete_cells(raw, 3) == [("tce", 3, 1)]
-    assert incomplete_cells(raw, 4) == [("ce", 0, 3), ("tce", 3, 1)]
-    with pytest.raises(ValueError, match=r"tce seed 3 \(last generation 1\)"):
-        fidelity_curves(raw, SCALES)
-
-
-def test_diverged_cell_is_not_incomplete():
-    assert incomplete_cells(raw_rows(diverged_from=1), 10) == []
+@given(curve)
+def test_mean_fidelity_interval_is_the_integral_over_all_thresholds(values):
+    fitted = non_increasing(np.array(values))
+    assert float(mean_fidelity_interval(fitted)) == pytest.approx(integral_of_intervals(fitted), abs=1e-9)
 
 
 @pytest.mark.parametrize(
-    ("raw", "told"),
+    "values",
     [
-        (pd.concat([raw_rows(), raw_rows()]), "more than one row"),
-        (raw_rows().drop(columns="status"), "status"),
-        (raw_rows().assign(generation=-1), "generation"),
+        [1.0, 1.0, 1.0],  # never crossing
+        [0.4, 0.3, 0.2],  # starts below
+        [1.0, 0.6, 0.0, 0.0],  # diverged
+        [0.9, 0.2, 0.8, 0.7],  # recovers
+        [0.0, 0.0],
+        [1.0],
     ],
 )
-def test_impossible_raw_metrics_are_refused(raw, told):
-    with pytest.raises(ValueError, match=told):
-        fidelity_curves(raw, SCALES)
+def test_the_integral_holds_for_every_shape_of_curve(values):
+    fitted = non_increasing(np.array(values))
+    assert float(mean_fidelity_interval(fitted)) == pytest.approx(integral_of_intervals(fitted), abs=1e-12)
 
 
-def test_no_cells_give_no_scores():
-    curves = fidelity_curves(raw_rows().iloc[:0], SCALES)
-    assert curves.empty
-    assert seed_scores(curves).empty
+@given(st.lists(st.tuples(share, share), min_size=1, max_size=12))
+def test_fit_never_rises_keeps_the_sum_and_leaves_a_falling_curve_alone(rows):
+    curves = np.array(rows).T
+    fitted = non_increasing(curves)
+    assert (np.diff(fitted, axis=-1) <= 1e-12).all()
+    assert fitted.sum(axis=-1) == pytest.approx(curves.sum(axis=-1))
+    assert non_increasing(fitted) == pytest.approx(fitted)
 
 
-# scores
+def test_fit_does_not_change_what_it_is_given():
+    curves = np.array([[0.2, 0.8]])
+    non_increasing(curves)
+    assert curves.tolist() == [[0.2, 0.8]]
 
 
-@given(st.lists(st.tuples(share, share, share), min_size=1, max_size=10))
-def test_score_over_all_metrics_is_the_smallest(rows):
-    metrics = dict(zip("abc", map(list, zip(*rows, strict=True)), strict=True))
-    scores = seed_scores(curve_rows(**metrics))
-    for _, at in scores.groupby("threshold"):
-        over_all, each = at[at["metric"] == ALL].iloc[0], at[at["metric"] != ALL]
-        assert over_all["fi"] == each["fi"].min()
-        assert over_all["censored"] == each["censored"].all()
-        assert over_all["auf"] <= each["auf"].min() + 1e-12
+@given(st.lists(st.tuples(share, share), min_size=1, max_size=12))
+def test_a_curve_that_is_nowhere_lower_has_no_smaller_mean_interval(pairs):
+    upper = mean_fidelity_interval(non_increasing(np.array([max(pair) for pair in pairs])))
+    lower = mean_fidelity_interval(non_increasing(np.array([min(pair) for pair in pairs])))
+    assert upper >= lower - 1e-9
 
 
-def test_scores_have_a_row_per_metric_and_threshold_and_one_over_all():
-    scores = seed_scores(curve_rows(a=[1.0, 0.6], b=[0.7, 0.9]), thresholds=(0.75, 0.5))
-    assert list(scores.columns) == ["method", "seed", "metric", "threshold", "fi", "censored", "auf"]
-    assert scores[["metric", "threshold"]].to_numpy().tolist() == [
-        ["a", 0.5], ["a", 0.75], [ALL, 0.5], [ALL, 0.75], ["b", 0.5], ["b", 0.75],
-    ]  # fmt: skip
-    assert scores["auf"].tolist() == pytest.approx([0.8, 0.8, 0.65, 0.65, 0.8, 0.8])
-    assert scores["censored"].tolist() == [True, False, True, False, True, False]
+@given(curve)
+def test_what_generations_take_adds_up_to_what_is_missing(values):
+    fitted = non_increasing(np.array(values))
+    losses = losses_by_generation(fitted)
+    assert (losses >= -1e-12).all()
+    assert losses.sum() == pytest.approx(len(values) - 1 - float(mean_fidelity_interval(fitted)), abs=1e-9)
 
 
-def test_area_over_all_metrics_is_the_mean_of_the_pointwise_minimum():
-    scores = seed_scores(curve_rows(a=[1.0, 0.0], b=[0.0, 1.0]))
-    assert set(scores.loc[scores["metric"] == ALL, "auf"]) == {0.0}
-    assert set(scores.loc[scores["metric"] != ALL, "auf"]) == {0.5}
-
-
-@pytest.mark.parametrize(
-    ("curves", "told"),
-    [
-        (curve_rows(all=[1.0]), "kept for"),
-        (curve_rows(a=[1.0, 1.0, 1.0]).query("generation != 1"), "gaps"),
-        (curve_rows(a=[1.0, 1.0], b=[1.0]), "NaN"),
-    ],
-)
-def test_curves_with_holes_or_a_reserved_name_are_refused(curves, told):
-    with pytest.raises(ValueError, match=told):
-        seed_scores(curves)
-
-
-# own reference
-
-
-def test_own_reference_is_the_mean_over_the_seeds_of_generation_zero():
-    raw = pd.concat([raw_rows(seed=0, values=[(20.0, 0.8)]), raw_rows(seed=1, values=[(40.0, 0.6)])])
-    own = own_scales(raw, SCALES)["ce"]
-    assert own["perplexity"] == Scale(30.0, 1000.0, "log")
-    assert own["pair_accuracy"].reference == pytest.approx(0.7)
-    assert own["pair_accuracy"].floor == 0.5
-
-
-@pytest.mark.parametrize("start", [math.nan, math.inf, 1000.0, 5000.0, -1.0])
-def test_generation_zero_without_quality_keeps_the_shared_reference(start):
-    own = own_scales(raw_rows(values=[(start, 0.8)]), SCALES)["ce"]
-    assert own["perplexity"] == PERPLEXITY
-    assert own["pair_accuracy"].reference == 0.8
-
-
-def test_seed_that_diverged_at_generation_zero_keeps_the_shared_references():
-    raw = pd.concat([raw_rows(seed=0), raw_rows(seed=1, diverged_from=0), raw_rows("tce", values=[(20.0, 0.8)])])
-    own = own_scales(raw, SCALES)
-    assert own["ce"] == SCALES
-    assert own["tce"]["perplexity"].reference == 20.0
+def test_noise_on_a_plateau_does_not_move_the_mean_interval_as_it_moves_a_running_minimum():
+    level, deviation, last, curves = 0.8, 0.02, 10, 20_000
+    noisy = level + deviation * np.random.default_rng(0).normal(size=(curves, last + 1))
+    truth = level * last
+    error = mean_fidelity_interval(non_increasing(noisy)).mean() / truth - 1
+    of_minimum = mean_fidelity_interval(np.minimum.accumulate(noisy, axis=1)).mean() / truth - 1
+    assert abs(error) < 0.001
+    assert of_minimum < -0.02
 
 
 def test_scoring_imports_neither_torch_nor_streamlit():
     code = (
-        "import sys, collapsebench.scoring.fidelity, collapsebench.scoring.statistics; "
+        "import sys, collapsebench.scoring.table, collapsebench.scoring.power, collapsebench.scoring.overall; "
         "print([name for name in ('torch', 'streamlit') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,0 +1,184 @@
+"""The columns of a table of methods: their names, how a row is shown in each, and what they mean.
+
+Terminal, report and site go through this list; a new column is one entry here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Row = Mapping[str, Any]
+"""A row of `collapsebench.scoring.table.ranked_table` as plain values, missing ones None."""
+
+_MARKS = {"better": " ▲", "worse": " ▼", "tied": " ≈"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column.
+
+    Attributes:
+        name: of the number behind it, in the row. header: over the column. text: what a row shows there.
+        meaning: in a sentence or two. left: the column is aligned to the left.
+        number: what is behind it is a number, by which an interactive table sorts.
+        ends: the interval of that number alone, where a table has room for it in a column of its own.
+    """
+
+    name: str
+    header: str
+    text: Callable[[Row], str]
+    meaning: str
+    left: bool = False
+    number: bool = False
+    ends: Callable[[Row], str] | None = None
+
+
+def rank_text(row: Row) -> str:
+    """``2`` or ``1–3``; a dash for the control."""
+    best, worst = row["rank_best"], row["rank_worst"]
+    return "–" if best is None else f"{best}" if best == worst else f"{best}–{worst}"
+
+
+def interval_text(row: Row, name: str) -> str:
+    """``3.21 [3.05, 3.40]``, with ≥ for a censored mean, and n/a where there is no number or interval.
+
+    Args:
+        row: plain values. name: of the number, as ``mfi`` or ``ratio_ce``.
+    """
+    value = row[name]
+    if value is None:
+        return "n/a"
+    return f"{'≥ ' if row.get(f'{name}_censored') else ''}{value:.2f} {ends_text(row, name)}"
+
+
+def ends_text(row: Row, name: str) -> str:
+    """The interval of a number alone: ``[3.05, 3.40]``, ``[n/a]``; a dash where there is no number."""
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    if row[name] is None:
+        return "–"
+    if low is None and high is None:
+        return "[n/a]"
+    return f"[{'…' if low is None else f'{low:.2f}'}, {'…' if high is None else f'{high:.2f}'}]"
+
+
+def against_text(row: Row, baseline: str) -> str:
+    """Ratio to a baseline with its interval, and ▲ better, ▼ worse, ≈ not told apart; a dash against itself."""
+    return "–" if row["method"] == baseline else interval_text(row, f"ratio_{baseline}") + _mark(row, baseline)
+
+
+def _ends_against(row: Row, baseline: str) -> str:
+    return "–" if row["method"] == baseline else ends_text(row, f"ratio_{baseline}") + _mark(row, baseline)
+
+
+def _mark(row: Row, baseline: str) -> str:
+    return _MARKS.get(row[f"verdict_{baseline}"] or "", "")
+
+
+def censored_text(row: Row, name: str) -> str:
+    """A fidelity interval without its own interval: ``≥ 10.00`` when censored."""
+    value = row[name]
+    return "n/a" if value is None else f"{'≥ ' if row.get(f'{name}_censored') else ''}{value:.2f}"
+
+
+def start_text(row: Row) -> str:
+    """f(0), and where that is capped what it would be: ``1.00 (1.03)``."""
+    start, uncapped = row["start"], row["start_uncapped"]
+    return f"{start:.2f}" + ("" if abs(uncapped - start) < 0.005 else f" ({uncapped:.2f})")
+
+
+def binding_text(row: Row) -> str:
+    """The metric that binds, and the generation that takes most from it: ``coverage, gen. 3 (2–4)``."""
+    generation, low, high = row["generation"], row["generation_low"], row["generation_high"]
+    if generation < 0:
+        return f"{row['binds']}, nothing lost"
+    return f"{row['binds']}, gen. {generation}" + ("" if low == high else f" ({low}–{high})")
+
+
+RANK = Column(
+    "rank_best",
+    "rank",
+    rank_text,
+    "The ranks that the method may have: best, 1 + the number of methods that are significantly better; worst, all but "
+    "those that are significantly worse. Such an interval holds the true rank with 95 %.",
+    left=True,
+)
+METHOD = Column(
+    "method",
+    "method",
+    lambda row: str(row["method"]),
+    "The loss and those of its parameters that are not the default.",
+    left=True,
+)
+MFI = Column(
+    "mfi",
+    "mFI [95 %]",
+    lambda row: interval_text(row, "mfi"),
+    "Mean fidelity interval, in generations: the first generation at which fidelity falls below λ, averaged over all λ "
+    "from 0 to 1; the smallest over the scored metrics, mean over seeds, Student t interval. Higher is better; at most "
+    "the horizon.",
+    number=True,
+    ends=lambda row: ends_text(row, "mfi"),
+)
+_RATIO = (
+    "Geometric mean over paired seeds of mFI divided by the baseline's, Student t interval; n/a where an mFI is 0. ▲ "
+    "better, ▼ worse, ≈ not told apart: by paired tests on differences, all comparisons of the table held at 5 % "
+    "together, so that ≈ can stand beside an interval without 1."
+)
+RATIO_CE = Column(
+    "ratio_ce",
+    "ratio to CE",
+    lambda row: against_text(row, "ce"),
+    _RATIO,
+    number=True,
+    ends=lambda row: _ends_against(row, "ce"),
+)
+RATIO_TCE = Column(
+    "ratio_tce",
+    "ratio to TCE",
+    lambda row: against_text(row, "tce"),
+    _RATIO,
+    number=True,
+    ends=lambda row: _ends_against(row, "tce"),
+)
+START = Column(
+    "start",
+    "start",
+    start_text,
+    "Fidelity at generation 0, before any recursion, in the metric that binds; in brackets without its cap at 1.",
+    number=True,
+)
+RETENTION = Column(
+    "retention",
+    "retention",
+    lambda row: "n/a" if row["retention"] is None else f"{row['retention']:.2f}",
+    "What is kept of the start over all generations: mFI / (G · start). n/a where a seed starts at 0; above 1 where a "
+    "method gets better than it started.",
+    number=True,
+)
+FI = Column(
+    "fi_0.75",
+    "FI(0.75)",
+    lambda row: censored_text(row, "fi_0.75"),
+    "The first generation, interpolated, at which fidelity falls below 0.75: the smallest over the scored metrics, "
+    "mean over seeds. ≥: a curve never fell below.",
+)
+BINDING = Column(
+    "binds",
+    "what binds",
+    binding_text,
+    "The metric with the smallest mFI, and the generation that takes most from it: median (range) over seeds.",
+    left=True,
+)
+COLUMNS = (RANK, METHOD, MFI, RATIO_CE, RATIO_TCE, START, RETENTION, FI, BINDING)
+"""The columns of every table of methods, in their order."""
+
+
+def reason(row: Row) -> str:
+    """Why a method has its mFI, as a sentence."""
+    seeds = f"{row['binds_seeds']} of {row['seeds']} seeds"
+    low, high = row["generation_low"], row["generation_high"]
+    lost = "nothing is lost" if row["generation"] < 0 else f"generation {row['generation']} takes most from it"
+    span = f" ({low} to {high} over seeds)" if low < high else ""
+    return f"{row['method']}: {row['binds']} binds, the smallest in {seeds}; {lost}{span}."

@@ -1,0 +1,66 @@
+"""What a row of a table says in words."""
+
+from __future__ import annotations
+
+import pytest
+
+from collapsebench.scoring.columns import (
+    COLUMNS,
+    against_text,
+    binding_text,
+    interval_text,
+    rank_text,
+    reason,
+    start_text,
+)
+
+
+def row(**values: object) -> dict[str, object]:
+    return {"method": "mine", "x": 3.21, "x_low": 3.05, "x_high": 3.4, **values}
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({}, "3.21 [3.05, 3.40]"),
+        ({"x_censored": True, "x_high": None}, "≥ 3.21 [3.05, …]"),
+        ({"x_low": None, "x_high": None}, "3.21 [n/a]"),
+        ({"x": None, "x_low": None, "x_high": None}, "n/a"),
+    ],
+)
+def test_number_with_its_interval(values, told):
+    assert interval_text(row(**values), "x") == told
+
+
+@pytest.mark.parametrize(("best", "worst", "told"), [(1, 1, "1"), (1, 3, "1–3"), (None, None, "–")])
+def test_rank_is_an_interval(best, worst, told):
+    assert rank_text({"rank_best": best, "rank_worst": worst}) == told
+
+
+@pytest.mark.parametrize(("verdict", "mark"), [("better", " ▲"), ("worse", " ▼"), ("tied", " ≈"), (None, "")])
+def test_ratio_bears_the_verdict(verdict, mark):
+    mine = {"method": "mine", "ratio_ce": 1.2, "ratio_ce_low": 1.1, "ratio_ce_high": 1.3, "verdict_ce": verdict}
+    assert against_text(mine, "ce") == f"1.20 [1.10, 1.30]{mark}"
+    assert against_text({**mine, "method": "ce"}, "ce") == "–"
+    assert against_text({**mine, "ratio_ce": None, "verdict_ce": "worse"}, "ce") == "n/a ▼"
+
+
+def test_start_shows_what_the_cap_hides():
+    assert start_text({"start": 1.0, "start_uncapped": 1.03}) == "1.00 (1.03)"
+    assert start_text({"start": 0.5, "start_uncapped": 0.5}) == "0.50"
+
+
+def test_reason_names_metric_and_generation():
+    mine = {"method": "mine", "binds": "coverage", "binds_seeds": 4, "seeds": 5}
+    mine |= {"generation": 3, "generation_low": 2, "generation_high": 4}
+    assert binding_text(mine) == "coverage, gen. 3 (2–4)"
+    assert reason(mine) == (
+        "mine: coverage binds, the smallest in 4 of 5 seeds; generation 3 takes most from it (2 to 4 over seeds)."
+    )
+    still = mine | {"generation": -1, "generation_low": -1, "generation_high": -1}
+    assert binding_text(still) == "coverage, nothing lost"
+    assert "nothing is lost" in reason(still)
+
+
+def test_columns_have_names_of_their_own():
+    assert len({column.name for column in COLUMNS}) == len({column.header for column in COLUMNS}) == len(COLUMNS)
