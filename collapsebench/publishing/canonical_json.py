@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache
+from math import isfinite
 from typing import Any
 
 _encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False, allow_nan=False).encode
@@ -24,6 +25,8 @@ def canonical_json(value: Any) -> str:
 
 
 def _written(value: Any, depth: int) -> str:
+    if type(value) is int or (type(value) is float and isfinite(value)):
+        return repr(value)  # as the encoder writes it, without the cost of calling it
     if not isinstance(value, dict | list) or not value or _plain(value):
         return _encode(value)
     indent, end = "\n" + " " * (depth + 1), "\n" + " " * depth

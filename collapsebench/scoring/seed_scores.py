@@ -79,13 +79,7 @@ def seed_scores(cells: Cells, thresholds: Sequence[float] = THRESHOLDS) -> pd.Da
         interval, censored = first_below(cells.fidelity, threshold)
         with_all[f"fi_{threshold:g}"] = np.column_stack([interval, interval.min(axis=1)])
         with_all[f"fi_{threshold:g}_censored"] = np.column_stack([censored, censored.all(axis=1)])
-    names = np.array(cells.metrics, dtype=object)
-    each = np.tile(names, (len(cells.seeds), 1))
-    words = {
-        "binds": np.column_stack([each, names[binding]]),
-        "smallest": np.repeat(names[mfi.argmin(axis=1)], len(names) + 1),
-    }
-    return _long(cells, {**words, **with_all})
+    return _long(cells, {**_words(cells, mfi, binding), **with_all})
 
 
 def entry_mfi(cells: Cells) -> Array:
@@ -100,6 +94,14 @@ def _binding(cells: Cells, mfi: Array) -> npt.NDArray[np.int64]:
     sums = np.zeros((len(names), mfi.shape[1]))
     np.add.at(sums, method, mfi)  # all metrics of a method have the same seeds: the smallest sum is the smallest mean
     return np.asarray(sums.argmin(axis=1)[method])
+
+
+def _words(cells: Cells, mfi: Array, binding: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[np.object_]]:
+    """The metric that binds, and the one that is smallest in the seed, for every metric and over all."""
+    names = np.array(cells.metrics, dtype=object)
+    each = np.tile(names, (len(cells.seeds), 1))
+    smallest = np.repeat(names[mfi.argmin(axis=1)], len(names) + 1)
+    return {"binds": np.column_stack([each, names[binding]]), "smallest": smallest}
 
 
 def _append(values: Array, binding: npt.NDArray[np.int64]) -> Array:
