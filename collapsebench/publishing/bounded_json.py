@@ -18,6 +18,7 @@ MAX_DEPTH = 12
 MAX_VALUES = 50_000
 MAX_KEYS = 256
 _STRING = re.compile(rb'"(?:[^"\\]+|\\.?)*+(?:"|\Z)', re.DOTALL)  # an unterminated one reaches to the end
+_MAY_OVERFLOW = re.compile(rb"\d[eE]\+?\d{3}|\d{100}")
 
 
 class Unreadable(ValueError):
@@ -50,19 +51,22 @@ def parse_bounded(content: bytes) -> Any:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise Unreadable("not-utf8", f"byte {content[error.start]:#04x} at {error.start}", "UTF-8") from None
-    _check_shape(content)
+    plain = _STRING.sub(b"", content)
+    _check_shape(plain)
+    # Only a long number or a large exponent can overflow; to look at every number takes longer than to read them.
+    parse_float = _finite if _MAY_OVERFLOW.search(plain) else None
     try:
         return json.loads(
-            text, object_pairs_hook=_object, parse_constant=_refuse, parse_float=_finite, parse_int=_integer
+            text, object_pairs_hook=_object, parse_constant=_refuse, parse_float=parse_float, parse_int=_integer
         )
     except json.JSONDecodeError as error:
         given = f"{error.msg.lower()} at line {error.lineno}, column {error.colno}"
         raise Unreadable("not-json", given, "one JSON object") from None
 
 
-def _check_shape(content: bytes) -> None:
-    """Bound depth and number of values by counting brackets, commas and colons outside of strings."""
-    marks = np.frombuffer(_STRING.sub(b"", content), dtype=np.uint8)
+def _check_shape(plain: bytes) -> None:
+    """Bound depth and number of values by counting brackets and commas in JSON text without its strings."""
+    marks = np.frombuffer(plain, dtype=np.uint8)
     opening, closing = (marks == ord("[")) | (marks == ord("{")), (marks == ord("]")) | (marks == ord("}"))
     depth = int(np.cumsum(opening.astype(np.int32) - closing).max(initial=0))
     if depth > MAX_DEPTH:

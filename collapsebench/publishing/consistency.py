@@ -13,7 +13,6 @@ from itertools import pairwise
 from pathlib import Path
 
 from collapsebench.methods import CONTROL, registered_methods
-from collapsebench.publishing.entries import chain_digest
 from collapsebench.publishing.plain_png import check_plain_png
 from collapsebench.publishing.submission import (
     DensitySamples,
@@ -258,7 +257,7 @@ def _first_generation(submission: Submission, task: Task) -> Iterator[Problem]:
 def _equal_seeds(submission: Submission) -> Iterator[Problem]:
     first: dict[str, SeedResult] = {}
     for i, result in enumerate(submission.results):
-        digest = chain_digest(result)
+        digest = result.digest
         if digest is not None and (same := first.setdefault(digest, result)) is not result:
             given = f"the same values as seed {same.seed}"
             yield Problem("identical-seeds", f"results[{i}]", given, "seeds that were run, which differ")

@@ -10,7 +10,7 @@ import numpy as np
 
 from collapsebench.errors import UserError
 from collapsebench.publishing.bounded_json import MAX_BYTES
-from collapsebench.publishing.submission import DIGEST_LENGTH, SeedResult, Submission, sha256_of
+from collapsebench.publishing.submission import DIGEST_LENGTH, Submission, sha256_of
 from collapsebench.scoring.cells import Cells, cells_of_values
 from collapsebench.scoring.scales import task_scales
 from collapsebench.task import Task
@@ -63,7 +63,7 @@ class Entry:
             date=submission.date,
             supersedes=submission.supersedes,
             what=_digest(what),
-            chains={result.seed: chain_digest(result) for result in submission.results},
+            chains={result.seed: result.digest for result in submission.results},
             data_sha256=submission.task.data_sha256,
             sizes=_digest(repr(sizes)),
             generations=max(len(result.generations) for result in submission.results) - 1,
@@ -113,17 +113,6 @@ def scored_cells(submission: Submission, task: Task) -> Cells:
                 values[cell, :, g.generation] = [g.metrics[name].value for name in sorted(scales)]
     names = [(submission.method.name, result.seed) for result in results]
     return cells_of_values(names, scales, values, diverged_from)
-
-
-def chain_digest(chain: SeedResult) -> str | None:
-    """Equal for chains with the same raw metrics in every generation; None with less than two that did not diverge.
-
-    Generation 0 alone tells nothing: of a task that trains on all data at once, all seeds share it.
-    """
-    if sum(g.status == "ok" for g in chain.generations) < 2:
-        return None
-    # Nine digits: who copies and adds a little is found, and no two chains that were run agree so far.
-    return _digest(repr([sorted((k, f"{m.value:.9g}") for k, m in g.metrics.items()) for g in chain.generations]))
 
 
 def _digest(text: str) -> str:

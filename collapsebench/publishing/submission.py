@@ -12,6 +12,7 @@ import hashlib
 import json
 import re
 import unicodedata
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -166,6 +167,18 @@ class SeedResult(Strict):
 
     seed: Seed
     generations: list[GenerationResult] = Field(min_length=1, max_length=MAX_GENERATION + 1)
+
+    @cached_property
+    def digest(self) -> str | None:
+        """Equal for chains with the same raw metrics; None with less than two generations that did not diverge.
+
+        Generation 0 alone tells nothing: of a task that trains on all data at once, all seeds share it.
+        """
+        if sum(g.status == "ok" for g in self.generations) < 2:
+            return None
+        # Nine digits: who copies and adds a little is found, and no two chains that were run agree so far.
+        values = [sorted((k, f"{m.value:.9g}") for k, m in g.metrics.items()) for g in self.generations]
+        return hashlib.sha256(repr(values).encode()).hexdigest()[:DIGEST_LENGTH]
 
 
 class Commit(Strict):
