@@ -212,10 +212,10 @@ class _OneUpdate:
         return sum(value.nbytes for state in states for name, value in state.items() if name != "step")
 
 
-def _backward(value: Tensor) -> None:
-    """`Tensor.backward`, but what stands in for torch's functions stays on: checkpointing calls them once more."""
+def _backward(tensors: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+    """`torch.autograd.backward`, but what stands in for torch's functions stays on: checkpointing calls them again."""
     run: Any = torch.autograd.Variable._execution_engine.run_backward
-    run((value,), (torch.ones_like(value),), False, False, (), allow_unreachable=True, accumulate_grad=True)
+    run(tuple(tensors), tuple(gradients), False, False, (), allow_unreachable=True, accumulate_grad=True)
 
 
 def _one_batch(task: Task, sizes: Sizes) -> Blank:
