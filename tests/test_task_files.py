@@ -14,11 +14,12 @@ from tiny_task import tiny_spec, write_classifier, write_tiny_task
 
 from collapsebench.authoring.calibration import Calibration
 from collapsebench.errors import RunError, TaskError
-from collapsebench.running.preflight import item_folders, knowledge_file, model_folder
 from collapsebench.scoring.fidelity import Scale
 from collapsebench.task import TaskSpec, load_task
 from collapsebench.task_files import RELATIVE_PATHS, as_yaml, read_task_file
 from collapsebench.workloads import load_workload
+from collapsebench.workloads.kinds import KINDS as RECORDS
+from collapsebench.workloads.pretrained.supplies import item_folders, knowledge_file, model_folder
 
 OWN = "name: member\nversion: 1\ntitle: A member of a family\n"
 BASE = "../family/base.yaml"
@@ -120,6 +121,8 @@ def fields_of_paths() -> set[str]:
             look(part, place)
 
     look(TaskSpec, ())
+    for kind in RECORDS.values():
+        look(kind.settings, ("workload",))
     return found
 
 

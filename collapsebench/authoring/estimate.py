@@ -1,7 +1,7 @@
-"""What a task will cost before it is run: elements, FLOPs, memory, disk, hours. Arithmetic only: nothing is loaded.
+"""What a task will cost before it is run: elements, FLOPs, memory, disk, hours. No data, no weights, no network.
 
-The formulas are in ``authoring/estimates``, one module per workload, and in ``docs/estimate.md`` with how well they
-agree with counted FLOPs; how often what they cost is done, `collapsebench.workloads.work` says. No torch here.
+``authoring/estimates`` counts what a unit of work costs by running the workload's own code on tensors without content;
+how often it is done, `collapsebench.workloads.work` says. ``docs/estimate.md`` has how well it agrees with real runs.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from collapsebench.authoring.estimates.costs import Costs, Memory
+from collapsebench.authoring.estimates.counting import counted_costs
 from collapsebench.authoring.estimates.sizes import known_sizes
 from collapsebench.errors import UserError
 from collapsebench.task import Task
-from collapsebench.workloads.kind import imported
 from collapsebench.workloads.work import Sizes, Work, least_work
 
 _HOUR = 3600.0
@@ -154,8 +154,7 @@ def estimate(task: Task, generations: int | None = None, sizes: Sizes | None = N
         raise UserError(f"--generations {last} is not allowed; {task.id} has generations 0 to {spec.horizon}.")
     known = known_sizes(task) if sizes is None else sizes
     work = [least_work(spec, g, known.train) for g in range(last + 1)]
-    cost = imported(spec.kind.cost)
-    costs: list[Costs] = [cost(task, known, done.drawn) for done in work]
+    costs = counted_costs(task, known, [done.drawn or 0 for done in work])
     elements = spec.kind.item_elements(spec.workload, known.channels)
     final = costs[-1]
     return Estimate(
@@ -179,7 +178,7 @@ def _spent(work: Work, costs: Costs, elements: int) -> Spent:
         trained=work.trained * elements,
         sampled=work.drawn * elements,
         training=work.updates * costs.update,
-        sampling=work.drawn * costs.sample,
+        sampling=round(work.drawn * costs.sample),
         evaluation=sum(costs.evaluation.values()),
         gallery=costs.gallery,
         disk=costs.model_bytes + work.drawn * costs.item_bytes,

@@ -81,7 +81,7 @@ def write_classifier(task: Task, epochs: int) -> str:
     before = task.path.read_text("utf-8")
     if len(re.findall(_LINE, before)) != 1:
         raise UserError(f"{task.path} needs exactly one line `classifier: null` in workload.evaluation.")
-    data = ImageData(task)
+    data = ImageData.of(task)
     model = train_classifier(data, epochs, Randomness(task.id, 0))
     path = task.path.parent / FILE
     save_file(model.state_dict(), path)

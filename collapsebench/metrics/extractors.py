@@ -6,7 +6,7 @@ import hashlib
 import os
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -15,9 +15,6 @@ from torch import Tensor, nn
 
 from collapsebench.errors import DataError
 from collapsebench.paths import cache_dir
-
-if TYPE_CHECKING:
-    from collapsebench.workloads.images.settings import Classifier
 
 FEATURES = 64
 
@@ -67,11 +64,11 @@ class ClassifierFeatures:
 
     name = "classifier"
 
-    def __init__(self, settings: Classifier, folder: Path, batch_size: int, device: torch.device):
-        self.sha256 = settings.sha256
+    def __init__(self, model: SmallClassifier, sha256: str, batch_size: int, device: torch.device):
+        self.sha256 = sha256
         self.batch_size = batch_size
         self.device = device
-        self.model = load_classifier(folder / settings.file, settings.sha256).to(device)
+        self.model = model.to(device)
 
     @property
     def classes(self) -> int:

@@ -85,6 +85,17 @@ def kernel_distance(
     return float(total / subsets)
 
 
+def distance_flops(n: int, m: int, d: int, subsets: int = 50, subset_size: int = 500) -> int:
+    """FLOPs of both distances: two covariances, the root of their product, and three kernels per subset.
+
+    Args:
+        n, m: rows of the two sets. d: columns. Others as in `kernel_distance`.
+    """
+    size = min(n, m, subset_size)
+    root = 30 * d**3  # the product, its Schur form, the root of the triangle, the way back
+    return 2 * (n + m) * d**2 + root + subsets * 3 * 2 * size**2 * d
+
+
 def _kernel(x: Matrix, y: Matrix) -> Matrix:
     product = x @ y.T / x.shape[1] + 1
     return product * product * product  # an integer power of an array is far slower

@@ -41,12 +41,17 @@ class Workload(Protocol):
     Attributes:
         real: the real training data, in a fixed order.
         data_sha256: digest of everything prepared from the task's data.
-        processes: where updates are computed.
+        device: where its models are.
     """
 
     real: TrainingSet
     data_sha256: str
-    processes: Processes
+    device: torch.device
+
+    @property
+    def processes(self) -> Processes:
+        """Where updates are computed."""
+        ...
 
     def new_model(self, randomness: Randomness) -> Any:
         """A model with initial weights; the same for every method with this seed."""

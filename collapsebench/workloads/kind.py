@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from collapsebench.data.sources import ImageSplits, Splits
@@ -66,6 +67,21 @@ class MeasuredScale(NamedTuple):
     metric: str
 
 
+class Blank(NamedTuple):
+    """A task's workload without data or weights, to count what it costs.
+
+    Attributes:
+        workload: a `collapsebench.workloads.Workload` on the meta device, where tensors have shapes and no content; on
+            the processor where it needs neither data nor much time.
+        outside: FLOPs of what torch cannot count, by part; the workload adds to it as it measures.
+        notes: what was assumed, or is not counted.
+    """
+
+    workload: Any
+    outside: dict[str, int]
+    notes: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class Kind:
     """A kind of workload. What is given as ``module:name`` is imported when it is needed: it may import torch.
@@ -82,7 +98,9 @@ class Kind:
         passes: `Passes` of an item, from the section.
         evaluated: items that a generation is evaluated on and that progress counts.
         sizes: of the data, as far as they are known without reading it.
-        cost: from a task, `Sizes` and the samples of a generation to `collapsebench.authoring.estimates.costs.Costs`.
+        blank: from a task and `Sizes` to its `Blank`.
+        steps: dotted name of the setting that says in how many steps a sample is drawn; None: in one.
+        sequences: of so many steps that are drawn for a sample, from the section.
         sources: of data that it can be trained on. splits: class of the ``splits`` section.
         metrics: of every task of the kind, by name.
         real_items: of the training data, if the task file says it.
@@ -109,7 +127,7 @@ class Kind:
     passes: Callable[[Any], Passes]
     evaluated: Callable[[TaskSpec], int]
     sizes: Callable[[Task], Sizes]
-    cost: str
+    blank: str
     sources: tuple[str, ...]
     splits: type[Splits | ImageSplits]
     metrics: tuple[str, ...]
@@ -119,6 +137,8 @@ class Kind:
     check_room: str | None = None
     prepare: str | None = None
     parallel: bool = False
+    steps: str | None = None
+    sequences: Callable[[Any], Fraction] = lambda _: Fraction(1)
     scale: MeasuredScale | None = None
 
     def known(self) -> KnownElements:

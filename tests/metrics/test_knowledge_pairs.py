@@ -122,7 +122,7 @@ def score(pairs: list[Pair], log_p) -> float:
     original = text.continuation_log_probs
     text.continuation_log_probs = lambda *_: torch.tensor(values, dtype=torch.float64)
     try:
-        return workload._pair_accuracy(None, 1, lambda _: None)["pair_accuracy"].value
+        return workload._pair_accuracy(None, 1)["pair_accuracy"].value
     finally:
         text.continuation_log_probs = original
 

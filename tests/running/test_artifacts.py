@@ -23,7 +23,7 @@ from collapsebench.running.artifacts import MARKER, RunDirectory
 IDENTITY = {"task": {"id": "t@1"}, "method": {"name": "ce"}, "seed": 0}
 ORIGIN = {"task_file": "task.yaml", "loss": "ce", "description": ""}
 CIRCUMSTANCES = {"packages": {"torch": "1"}}
-FILES = ("model.safetensors", "samples.safetensors", "samples.json", "metrics.json", MARKER)
+FILES = ("model.safetensors", "samples.safetensors", "samples.json", "training.json", "metrics.json", MARKER)
 
 
 @pytest.fixture

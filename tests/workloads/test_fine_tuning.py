@@ -86,7 +86,9 @@ class Bare:
     """As much of a workload as the training loop asks for."""
 
     def __init__(self, settings: FineTuning):
-        self.settings = SimpleNamespace(training=settings, block=BLOCK)
+        updates = lambda policy, generation, items: settings.updates(items)  # noqa: E731
+        self.settings = SimpleNamespace(training=settings, block=BLOCK, updates=updates)
+        self.task = SimpleNamespace(spec=SimpleNamespace(policy=None))  # of which fine-tuning asks nothing
         self.device = torch.device("cpu")
         self.processes = Accelerated(accelerator_for(self.device, settings), settings.checkpointing)
 

@@ -24,7 +24,6 @@ from collapsebench.data.sources import HubSplits, LocalSplits
 from collapsebench.errors import DataError, UserError
 from collapsebench.policies import REAL, TrainingSet, fraction
 from collapsebench.resources import Resources
-from collapsebench.running import plan as module_of_plan
 from collapsebench.running.plan import plan
 from collapsebench.task import load_task
 from collapsebench.workloads import load_workload
@@ -328,7 +327,7 @@ def test_generations_that_are_there_need_no_more_room(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    monkeypatch.setattr(module_of_plan, "check_room", lambda _task, _device, _out, missing: asked.append(missing))
+    monkeypatch.setattr(room, "check_room", lambda _task, _device, _out, missing: asked.append(missing))
     task = with_changes(folder, tmp_path / "task", horizon=2)
     run(task, "ce", out=tmp_path / "runs", generations=0, device="cpu")
     plan(load_task(task), ["ce", "tce"], [0], tmp_path / "runs", None, "cpu")

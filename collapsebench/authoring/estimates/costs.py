@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-FLOAT = 4  # bytes of a float32
-STATES = 2  # numbers that AdamW keeps per parameter
+from fractions import Fraction
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class Costs:
 
     Attributes:
         parameters: that are learned.
-        update: FLOPs of one optimiser step. sample: of one sample.
+        update: FLOPs of one optimiser step. sample: of one sample, a fraction where samples share work.
         evaluation: of one evaluation, by part. gallery: of the samples for people.
         preparation: of what is computed once per machine and task, then cached.
         memory: at its worst.
@@ -53,7 +51,7 @@ class Costs:
 
     parameters: int
     update: int
-    sample: int
+    sample: Fraction
     evaluation: dict[str, int]
     gallery: int
     memory: Memory
@@ -61,14 +59,3 @@ class Costs:
     item_bytes: int
     preparation: int = 0
     notes: tuple[str, ...] = ()
-
-
-def adam_memory(parameters: int, activations: int, working: tuple[int, int], averaged: bool = False) -> Memory:
-    """Memory of training in float32 with AdamW.
-
-    Args:
-        activations: bytes. working: bytes besides the weights while sampling, and while evaluating.
-        averaged: a moving average of the weights is kept.
-    """
-    weights = FLOAT * parameters
-    return Memory(weights, weights, (STATES + averaged) * weights, activations, *working)

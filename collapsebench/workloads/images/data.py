@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -19,6 +20,7 @@ from collapsebench.task import Task
 from collapsebench.workloads.images.settings import DiffusionSettings, VaeSettings
 
 
+@dataclass(frozen=True)
 class ImageData:
     """Everything an image task reads.
 
@@ -28,7 +30,15 @@ class ImageData:
         sha256: digest of all splits as the task uses them.
     """
 
-    def __init__(self, task: Task):
+    train: Images
+    selection: Images
+    test: Images
+    listing: dict[str, dict[str, str]]
+    sha256: str
+
+    @staticmethod
+    def of(task: Task) -> ImageData:
+        """Read and split the images of a task."""
         spec = task.spec
         assert isinstance(spec.data, EmbeddedData | LocalImages | TorchvisionData)
         assert isinstance(spec.splits, ImageSplits)
@@ -36,12 +46,12 @@ class ImageData:
         splits = split_images(load_images(spec.data, task.path.parent, task.resources.data), spec.splits)
         if task.split_listing is not None:
             check_image_listing(splits, task.split_listing)
-        self.listing = listing_of_images(splits)
         size = spec.workload.image_size
-        self.train, self.selection, self.test = (
+        train, selection, test = (
             Images(resized(splits[name].pixels, size), splits[name].labels) for name in ("train", "selection", "test")
         )
-        self.sha256 = _digest(self.train.pixels, self.selection.pixels, self.test.pixels)
+        digest = _digest(train.pixels, selection.pixels, test.pixels)
+        return ImageData(train, selection, test, listing_of_images(splits), digest)
 
     @property
     def channels(self) -> int:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from collapsebench.errors import TaskError
 from collapsebench.metrics.coverage import manifold_metrics, nearest_distances
-from collapsebench.metrics.extractors import ClassifierFeatures, Extractor, cached_features
+from collapsebench.metrics.extractors import ClassifierFeatures, Extractor, cached_features, load_classifier
 from collapsebench.metrics.frechet import frechet_distance, kernel_distance
 from collapsebench.seeding import Randomness
 from collapsebench.task import Task
@@ -31,16 +31,24 @@ class ImageMetrics:
 
     Attributes:
         data: the task's images. extractors: by name, in the order of the task file.
+
+    Args:
+        extractors: None: those that the task names, with their weights.
     """
 
-    def __init__(self, task: Task, data: ImageData, device: torch.device):
+    def __init__(
+        self, task: Task, data: ImageData, device: torch.device, extractors: dict[str, Extractor] | None = None
+    ):
         settings = task.spec.workload
         assert isinstance(settings, ImageSettings)
         self.data = data
         self.settings: ImageEvaluation = settings.evaluation
-        self.extractors = load_extractors(task, self.settings, device)
-        self._real = {e.name: cached_features(e, data.test.pixels, device) for e in self.extractors.values()}
+        self.extractors = load_extractors(task, self.settings, device) if extractors is None else extractors
+        self._real = {name: self._features_of_real(e, device) for name, e in self.extractors.items()}
         self._task_id = task.id
+
+    def _features_of_real(self, extractor: Extractor, device: torch.device) -> Tensor:
+        return cached_features(extractor, self.data.test.pixels, device)
 
     def measure(self, samples: Tensor) -> dict[str, Measurement]:
         """All metrics of images alone.
@@ -53,10 +61,8 @@ class ImageMetrics:
         features = {name: extractor.features(images) for name, extractor in self.extractors.items()}
         found: dict[str, Measurement] = {}
         for name, generated in features.items():
-            real, fake = self._real[name].double().numpy(), generated.double().numpy()
             distance, kernel = _NAMES[name]
-            found[distance] = Measurement(frechet_distance(real, fake), n)
-            found[kernel] = Measurement(kernel_distance(real, fake, np.random.default_rng(0)), n)
+            found[distance], found[kernel] = self._distances(self._real[name], generated)
         first = next(iter(features))
         manifold = manifold_metrics(self._real[first][:_FEW], features[first][:_FEW])
         few, real_few = min(n, _FEW), min(len(self.data.test.pixels), _FEW)
@@ -71,6 +77,12 @@ class ImageMetrics:
         if "classifier" in features:
             found |= self._classes(features["classifier"])
         return found
+
+    def _distances(self, real: Tensor, generated: Tensor) -> tuple[Measurement, Measurement]:
+        """Fréchet and kernel distance of features, on the processor."""
+        a, b = real.double().numpy(), generated.double().numpy()
+        kernel = kernel_distance(a, b, np.random.default_rng(0))
+        return Measurement(frechet_distance(a, b), len(b)), Measurement(kernel, len(b))
 
     def _classes(self, features: Tensor) -> dict[str, Measurement]:
         classifier = self.extractors["classifier"]
@@ -112,7 +124,8 @@ def load_extractors(task: Task, settings: ImageEvaluation, device: torch.device)
                     "the task has no classifier yet; make it with "
                     "`python -m collapsebench.authoring.train_classifier TASK`."
                 )
-            found[name] = ClassifierFeatures(settings.classifier, task.path.parent, settings.batch_size, device)
+            file, sha256 = task.path.parent / settings.classifier.file, settings.classifier.sha256
+            found[name] = ClassifierFeatures(load_classifier(file, sha256), sha256, settings.batch_size, device)
         elif name == "inception" and task.resources.inception != "none":
             from collapsebench.metrics.inception import InceptionFeatures
 

@@ -66,13 +66,13 @@ class VaeWorkload:
 
     processes = Alone()
 
-    def __init__(self, task: Task, device: str):
+    def __init__(self, task: Task, device: str, data: ImageData | None = None, metrics: ImageMetrics | None = None):
         assert isinstance(task.spec.workload, VaeSettings)
         self.settings = task.spec.workload
         self.policy = task.spec.policy
         self.device = torch.device(device)
-        self.data = ImageData(task)
-        self.metrics = ImageMetrics(task, self.data, self.device)
+        self.data = ImageData.of(task) if data is None else data
+        self.metrics = ImageMetrics(task, self.data, self.device) if metrics is None else metrics
         self.real = TrainingSet.of(self.data.train.pixels, REAL)
         self.data_sha256 = self.data.sha256
         self._elbo_seed = Randomness(task.id, 0).number(0, "elbo")

@@ -17,9 +17,10 @@ from collapsebench.policies import REAL, TrainingSet
 from collapsebench.seeding import Randomness
 from collapsebench.task import Task
 from collapsebench.workloads import Measurement, OnElements, finite
+from collapsebench.workloads.kind import Blank
 from collapsebench.workloads.mixture.settings import GmmSettings, MixtureModel
 from collapsebench.workloads.objective import Alone, Observed, Schedule, stage_schedule
-from collapsebench.workloads.work import updates_of
+from collapsebench.workloads.work import Sizes, updates_of
 
 _NODES = 20_001  # of the quadrature over the truth's support
 _REACH = 12.0  # standard deviations around the outermost components
@@ -191,6 +192,12 @@ class GmmWorkload:
         curves = {"x": x, "density": density, "truth": truth}
         rounded = {name: [float(f"{value:.6g}") for value in curve.tolist()] for name, curve in curves.items()}
         write_json(folder / "density.json", rounded)
+
+
+def blank_mixture(task: Task, sizes: Sizes) -> Blank:
+    """The workload as it is: its data are drawn from the task file, and little."""
+    note = "a mixture is fitted by elementwise operations; each counts as one FLOP per number"
+    return Blank(GmmWorkload(task, "cpu"), {}, (note, *sizes.notes))
 
 
 def _draw(model: Mixture, n: int, temperature: float, generator: torch.Generator) -> Tensor:

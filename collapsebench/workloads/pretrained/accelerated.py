@@ -56,13 +56,13 @@ class Accelerated:
         self, module: nn.Module, optimiser: torch.optim.Optimizer
     ) -> Iterator[tuple[nn.Module, torch.optim.Optimizer]]:
         if self.checkpointing:
-            _checkpointed(module.model, on=True)
+            checkpointed(module.model, on=True)
         wrapped, prepared = self.accelerator.prepare(module, optimiser)
         try:
             yield wrapped, prepared
         finally:
             if self.checkpointing:
-                _checkpointed(module.model, on=False)
+                checkpointed(module.model, on=False)
             self.accelerator.free_memory(wrapped, prepared)
 
     def optimiser(self, parameters: list[nn.Parameter], schedule: Schedule) -> torch.optim.Optimizer:
@@ -88,7 +88,8 @@ class Accelerated:
         return bool(getattr(optimiser, "step_was_skipped", False))
 
 
-def _checkpointed(model: Any, on: bool) -> None:
+def checkpointed(model: Any, on: bool) -> None:
+    """Let a model recompute the activations of its layers in backward, or not."""
     # transformers 6 takes the older name away.
     kind = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
     if on:

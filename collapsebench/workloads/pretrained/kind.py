@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from collapsebench.data.sources import Splits
@@ -56,7 +57,7 @@ PRETRAINED = Kind(
     passes=lambda settings: Passes(settings.block, settings.block, settings.block),
     evaluated=_evaluated,
     sizes=_sizes,
-    cost="collapsebench.authoring.estimates.pretrained:pretrained_costs",
+    blank="collapsebench.workloads.pretrained.blank:blank_pretrained",
     sources=("hub-splits", "local-splits"),
     splits=Splits,
     metrics=_METRICS,
@@ -66,4 +67,6 @@ PRETRAINED = Kind(
     check_room="collapsebench.workloads.pretrained.room:check_room",
     prepare="collapsebench.workloads.pretrained.data:training_windows",
     parallel=True,
+    steps="sampler.new_tokens",
+    sequences=lambda settings: Fraction(settings.block, settings.sampler.new_tokens),
 )

@@ -27,7 +27,7 @@ from collapsebench.policies import REAL, TrainingSet
 from collapsebench.seeding import Randomness
 from collapsebench.task import Task
 from collapsebench.workloads import Measurement, OnElements, finite
-from collapsebench.workloads.objective import Observed, Schedule
+from collapsebench.workloads.objective import Observed, Processes, Schedule
 from collapsebench.workloads.pretrained.accelerated import Accelerated, accelerator_for
 from collapsebench.workloads.pretrained.data import stream_data
 from collapsebench.workloads.pretrained.model import (
@@ -69,7 +69,7 @@ class PretrainedWorkload:
         self.settings = task.spec.workload
         accelerator = accelerator_for(torch.device(device), self.settings.training)
         self.device = accelerator.device
-        self.processes = Accelerated(accelerator, self.settings.training.checkpointing)
+        self.processes: Processes = Accelerated(accelerator, self.settings.training.checkpointing)
         self._model, self.tokenizer = load_pretrained(self.settings.model, model_folder(task))
         require_length(self._model, self.settings)
         require_plain_head(self._model)

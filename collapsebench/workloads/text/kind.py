@@ -45,8 +45,9 @@ TEXT = Kind(
     passes=lambda settings: Passes(settings.block, settings.block, settings.block),
     evaluated=_evaluated,
     sizes=_sizes,
-    cost="collapsebench.authoring.estimates.text:text_costs",
+    blank="collapsebench.workloads.text.blank:blank_text",
     sources=("enwiki-2016", "local", "hub"),
     splits=Splits,
     metrics=_METRICS,
+    steps="block",
 )

@@ -17,7 +17,7 @@ from collapsebench.seeding import Randomness
 from collapsebench.task import Task
 from collapsebench.workloads import Measurement, OnElements, finite
 from collapsebench.workloads.objective import Alone, Observed, Schedule, initialised, stage_schedule
-from collapsebench.workloads.text.data import prepared_text, task_splits
+from collapsebench.workloads.text.data import TextData, prepared_text, task_splits
 from collapsebench.workloads.text.measures import prediction_measures, sample_measures, unigram_floors
 from collapsebench.workloads.text.observed import observe_tokens
 from collapsebench.workloads.text.sampling import sample_continuations
@@ -32,13 +32,13 @@ class TextWorkload:
 
     processes = Alone()
 
-    def __init__(self, task: Task, device: str):
+    def __init__(self, task: Task, device: str, text: TextData | None = None):
         assert isinstance(task.spec.workload, TextSettings)
         self.task = task
         self.settings = task.spec.workload
         self.policy = task.spec.policy
         self.device = torch.device(device)
-        self.text = prepared_text(task)
+        self.text = prepared_text(task) if text is None else text
         self.real = TrainingSet.of(self.text.train.int(), REAL)
         self.data_sha256 = self.text.sha256
 

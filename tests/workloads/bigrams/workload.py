@@ -18,8 +18,9 @@ from collapsebench.policies import REAL, TrainingSet
 from collapsebench.seeding import Randomness
 from collapsebench.task import Task
 from collapsebench.workloads import Measurement, OnElements, finite
+from collapsebench.workloads.kind import Blank
 from collapsebench.workloads.objective import Alone, Observed, Schedule, initialised, stage_schedule
-from collapsebench.workloads.work import updates_of
+from collapsebench.workloads.work import Sizes, updates_of
 
 
 class Table(nn.Module):
@@ -39,12 +40,13 @@ class BigramWorkload:
 
     processes = Alone()
 
-    def __init__(self, task: Task, device: str):
+    def __init__(self, task: Task, device: str, lines: dict[str, Tensor] | None = None):
         assert isinstance(task.spec.workload, BigramSettings)
         self.task, self.settings, self.policy = task, task.spec.workload, task.spec.policy
         self.device = torch.device(device)
-        self.splits = split_documents(load_documents(task.spec.data, task.path.parent), task.spec.splits)
-        lines = {name: self._lines(" ".join(d.text for d in found)) for name, found in self.splits.items()}
+        if lines is None:
+            self.splits = split_documents(load_documents(task.spec.data, task.path.parent), task.spec.splits)
+            lines = {name: self._lines(" ".join(d.text for d in found)) for name, found in self.splits.items()}
         self.real, self.test = TrainingSet.of(lines["train"], REAL), lines["test"][: self.settings.test_lines].long()
         self.data_sha256 = hashlib.sha256(lines["train"].numpy().tobytes()).hexdigest()
 
@@ -116,3 +118,10 @@ class BigramWorkload:
     def show(self, folder: Path, model: Any, samples: Tensor, prompts: TrainingSet, _: Randomness) -> None:
         texts = ["".join(LETTERS[i] for i in line) for line in samples[:8].tolist()]
         write_json(folder / "samples.json", [{"prompt": text[0], "text": text[1:]} for text in texts])
+
+
+def blank_bigrams(task: Task, sizes: Sizes) -> Blank:
+    """The workload without text; its table is small enough to be used as it is."""
+    line = task.spec.workload.line
+    lines = {name: torch.zeros(n, line, dtype=torch.int32) for name, n in (("train", 1), ("test", sizes.test))}
+    return Blank(BigramWorkload(task, "cpu", lines), {}, sizes.notes)

@@ -1,0 +1,150 @@
+"""A task with a pretrained model, without its weights: the model has the shape that the task file says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, models
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from collapsebench.policies import REAL, TrainingSet
+from collapsebench.seeding import Randomness
+from collapsebench.task import Task
+from collapsebench.workloads.kind import Blank
+from collapsebench.workloads.objective import Alone
+from collapsebench.workloads.pretrained.accelerated import checkpointed
+from collapsebench.workloads.pretrained.data import StreamData
+from collapsebench.workloads.pretrained.settings import Architecture, PretrainedSettings
+from collapsebench.workloads.pretrained.workload import PretrainedWorkload
+from collapsebench.workloads.work import Sizes
+
+
+def blank_pretrained(task: Task, sizes: Sizes) -> Blank:
+    """The workload of a task with a pretrained model."""
+    settings = task.spec.workload
+    assert isinstance(settings, PretrainedSettings)
+    unknown = settings.evaluation.harness or settings.evaluation.knowledge
+    note = "the KR-test and the tasks of lm-eval are not counted: their items are not known here"
+    return Blank(_BlankWorkload(task, sizes), {}, (*([note] if unknown else []), *sizes.notes))
+
+
+class _BlankWorkload(PretrainedWorkload):
+    def __init__(self, task: Task, sizes: Sizes):
+        assert isinstance(task.spec.workload, PretrainedSettings)
+        self.task, self.settings = task, task.spec.workload
+        self.device = torch.device("meta")
+        self.processes = _Alone(self.settings)
+        self.tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()))
+        self.knowledge, self.benchmarks = None, ()
+        self.text = _stream(self.settings, sizes, oldest=(sizes.train or 1) // (task.spec.horizon + 1))
+        self.real = TrainingSet.of(self.text.train, REAL)
+        self.data_sha256 = ""
+
+    def new_model(self, randomness: Randomness) -> LlamaForCausalLM:
+        with self.device:
+            return _OnPaper(llama_config(self.settings.model.architecture))
+
+
+def _stream(settings: PretrainedSettings, sizes: Sizes, oldest: int) -> StreamData:
+    """Windows of the right number; those of the oldest fraction are among the selection of `sizes`."""
+
+    def windows(n: int) -> Tensor:
+        return torch.zeros((1, settings.block), dtype=torch.int64).expand(n, settings.block)
+
+    wanted = settings.evaluation
+    measured = sizes.selection * wanted.oldest_windows // (wanted.oldest_windows + wanted.selection_windows)
+    counts = torch.ones(settings.model.architecture.vocab_size, dtype=torch.int64)
+    return StreamData(
+        windows(1).int(),
+        oldest,
+        windows(measured),
+        windows(sizes.test),
+        windows(sizes.selection - measured),
+        counts,
+        {},
+        [0],
+        "",
+    )
+
+
+def llama_config(shape: Architecture) -> LlamaConfig:
+    """The configuration of a Llama of this shape."""
+    return LlamaConfig(
+        vocab_size=shape.vocab_size,
+        hidden_size=shape.hidden_size,
+        intermediate_size=shape.intermediate_size,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        head_dim=shape.head_dim,
+        tie_word_embeddings=shape.tied_embeddings,
+        bos_token_id=None,
+        eos_token_id=None,
+        use_cache=False,
+    )
+
+
+class _OnPaper(LlamaForCausalLM):
+    """Generates by the passes that `transformers` makes; what it chooses from their scores, it does not look at."""
+
+    def generate(self, tokens: Tensor, **arguments: Any) -> Tensor:
+        beams = arguments.get("num_beams", 1)
+        cache = arguments.get("past_key_values") or DynamicCache(config=self.config)
+        written = tokens.repeat_interleave(beams, 0)
+        step = written[:, cache.get_seq_length() :]
+        for _ in range(arguments["max_new_tokens"]):
+            scores = self(step, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1].float()
+            step = scores.log_softmax(-1).argmax(-1, keepdim=True)
+            written = torch.cat([written, step], 1)
+        return written[::beams]
+
+
+class _Alone(Alone):
+    """One process: what `collapsebench.workloads.pretrained.accelerated` does on a GPU, without Accelerate."""
+
+    def __init__(self, settings: PretrainedSettings):
+        self.training_settings = settings.training
+
+    @contextmanager
+    def training(
+        self, module: nn.Module, optimiser: torch.optim.Optimizer
+    ) -> Iterator[tuple[nn.Module, torch.optim.Optimizer]]:
+        if self.training_settings.checkpointing:
+            checkpointed(module.model, on=True)
+        half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.training_settings.precision)
+        try:
+            with nullcontext() if half is None else _Autocast(half):
+                yield module, optimiser
+        finally:
+            if self.training_settings.checkpointing:
+                checkpointed(module.model, on=False)
+
+
+class _Autocast(TorchFunctionMode):
+    """``torch.autocast``, which does nothing on the meta device: products of float32 are taken in half precision."""
+
+    def __init__(self, half: torch.dtype):
+        super().__init__()
+        self.half = half
+        self.weights: dict[int, Tensor] = {}  # cast once per update, as autocast does
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in (F.linear, F.scaled_dot_product_attention, torch.matmul, Tensor.matmul, Tensor.__matmul__):
+            args = tuple(self._cast(value) for value in args)
+        return func(*args, **kwargs)
+
+    def _cast(self, value: Any) -> Any:
+        if not isinstance(value, Tensor) or value.dtype != torch.float32:
+            return value
+        if not (value.is_leaf and value.requires_grad):
+            return value.to(self.half)
+        if id(value) not in self.weights:
+            self.weights[id(value)] = value.to(self.half)
+        return self.weights[id(value)]
