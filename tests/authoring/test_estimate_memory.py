@@ -176,7 +176,7 @@ def test_activations_are_what_autograd_keeps(kind: str, tmp_path: Path) -> None:
     with saved_bytes(model.parameters()) as found:
         train(workload, model, workload.real, loss, 0, randomness, lambda _: None)
     factor = estimate(task).memory.activations / sum(found.values())
-    assert 0.95 <= factor <= (1.4 if kind in ("text", "gmm") else 1.25)
+    assert 0.95 <= factor <= (1.25 if kind == "diffusion" else 1.4)  # of little models, the loss is a large part
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
