@@ -138,6 +138,21 @@ def ranked_table(scores: pd.DataFrame, last: int, tracks: Mapping[str, str] | No
     return pd.DataFrame(rows).astype({"rank_best": "Int64", "rank_worst": "Int64"})
 
 
+def unranked(table: pd.DataFrame, tracks: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """A table as `ranked_table` makes it, of a task that is retired: no ranks, no verdicts, methods by name.
+
+    The numbers stay: they are what was measured. What they were taken for, who is better, is withdrawn.
+    """
+
+    def place(method: str) -> tuple[bool, str, str]:
+        return method == CONTROL, tracks[method] if tracks else "", method
+
+    withdrawn = {"rank_best": pd.NA, "rank_worst": pd.NA, **{f"verdict_{name}": None for name in RATIO_BASELINES}}
+    order = sorted(range(len(table)), key=lambda i: place(str(table["method"].iloc[i])))
+    found = table.iloc[order].reset_index(drop=True).assign(**withdrawn)
+    return found.astype({"rank_best": "Int64", "rank_worst": "Int64"})
+
+
 def _groups(methods: Sequence[str], tracks: Mapping[str, str] | None) -> list[list[str]]:
     """The methods that are ranked together, the control by itself at the end; each in the order given."""
     ranked = [m for m in methods if m != CONTROL]

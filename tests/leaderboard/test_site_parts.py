@@ -20,7 +20,7 @@ from collapsebench.publishing.board import (
     fidelity_bands,
     machines,
 )
-from collapsebench.reports.report import records
+from collapsebench.scoring.columns import records
 from collapsebench.task import registered_tasks
 
 
