@@ -147,10 +147,13 @@ def unranked(table: pd.DataFrame, tracks: Mapping[str, str] | None = None) -> pd
     def place(method: str) -> tuple[bool, str, str]:
         return method == CONTROL, tracks[method] if tracks else "", method
 
-    withdrawn = {"rank_best": pd.NA, "rank_worst": pd.NA, **{f"verdict_{name}": None for name in RATIO_BASELINES}}
     order = sorted(range(len(table)), key=lambda i: place(str(table["method"].iloc[i])))
-    found = table.iloc[order].reset_index(drop=True).assign(**withdrawn)
-    return found.astype({"rank_best": "Int64", "rank_worst": "Int64"})
+    found = table.iloc[order].reset_index(drop=True)
+    for name in ("rank_best", "rank_worst"):
+        found[name] = pd.array([pd.NA] * len(found), dtype="Int64")
+    for name in RATIO_BASELINES:
+        found[f"verdict_{name}"] = None
+    return found
 
 
 def _groups(methods: Sequence[str], tracks: Mapping[str, str] | None) -> list[list[str]]:

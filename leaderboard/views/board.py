@@ -14,6 +14,7 @@ from reading import Reading, read
 from retired import reason_of
 from summary import standing, uncalibrated
 
+from collapsebench.publishing.across_tasks import ranked_tasks
 from collapsebench.publishing.board import Board, csv_text, leaderboard_table, machines
 from collapsebench.task import Task
 from collapsebench.workloads.kinds import KINDS
@@ -98,15 +99,26 @@ def show_task(task: Task, rows: pd.DataFrame) -> None:
         )
 
 
+def show_no_ranked(board: Board, filters: Filters) -> None:
+    """Why there is no ranking, and what can be done meanwhile."""
+    tasks = ranked_tasks(board, filters.tier)
+    if not tasks:
+        st.info(
+            f"No task of the {filters.tier} tier is ranked at the moment. Those that were are retired: below stands "
+            "why, and what was measured on them. The ranking begins again with their successors. Until then "
+            "`collapsebench compare` runs and compares methods on every task as before.",
+            icon=":material/hourglass_empty:",
+        )
+    elif board.table["task"].isin(tasks).any():
+        st.info("No entry on a ranked task passes these filters.")
+    else:
+        st.info(f"Nobody has submitted to {', '.join(map(as_markdown, tasks))} yet: the first place is free.")
+
+
 def show_ranked(reading: Reading, filters: Filters, rows: pd.DataFrame) -> None:
     """The tasks that count: one picture, then all of them together, then each by itself."""
     if rows.empty:
-        st.info(
-            f"No task of the {filters.tier} tier is ranked at the moment. Those that were are retired: below is why, "
-            "and what was measured on them. The ranking begins with their successors; a method can be developed "
-            "and compared in the meantime, since `collapsebench compare` runs every task.",
-            icon=":material/hourglass_empty:",
-        )
+        show_no_ranked(reading.board, filters)
         return
     show_forest(reading, rows)
     show_overall(reading, filters.tier, filters.track, filters.search)
