@@ -102,14 +102,14 @@ def interval_chart(rows: pd.DataFrame, look: Look, last: float, title: str = "mF
     """
     y = alt.Y("method:N", sort=list(rows["method"]), title=None, axis=_ROWS)
     scale = alt.Scale(domain=[0, last], nice=False)
-    whole = {"tickMinStep": 1, "format": "d"} if last > 1 else {"values": [0, 0.25, 0.5, 0.75, 1], "format": "~g"}
+    whole = {"tickMinStep": 1, "format": "d"} if last > 1 else {"values": [0, 0.25, 0.5, 0.75, 1], "format": ".0%"}
     x = alt.X("mfi:Q", title=title, scale=scale, axis=alt.Axis(grid=True, **whole))
     ends = rows.dropna(subset=["mfi_low", "mfi_high"])
     tips = ["method:N", alt.Tooltip("text:N", title="mFI [95 %]")]
     colour = _colour(look, legend=False)
     ce = alt.Chart(rows[rows["method"] == "ce"]).mark_rule(color=_BLUE, strokeWidth=1.5, strokeDash=[4, 3])
     return _inked(
-        ce.encode(x="mfi:Q"),
+        ce.encode(x=x),
         alt.Chart(rows).mark_point(filled=True, size=100, opacity=1).encode(
             x=x, y=y, color=colour, tooltip=tips
         ),
@@ -126,8 +126,8 @@ def profile_chart(profile: pd.DataFrame, look: Look) -> alt.LayerChart:
     """
     scale = alt.Scale(domain=[0, 1], nice=False)
     base = alt.Chart(profile).encode(
-        x=alt.X("level:Q", title="mFI / G at least", scale=scale, axis=alt.Axis(format="~g", grid=False)),
-        y=alt.Y("runs:Q", title="share of runs", scale=scale, axis=alt.Axis(format="~%")),
+        x=alt.X("level:Q", title="mFI / G at least", scale=scale, axis=alt.Axis(format=".0%", grid=False)),
+        y=alt.Y("runs:Q", title="share of runs", scale=scale, axis=alt.Axis(format=".0%")),
         color=_colour(look),
     )
     tips = ["method:N", alt.Tooltip("level:Q", format=".2f"), alt.Tooltip("runs:Q", format=".0%")]

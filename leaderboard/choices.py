@@ -39,10 +39,14 @@ def choose_methods(labels: Sequence[str]) -> list[str]:
 def choose_entry(reading: Reading) -> str | None:
     """The digest of an entry, superseded ones included; None when there are none."""
     board = reading.board
-    entries = sorted(board.entries.values(), key=lambda e: (e.task_id, e.digest in board.superseded, e.name, e.digest))
+    retired = {task_id for task_id, task in board.tasks.items() if task.spec.retired}
+    entries = sorted(
+        board.entries.values(),
+        key=lambda e: (e.task_id in retired, e.task_id, e.digest in board.superseded, e.name, e.digest),
+    )
     if not entries:
         return None
-    labels = {e.digest: f"{e.name} on {e.task_id}, {e.digest}" for e in entries}
+    labels = {e.digest: f"{e.name} on {marked(board.tasks[e.task_id])}, {e.digest}" for e in entries}
     labels |= {digest: f"{labels[digest]} (superseded)" for digest in board.superseded & labels.keys()}
     report_unknown("entry", labels, "entry")
     return _choose("entry", "Entry", labels, entries[0].digest)

@@ -13,7 +13,6 @@ from collapsebench.methods import BASELINES
 from collapsebench.scoring.columns import interval_text, records
 
 MOST = 6
-_ACROSS = 3
 
 
 def show_forest(reading: Reading, rows: pd.DataFrame) -> None:
@@ -24,7 +23,7 @@ def show_forest(reading: Reading, rows: pd.DataFrame) -> None:
     """
     st.header("How long each method stays faithful", anchor="forest")
     panels = list(rows.groupby("task", sort=False))
-    across = min(_ACROSS, len(panels))
+    across = min(len(panels), 2 if len(panels) == 4 else 3)
     for place, (task_id, mine) in enumerate(panels):
         if place % across == 0:  # a row of its own, so that phones keep the order
             columns = st.columns(across, gap="medium")
@@ -51,6 +50,6 @@ def _panel(task_id: str, rows: pd.DataFrame) -> None:
     st.markdown(f"**{as_markdown(task_id)}**")
     told = "; ".join(f"{row['method']} {row['text']}" for row in records(rows))
     st.altair_chart(
-        charts.interval_chart(rows, charts.styles(list(rows["method"])), 1, "mFI / G"),
+        charts.interval_chart(rows, charts.styles(list(rows["method"])), 1, "share of the generations (mFI / G)"),
         alt=f"mFI on {task_id}, in generations, with 95 % intervals: {told}",
     )

@@ -52,10 +52,10 @@ def _show_table(board: Board, table: pd.DataFrame, tasks: list[str], tier: str, 
         shown[f"{name}_ends"] = [ends_text(row, name) for row in records(table)]
     shown["missing"] = [", ".join(ids) for ids in table["missing"]]
     scores = ["share", "share_ends", "improvement", "improvement_ends"]
-    columns = ["method", *scores, *by_task, "tasks", "verified"]
+    lacking = ["missing"] if shown["missing"].any() else []
     number, text = st.column_config.NumberColumn, st.column_config.TextColumn
     st.dataframe(
-        shown[[*columns, "missing"] if shown["missing"].any() else columns],
+        shown[["method", *scores, "tasks", *lacking, *by_task, "verified"]],
         key="overall",
         hide_index=True,
         placeholder="–",
@@ -69,7 +69,7 @@ def _show_table(board: Board, table: pd.DataFrame, tasks: list[str], tier: str, 
             **{task: number(f"mFI {task}", help=f"{MFI} On {task}.", format="%.2f") for task in by_task},
             "tasks": text("tasks", help=HELP["tasks"], width=70),
             "verified": number("verified", help=HELP["verified_count"], format="%d", width=76),
-            "missing": text("missing", help=HELP["missing"], width=320),
+            "missing": text("missing", help=HELP["missing"], width=220),
         },
     )
 

@@ -132,8 +132,8 @@ def show_retired(reading: Reading, rows: pd.DataFrame) -> None:
         return
     st.header("Retired tasks", anchor="retired")
     st.caption(
-        "What was measured stays, and nothing is concluded from it: no ranks, no verdicts, no overall score, no "
-        "picture. Methods are listed by name. These tasks take no new entries."
+        "What was measured stays, and nothing is concluded from it: no ranks, no verdicts, no overall "
+        "score. Methods are listed by name. These tasks take no new entries."
     )
     for task_id, of_task in rows.groupby("task", sort=False):
         show_task(reading.board.tasks[str(task_id)], of_task)

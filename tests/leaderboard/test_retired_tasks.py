@@ -107,6 +107,17 @@ def test_task_page_says_why(mixed: Path, site: Site) -> None:
     assert "withdrawn as evidence" in app.warning[0].value
 
 
+def test_new_file_for_it_is_not_invited(mixed: Path, site: Site) -> None:
+    (file,) = (mixed / RETIRED).glob("tce-*.json")
+    content = file.read_bytes()
+    file.unlink()
+    app = site(mixed, "check")
+    app.file_uploader[0].upload(file.name, content).run()
+    assert not app.exception
+    assert "Its task is retired" in app.warning[0].value
+    assert "Rank" not in [metric.label for metric in app.metric]
+
+
 @pytest.mark.parametrize(("page", "query"), [("gallery", {"task": RETIRED}), ("submission", {}), ("compare", {})])
 def test_other_pages_mark_it(page: str, query: dict[str, str], mixed: Path, site: Site) -> None:
     if page == "submission":

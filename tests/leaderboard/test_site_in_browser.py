@@ -197,7 +197,7 @@ def test_rows_can_be_downloaded(visit: Open) -> None:
     with page.expect_download() as download:
         page.get_by_role("button", name="Download these rows as CSV").click()
     rows = Path(download.value.path()).read_text("utf-8").splitlines()
-    assert rows[0].startswith("task,tier,track,rank_best,rank_worst,method,digest")
+    assert rows[0].startswith("task,tier,retired,track,rank_best,rank_worst,method,digest")
     assert {row.partition(",")[0] for row in rows[1:]} == {"gmm-micro@1"}
 
 
