@@ -84,7 +84,7 @@ def _show_profile(reading: Reading, tier: str, track: str, order: list[str]) -> 
         return
     mine = profile[profile["what"].isin(shown)]
     at_half = mine[mine["level"] == 0.5]
-    told = "; ".join(f"{row.method} {100 * row.runs:.0f} %" for row in at_half.itertuples())
+    told = "; ".join(f"{row['method']} {100 * row['runs']:.0f} %" for row in records(at_half))
     st.markdown("**How many runs stay faithful for how long**")
     st.altair_chart(
         charts.profile_chart(mine, charts.styles([names[what] for what in shown])),

@@ -86,8 +86,8 @@ def forest_figure(comparison: Comparison) -> Figure:
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(0, comparison.generations * 1.01)
     axes.set_xlabel(f"mFI, generations of {comparison.generations}")
-    told = "retired: not ranked" if comparison.task.spec.retired else "how long fidelity to real data lasts"
-    axes.set_title(f"{comparison.task.id}: {told}", fontsize=12, loc="left")
+    told = " (retired, not ranked)" if comparison.task.spec.retired else ": how long fidelity to real data lasts"
+    axes.set_title(f"{comparison.task.id}{told}", fontsize=12, loc="left")
     axes.grid(axis="x", color="#dddddd", linewidth=0.8)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
