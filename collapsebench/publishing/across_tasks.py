@@ -74,9 +74,10 @@ def profile_table(board: Board, tier: str, track: str) -> pd.DataFrame:
     labels = {what: label for label, what in methods_by_label(board).items()}
     for what, group in mine.groupby("what", sort=False) if len(mine) else ():
         digests = dict(zip(group["task"], group["digest"], strict=True))
+        if missing_tasks(digests, all_tasks):
+            continue
         runs = performance_profile(_shares(board, digests), all_tasks)
-        if runs is not None:
-            frames.append(pd.DataFrame({"method": labels[str(what)], "what": what, "level": LEVELS, "runs": runs}))
+        frames.append(pd.DataFrame({"method": labels[str(what)], "what": what, "level": LEVELS, "runs": runs}))
     columns = ["method", "what", "level", "runs"]
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
 

@@ -128,7 +128,7 @@ def _draft(task: Task, cells: list[dict[str, Any]], about: About, out: Path, con
             f"{method['name']} is on the open track, which takes no submissions yet; allowed are the tracks loss and "
             "provenance. `collapsebench report` shows its results here."
         )
-    _require_open(task, by_seed)
+    _require_open(task, by_seed, about)
     _require_whole(task, by_seed)
     seeds = task.spec.seeds
     runs = [by_seed[seed]["about"] for seed in seeds]
@@ -165,13 +165,13 @@ def _draft(task: Task, cells: list[dict[str, Any]], about: About, out: Path, con
     return Draft(submission, written, file, task, problems)
 
 
-def _require_open(task: Task, by_seed: dict[int, dict[str, Any]]) -> None:
-    """Raise `UserError` for a task that takes no entries any more."""
-    if task.spec.retired:
+def _require_open(task: Task, by_seed: dict[int, dict[str, Any]], about: About) -> None:
+    """Raise `UserError` for a task that takes no entries any more; errors in those it has can still be corrected."""
+    if task.spec.retired and about.supersedes is None:
         raise UserError(
-            f"{task.id} is retired and takes no new entries: {task.spec.retired.strip()} `collapsebench report "
-            f"{_out(by_seed)}` shows its results here; to submit to other tasks that were run beside it, give their "
-            f"folder in {_out(by_seed)}."
+            f"{task.id} is retired and takes no new entries, only corrections (--supersedes). "
+            f"{task.spec.retired.strip()} To submit to another task that was run beside it, give that task's folder "
+            f"in {_out(by_seed)}; `collapsebench list tasks` says which tasks are retired."
         )
 
 

@@ -63,8 +63,8 @@ def show_verdict(reading: Reading, verdict: Verdict, content: bytes) -> None:
     st.success(f"Valid: {as_markdown(entry.name)} on {as_markdown(entry.task_id)}, {shape}.")
     if entry.digest in reading.board.entries:
         st.info("This very file is on the board already.")
-    elif reading.board.tasks[entry.task_id].spec.retired:
-        st.warning("Its task is retired: it takes no new entries, so this file would not be accepted.")
+    elif reading.board.tasks[entry.task_id].spec.retired and entry.supersedes is None:
+        st.warning("Its task is retired and takes no new entries, so this file would not be accepted.")
     show_mark(reading.board.tasks[entry.task_id])
     st.text("In the repository it belongs at")
     st.code(f"submissions/{submission_path(verdict.submission, content)}", language=None, wrap_lines=True)

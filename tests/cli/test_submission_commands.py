@@ -184,8 +184,14 @@ def test_retired_task_is_scored_without_ranks_and_verdicts(retired: Path) -> Non
 def test_retired_task_takes_no_new_entries(retired: Path) -> None:
     finished = submit(retired, "--yes")
     assert finished.code == 2
-    assert "tiny-gmm@1 is retired and takes no new entries: It rewards a loss that learns nothing." in finished.err
+    assert "tiny-gmm@1 is retired and takes no new entries" in finished.err
+    assert "It rewards a loss that learns nothing." in finished.err
     assert not (retired / "submissions").exists()
+
+
+def test_entry_of_a_retired_task_can_be_corrected(retired: Path) -> None:
+    finished = submit(retired, "--yes", "--supersedes", "0123456789abcdef")
+    assert finished.code == 0, finished.err
 
 
 def test_missing_generations_are_listed_with_the_command_that_computes_them(workplace: Path) -> None:
