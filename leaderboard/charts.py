@@ -94,26 +94,48 @@ def calibration_chart(curves: pd.DataFrame, last: int) -> alt.LayerChart:
     return _inked(band.encode(y="low:Q", y2="high:Q"), line, *lines, height=270)
 
 
-def interval_chart(rows: pd.DataFrame, look: Look, last: int) -> alt.LayerChart:
-    """mFI of methods with their intervals, best first.
+def interval_chart(rows: pd.DataFrame, look: Look, last: float, title: str = "mFI, generations") -> alt.LayerChart:
+    """mFI of methods with their intervals, in the order given, and a line where CE is.
 
     Args:
-        rows: method, mfi, mfi_low, mfi_high and text, as the page shows it.
+        rows: method, mfi, mfi_low, mfi_high and text, as the page shows it. last: where the axis ends. title: its own.
     """
     y = alt.Y("method:N", sort=list(rows["method"]), title=None, axis=_ROWS)
     scale = alt.Scale(domain=[0, last], nice=False)
-    axis = alt.Axis(tickMinStep=1, format="d", grid=True)
-    x = alt.X("mfi:Q", title="mFI, generations", scale=scale, axis=axis)
+    whole = {"tickMinStep": 1, "format": "d"} if last > 1 else {"values": [0, 0.25, 0.5, 0.75, 1], "format": ".0%"}
+    x = alt.X("mfi:Q", title=title, scale=scale, axis=alt.Axis(grid=True, **whole))
     ends = rows.dropna(subset=["mfi_low", "mfi_high"])
     tips = ["method:N", alt.Tooltip("text:N", title="mFI [95 %]")]
     colour = _colour(look, legend=False)
+    ce = alt.Chart(rows[rows["method"] == "ce"]).mark_rule(color=_BLUE, strokeWidth=1.5, strokeDash=[4, 3])
     return _inked(
+        ce.encode(x=x),
         alt.Chart(rows).mark_point(filled=True, size=100, opacity=1).encode(
             x=x, y=y, color=colour, tooltip=tips
         ),
         alt.Chart(ends).mark_rule(strokeWidth=2.5).encode(y=y, x="mfi_low:Q", x2="mfi_high:Q", color=colour),
         height=alt.Step(28),
     )  # fmt: skip
+
+
+def profile_chart(profile: pd.DataFrame, look: Look) -> alt.LayerChart:
+    """Performance profiles: the share of runs that reach every level.
+
+    Args:
+        profile: method, level (τ) and runs.
+    """
+    scale = alt.Scale(domain=[0, 1], nice=False)
+    base = alt.Chart(profile).encode(
+        x=alt.X("level:Q", title="mFI / G at least", scale=scale, axis=alt.Axis(format=".0%", grid=False)),
+        y=alt.Y("runs:Q", title="share of runs", scale=scale, axis=alt.Axis(format=".0%")),
+        color=_colour(look),
+    )
+    tips = ["method:N", alt.Tooltip("level:Q", format=".2f"), alt.Tooltip("runs:Q", format=".0%")]
+    return _inked(
+        base.mark_line(strokeWidth=2, interpolate="step-before").encode(strokeDash=_dash(look)),
+        base.mark_point(filled=True, size=30, opacity=1).encode(shape=_mark(look), tooltip=tips),
+        height=260,
+    )
 
 
 def ratio_chart(rows: pd.DataFrame, one: str, other: str) -> alt.LayerChart:

@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 import streamlit as st
 from plain_text import as_markdown
 from reading import Reading
+from retired import marked
 
 from collapsebench.methods import BASELINES
 from collapsebench.task import Task
@@ -17,12 +18,12 @@ MOST_METHODS = 8
 
 
 def choose_task(reading: Reading) -> Task:
-    """One of the calibrated tasks; the first that has entries unless told otherwise."""
+    """One of the calibrated tasks, those that are retired last; the first that has entries unless told otherwise."""
     tasks, submitted = reading.board.tasks, set(reading.board.table["task"])
-    ids = sorted(tasks, key=lambda i: (tasks[i].spec.tier, i))
+    ids = sorted(tasks, key=lambda i: (tasks[i].spec.retired is not None, tasks[i].spec.tier, i))
     report_unknown("task", ids, "calibrated task")
     start = next((i for i in ids if i in submitted), ids[0])
-    return tasks[_choose("task", "Task", dict(zip(ids, ids, strict=True)), start)]
+    return tasks[_choose("task", "Task", {i: marked(tasks[i]) for i in ids}, start)]
 
 
 def choose_methods(labels: Sequence[str]) -> list[str]:
@@ -38,10 +39,14 @@ def choose_methods(labels: Sequence[str]) -> list[str]:
 def choose_entry(reading: Reading) -> str | None:
     """The digest of an entry, superseded ones included; None when there are none."""
     board = reading.board
-    entries = sorted(board.entries.values(), key=lambda e: (e.task_id, e.digest in board.superseded, e.name, e.digest))
+    retired = {task_id for task_id, task in board.tasks.items() if task.spec.retired}
+    entries = sorted(
+        board.entries.values(),
+        key=lambda e: (e.task_id in retired, e.task_id, e.digest in board.superseded, e.name, e.digest),
+    )
     if not entries:
         return None
-    labels = {e.digest: f"{e.name} on {e.task_id}, {e.digest}" for e in entries}
+    labels = {e.digest: f"{e.name} on {marked(board.tasks[e.task_id])}, {e.digest}" for e in entries}
     labels |= {digest: f"{labels[digest]} (superseded)" for digest in board.superseded & labels.keys()}
     report_unknown("entry", labels, "entry")
     return _choose("entry", "Entry", labels, entries[0].digest)

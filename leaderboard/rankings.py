@@ -9,14 +9,16 @@ import pandas as pd
 import streamlit as st
 from wording import HELP
 
-from collapsebench.reports.report import records
-from collapsebench.scoring.columns import COLUMNS, METHOD, RANK, Column
+from collapsebench.scoring.columns import COLUMNS, METHOD, RANK, Column, records
 
 _WIDTHS = {"method": 128, "rank_best": 52, "mfi": 64, "binds": 190}
 
 
 def ranking(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a task's ranking, from those of `collapsebench.publishing.board.Board.table`."""
+    """The rows of a task's ranking, from those of `collapsebench.publishing.board.Board.table`.
+
+    A retired task has no column for ranks.
+    """
     rows = []
     for row in records(table.drop(columns="curve")):
         shown: dict[str, Any] = {}
@@ -29,7 +31,7 @@ def ranking(table: pd.DataFrame) -> pd.DataFrame:
         rows.append(shown | {"verified": row["verified"], "entry": entry} | {k: row[k] for k in ("date", "authors")})
     shown_table = pd.DataFrame(rows)
     shown_table.insert(4, "curve", [list(curve) for curve in table["curve"]])
-    return shown_table
+    return shown_table if table["rank_best"].notna().any() else shown_table.drop(columns="rank_best")
 
 
 def show_ranking(table: pd.DataFrame, key: str, alt: str) -> None:

@@ -225,7 +225,7 @@ def _text_of(card: str | None) -> str | None:
 def _print_draft(draft: Draft) -> None:
     from collapsebench.cli.terminal import draft_lines
     from collapsebench.publishing.submission import raw_frame
-    from collapsebench.reports.report import records
+    from collapsebench.scoring.columns import records
     from collapsebench.scoring.scales import score_raw
     from collapsebench.scoring.table import ranked_table
 

@@ -12,9 +12,8 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.table import Table
 from rich.text import Text
 
-from collapsebench.reports.report import records
 from collapsebench.running.progress import Event, Listener
-from collapsebench.scoring.columns import COLUMNS, METHOD, binding_text, interval_text, reason, start_text
+from collapsebench.scoring.columns import COLUMNS, METHOD, binding_text, interval_text, records, start_text
 from collapsebench.workloads.work import planned_elements
 
 if TYPE_CHECKING:
@@ -152,7 +151,8 @@ def _line_per_generation(cells: Sequence[Cell], console: Console) -> Listener:
 
 def comparison_table(comparison: Comparison) -> Table:
     """The final table of a comparison."""
-    title = f"{comparison.task.id}, generations 0–{comparison.generations}"
+    retired = ", retired" if comparison.task.spec.retired else ""
+    title = f"{comparison.task.id}{retired}, generations 0–{comparison.generations}"
     return _table(title, records(comparison.table), comparison.shown_name)
 
 
@@ -170,14 +170,15 @@ def _table(title: str, rows: Sequence[dict[str, Any]], shown_name: Callable[[str
 def print_comparison(comparison: Comparison, console: Console) -> None:
     """The table, what it means, and what must be known about it."""
     console.print(comparison_table(comparison))
+    signs = "" if comparison.task.spec.retired else " Rank: 95 % interval. ▲ better, ▼ worse, ≈ not told apart."
     console.print(
         "mFI: generations until fidelity to real data falls below λ, averaged over all λ; the smallest over "
-        f"{', '.join(comparison.task.spec.scored)}. Rank: 95 % interval. ▲ better, ▼ worse, ≈ not told apart.",
+        f"{', '.join(comparison.task.spec.scored)}.{signs}",
         style="dim",
         highlight=False,
     )
-    for row in records(comparison.table):
-        console.print(reason(row), markup=False, highlight=False, style="dim")
+    for line in comparison.reasons:
+        console.print(line, markup=False, highlight=False, style="dim")
     for note in comparison.notes:
         console.print(f"Note: {note}", markup=False, highlight=False, style="yellow")
 
@@ -214,6 +215,7 @@ def draft_lines(draft: Draft, row: dict[str, Any] | None) -> list[str]:
 
 
 def print_leaderboard(table: pd.DataFrame, console: Console) -> None:
-    """The ranking of every task."""
-    for (task, track), group in table.groupby(["task", "track"], sort=False):
-        console.print(_table(f"{task}, track {track}", records(group.drop(columns="curve"))))
+    """The ranking of every task; those that are retired come last, and say so."""
+    for (task, retired, track), group in table.groupby(["task", "retired", "track"], sort=False):
+        title = f"{task}, {'retired: not ranked, ' if retired else ''}track {track}"
+        console.print(_table(title, records(group.drop(columns="curve"))))

@@ -7,30 +7,42 @@ from typing import Any
 import pandas as pd
 
 from collapsebench.publishing.board import Board
-from collapsebench.scoring.overall import mean_over_tasks, missing_tasks, probability_of_improvement
+from collapsebench.scoring.fidelity import Array
+from collapsebench.scoring.overall import (
+    LEVELS,
+    mean_over_tasks,
+    missing_tasks,
+    performance_profile,
+    probability_of_improvement,
+)
 from collapsebench.scoring.statistics import NOTHING, Estimate, paired_difference, paired_ratio
 
 
+def ranked_tasks(board: Board, tier: str) -> list[str]:
+    """The ids of a tier's tasks that count: all that are calibrated but those that are retired."""
+    return sorted(i for i, task in board.tasks.items() if task.spec.tier == tier and not task.spec.retired)
+
+
 def overall_table(board: Board, tier: str, track: str) -> pd.DataFrame:
-    """Methods over all tasks of a tier, from mFI / G of every task and seed; no score where a task is missing.
+    """Methods over all ranked tasks of a tier, from mFI / G of every task and seed; no score where a task is missing.
 
     Returns:
         Columns method, what, tasks (how many), missing (task ids), share (mean over tasks), share_low, share_high,
         improvement (probability to be better than CE), improvement_low, improvement_high, verified (how many entries);
         those with a score first, best first, then by number of tasks.
     """
-    all_tasks = sorted(i for i, task in board.tasks.items() if task.spec.tier == tier)
-    mine = board.table[(board.table["tier"] == tier) & (board.table["track"] == track)]
+    all_tasks = ranked_tasks(board, tier)
+    mine = _in_ranking(board, tier, track)
     ce = board.table[(board.table["tier"] == tier) & (board.table["method"] == "ce")]
-    own = dict(zip(ce["task"], ce["digest"], strict=True))
-    baseline = {task: board.seeds(digest)["share"].to_numpy() for task, digest in own.items()}
+    own = {task: digest for task, digest in zip(ce["task"], ce["digest"], strict=True) if task in all_tasks}
+    baseline = _shares(board, own)
     rows = []
     for what, group in mine.groupby("what", sort=False) if len(mine) else ():
         digests = dict(zip(group["task"], group["digest"], strict=True))
         missing = missing_tasks(digests, all_tasks)
         score, better = NOTHING, NOTHING
         if not missing:
-            shares = {task: board.seeds(digest)["share"].to_numpy() for task, digest in digests.items()}
+            shares = _shares(board, digests)
             score = mean_over_tasks(shares, all_tasks) or NOTHING
             if digests != own:  # CE is not compared with itself
                 better = probability_of_improvement(shares, baseline, all_tasks) or NOTHING
@@ -49,6 +61,38 @@ def overall_table(board: Board, tier: str, track: str) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=["method", "what", "tasks", "missing", *intervals, "verified"])
     table = table.astype(dict.fromkeys(intervals, "float64"))
     return table.sort_values(["share", "tasks"], ascending=False, na_position="last", ignore_index=True)
+
+
+def profile_table(board: Board, tier: str, track: str) -> pd.DataFrame:
+    """Performance profiles of the methods that have every ranked task of a tier.
+
+    Returns:
+        Columns method, what, level (τ) and runs, the share of runs with mFI / G ≥ τ, mean over tasks.
+    """
+    all_tasks, frames = ranked_tasks(board, tier), []
+    mine = _in_ranking(board, tier, track)
+    labels = {what: label for label, what in methods_by_label(board).items()}
+    for what, group in mine.groupby("what", sort=False) if len(mine) else ():
+        digests = dict(zip(group["task"], group["digest"], strict=True))
+        if missing_tasks(digests, all_tasks):
+            continue
+        runs = performance_profile(_shares(board, digests), all_tasks)
+        frames.append(pd.DataFrame({"method": labels[str(what)], "what": what, "level": LEVELS, "runs": runs}))
+    columns = ["method", "what", "level", "runs"]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
+
+
+def _in_ranking(board: Board, tier: str, track: str) -> pd.DataFrame:
+    """The rows of the board that count over tasks."""
+    table = board.table
+    if table.empty:
+        return table
+    return table[(table["tier"] == tier) & (table["track"] == track) & ~table["retired"].astype(bool)]
+
+
+def _shares(board: Board, digests: dict[str, str]) -> dict[str, Array]:
+    """mFI / G by task, one value per seed."""
+    return {task: board.seeds(digest)["share"].to_numpy() for task, digest in digests.items()}
 
 
 def _interval(name: str, found: Estimate) -> dict[str, float | None]:

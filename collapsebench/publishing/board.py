@@ -25,11 +25,11 @@ from collapsebench.publishing.validation import (
 from collapsebench.scoring.cells import Cells, joined
 from collapsebench.scoring.fidelity import ALL
 from collapsebench.scoring.seed_scores import THRESHOLDS, entry_mfi, seed_scores
-from collapsebench.scoring.table import Scores, SeedTable, ranked_table
+from collapsebench.scoring.table import Scores, SeedTable, ranked_table, unranked
 from collapsebench.task import Task
 
 KEYS = ["task", "track", "method", "digest"]
-_DESCRIPTION = ("tier", "modality", "what", "date", "authors", "verified", "curve")
+_DESCRIPTION = ("tier", "retired", "modality", "what", "date", "authors", "verified", "curve")
 _SHARED = ("mfi", "mfi_low", "mfi_high", "start", "start_low", "start_high", "start_uncapped")
 Verified = Literal["verified", "by its authors", "disputed", "inconclusive", "no"]
 
@@ -40,9 +40,9 @@ class Board:
 
     Attributes:
         tasks: all that are known, by id.
-        table: one row per entry that stands, sorted by task, track and mean mFI: `KEYS`, tier, modality, date, authors,
-            verified, what (equal for one method on several tasks), curve (mean fidelity by generation) and the columns
-            of `collapsebench.scoring.table.ranked_table`.
+        table: one row per entry that stands, sorted by task, track and mean mFI: `KEYS`, tier, retired, modality, date,
+            authors, verified, what (equal for one method on several tasks), curve (mean fidelity by generation) and the
+            columns of `collapsebench.scoring.table.ranked_table`. Retired tasks come last, and are not ranked.
         entries: by digest, superseded ones included. superseded: their digests.
         attestations: by the digest of the entry.
         broken: files that are not valid, with their problems.
@@ -114,7 +114,10 @@ def read_board(folder: Path, tasks: dict[str, Task], on_file: Callable[[], None]
     for digest, entry in entries.items():
         if digest not in superseded:
             by_task.setdefault(entry.task_id, []).append(entry)
-    tables = [_described(by_task[i], tasks[i], cells, attestations) for i in sorted(by_task)]
+    tables = [
+        _described(by_task[i], tasks[i], cells, attestations)
+        for i in sorted(by_task, key=lambda i: (tasks[i].spec.retired is not None, i))
+    ]
     table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=[*KEYS, *_DESCRIPTION])
     return Board(tasks, table, entries, superseded, attestations, broken, {d: cells[d] for d in entries})
 
@@ -126,12 +129,13 @@ def _described(
     labels = _labels(entries)
     known = {labels[entry.digest]: entry for entry in entries}
     scores = seed_scores(joined([cells[entry.digest].named(labels[entry.digest]) for entry in entries]))
-    table = ranked_table(scores, task.spec.horizon, {label: entry.track for label, entry in known.items()})
+    table = _ranked(scores, task, {label: entry.track for label, entry in known.items()})
     entry = table["method"].map(known)
     digest = entry.map(lambda e: e.digest)
     return table.assign(
         task=task.id,
         tier=task.spec.tier,
+        retired=task.spec.retired is not None,
         track=entry.map(lambda e: e.track),
         modality=task.spec.workload.kind,
         digest=digest,
@@ -141,6 +145,11 @@ def _described(
         verified=entry.map(lambda e: verification(e, attestations.get(e.digest, []))),
         curve=digest.map(lambda d: tuple(float(f) for f in cells[d].fidelity.min(axis=1).mean(axis=0).round(6))),
     )
+
+
+def _ranked(scores: pd.DataFrame, task: Task, tracks: dict[str, str]) -> pd.DataFrame:
+    table = ranked_table(scores, task.spec.horizon, tracks)
+    return unranked(table, tracks) if task.spec.retired else table
 
 
 def verification(entry: Entry, attestations: list[Attestation]) -> Verified:
@@ -160,7 +169,7 @@ def leaderboard_table(board: Board) -> pd.DataFrame:
     """One row per entry, and only what attestations cannot change: what ``submissions/leaderboard.csv`` holds."""
     ranks = ["rank_best", "rank_worst"]
     numbers = [c for c in board.table if c not in (*KEYS, *_DESCRIPTION, *ranks) and not _of_one_metric(str(c))]
-    return board.table[["task", "tier", "track", *ranks, "method", "digest", "date", *numbers]]
+    return board.table[["task", "tier", "retired", "track", *ranks, "method", "digest", "date", *numbers]]
 
 
 def _of_one_metric(column: str) -> bool:
@@ -251,7 +260,7 @@ def rank_of(board: Board, entry: Entry, submission: Submission) -> dict[str, Any
 
     Returns:
         Its row as `ranked_table` has it among the entries of its task, and ``entries``: how many its track then has.
-        An entry that it supersedes is left out.
+        An entry that it supersedes is left out; on a retired task there are no ranks.
     """
     task = board.tasks[entry.task_id]
     here = board.table[board.table["task"] == entry.task_id]
@@ -260,7 +269,7 @@ def rank_of(board: Board, entry: Entry, submission: Submission) -> dict[str, Any
     label = entry.name if entry.name not in tracks else f"{entry.name} ({entry.digest[:8]})"
     others = [board.cells[str(row.digest)].named(str(row.method)) for row in here.itertuples()]
     scores = seed_scores(joined([*others, scored_cells(submission, task).named(label)]))
-    table = ranked_table(scores, task.spec.horizon, {**tracks, label: entry.track})
+    table = _ranked(scores, task, {**tracks, label: entry.track})
     (row,) = table[table["method"] == label].to_dict("records")
     found = {str(column): value for column, value in row.items()}
     return {**found, "method": entry.name, "entries": 1 + int((here["track"] == entry.track).sum())}

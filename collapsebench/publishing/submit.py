@@ -85,8 +85,8 @@ def draft_submissions(directory: Path, method: str | None, about: About, out: Pa
         out: folder of submissions; the new ones are held against its entries and the committed ones.
 
     Raises:
-        UserError: nothing was run, the method is not clear, or the runs are not complete: what is missing is listed
-            with the command that computes it.
+        UserError: nothing was run, the method is not clear, the task is retired, or the runs are not complete: what is
+            missing is listed with the command that computes it.
     """
     found = {folder: cells_of(folder, None, None) for folder in run_folders(directory)}
     context = _context(out)
@@ -128,6 +128,7 @@ def _draft(task: Task, cells: list[dict[str, Any]], about: About, out: Path, con
             f"{method['name']} is on the open track, which takes no submissions yet; allowed are the tracks loss and "
             "provenance. `collapsebench report` shows its results here."
         )
+    _require_open(task, by_seed, about)
     _require_whole(task, by_seed)
     seeds = task.spec.seeds
     runs = [by_seed[seed]["about"] for seed in seeds]
@@ -162,6 +163,16 @@ def _draft(task: Task, cells: list[dict[str, Any]], about: About, out: Path, con
         context = Context(tasks, published_entries(out, tasks))
     problems = validate_content(written, file, context).problems
     return Draft(submission, written, file, task, problems)
+
+
+def _require_open(task: Task, by_seed: dict[int, dict[str, Any]], about: About) -> None:
+    """Raise `UserError` for a task that takes no entries any more; errors in those it has can still be corrected."""
+    if task.spec.retired and about.supersedes is None:
+        raise UserError(
+            f"{task.id} is retired and takes no new entries, only corrections (--supersedes). "
+            f"{task.spec.retired.strip()} To submit to another task that was run beside it, give that task's folder "
+            f"in {_out(by_seed)}; `collapsebench list tasks` says which tasks are retired."
+        )
 
 
 def _require_whole(task: Task, by_seed: dict[int, dict[str, Any]]) -> None:

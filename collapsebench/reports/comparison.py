@@ -16,9 +16,10 @@ from collapsebench.publishing.published_power import published_power
 from collapsebench.publishing.submission import raw_frame
 from collapsebench.running.results import cells_of, raw_metrics, run_folders, task_of
 from collapsebench.scoring.cells import incomplete_cells
+from collapsebench.scoring.columns import reasons, records
 from collapsebench.scoring.fidelity import DIVERGED
 from collapsebench.scoring.scales import task_scales
-from collapsebench.scoring.table import RATIO_BASELINES, ranked_table, score_methods
+from collapsebench.scoring.table import RATIO_BASELINES, ranked_table, score_methods, unranked
 from collapsebench.task import Task
 
 
@@ -54,6 +55,11 @@ class Comparison:
     def methods(self) -> list[str]:
         """Method names in the order of the table."""
         return list(self.table["method"])
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why each method has its mFI, one sentence each, in the order of the table."""
+        return reasons(records(self.table), self.scores)
 
     def shown_name(self, method: str) -> str:
         """What tables call a method: published results are marked."""
@@ -102,6 +108,7 @@ def read_comparison(
     except ValueError as error:
         raise UserError(f"{folder} cannot be scored: {error}.") from error
     table = ranked_table(found.scores, last)
+    table = unranked(table) if task.spec.retired else table
     notes += _notes(task, raw, last, cells) + _notes_on_published(published, cells) + _notes_on_power(task, table, last)
     return Comparison(task, folder, last, raw, found.curves, found.scores, table, cells, notes, published)
 
@@ -117,6 +124,8 @@ def read_all(directory: Path) -> list[Comparison]:
 
 def _notes(task: Task, raw: pd.DataFrame, last: int, cells: list[dict[str, Any]]) -> list[str]:
     notes = []
+    if task.spec.retired:
+        notes.append(f"{task.id} is retired, and its methods are not ranked. {task.spec.retired.strip()}")
     if task.budget != 1.0:
         notes.append(f"Only {task.budget:.3g} of the task's budget: a try-out, not to be compared with other results.")
     if last < task.spec.horizon:

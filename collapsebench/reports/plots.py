@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from collapsebench.methods import BASELINES, CONTROL
 from collapsebench.reports.comparison import Comparison
+from collapsebench.scoring.columns import records
 from collapsebench.scoring.table import HEADLINE
 
 if TYPE_CHECKING:
@@ -64,6 +65,33 @@ def _panel(axes: Axes, comparison: Comparison, metric: str) -> None:
     axes.set_ylim(-0.02, 1.05)
     axes.set_xticks(range(0, comparison.generations + 1, max(1, comparison.generations // 10)))
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def forest_figure(comparison: Comparison) -> Figure:
+    """mFI of every method with its interval, in the order of the table, and a line where CE is.
+
+    A task that is retired has no headline: the title says that it is.
+    """
+    rows = records(comparison.table)
+    styles = _styles(comparison.methods)
+    figure, axes = plt.subplots(figsize=(7.6, 0.9 + 0.42 * len(rows)), layout="constrained")
+    for place, row in enumerate(rows):
+        style = styles[row["method"]]
+        if row["mfi_low"] is not None:
+            axes.plot([row["mfi_low"], row["mfi_high"]], [place] * 2, color=style["color"], linewidth=2.5)
+        axes.plot(row["mfi"], place, marker=style["marker"], color=style["color"], markersize=9)
+        if row["method"] == "ce":
+            axes.axvline(row["mfi"], color=style["color"], linewidth=1, linestyle="--", zorder=0)
+    axes.set_yticks(range(len(rows)), [comparison.shown_name(row["method"]) for row in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlim(0, comparison.generations * 1.01)
+    axes.set_xlabel(f"mFI, generations of {comparison.generations}")
+    told = " (retired, not ranked)" if comparison.task.spec.retired else ": how long fidelity to real data lasts"
+    axes.set_title(f"{comparison.task.id}{told}", fontsize=12, loc="left")
+    axes.grid(axis="x", color="#dddddd", linewidth=0.8)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    return figure
 
 
 def calibration_figure(calibration: Calibration) -> Figure:

@@ -1,15 +1,13 @@
-"""The files of a comparison: ``comparison.csv``, ``comparison.json``, ``curves.png``, ``report.html``, animations."""
+"""The files of a comparison: its table for programs, its plots, ``report.html``, animations."""
 
 from __future__ import annotations
 
 import base64
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import pandas as pd
 
 from collapsebench import __version__
 from collapsebench.files import write_atomically
@@ -23,32 +21,33 @@ from collapsebench.reports.gallery import (
     texts,
     write_animations,
 )
-from collapsebench.scoring.columns import COLUMNS, METHOD, censored_text, reason
+from collapsebench.scoring.columns import COLUMNS, METHOD, censored_text, records
 from collapsebench.scoring.table import HEADLINE
 
-FILES = ("comparison.csv", "comparison.json", "curves.png", "report.html")
+FILES = ("comparison.csv", "comparison.json", "curves.png", "forest.png", "report.html")
 
 
 def write_report(comparison: Comparison, folder: Path | None = None) -> list[Path]:
-    """Write the four files of a comparison and, for images, an animation per method; return their paths.
+    """Write the files of a comparison and, for images, an animation per method; return their paths.
 
     Args:
         folder: where to; None: the task's directory of runs.
     """
-    from collapsebench.reports.plots import fidelity_figure, save_figure
+    from collapsebench.reports.plots import fidelity_figure, forest_figure, save_figure
 
     folder = folder or comparison.folder
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / name for name in FILES]
-    csv, as_json, plot, html = paths
-    write_atomically(csv, comparison.table.to_csv(index=False))
+    csv, as_json, plot, forest, html = paths
+    write_atomically(csv, comparison.table.assign(retired=comparison.task.spec.retired is not None).to_csv(index=False))
     write_atomically(
         as_json, json.dumps(comparison_as_json(comparison), indent=1, sort_keys=True, allow_nan=False) + "\n"
     )
     save_figure(fidelity_figure(comparison), plot)
+    save_figure(forest_figure(comparison), forest)
     chains = shown_chains(comparison)
     animations = write_animations(chains, folder)
-    write_atomically(html, _html(comparison, plot, chains, animations))
+    write_atomically(html, _html(comparison, (plot, forest), chains, animations))
     return [*paths, *animations.values()]
 
 
@@ -58,6 +57,7 @@ def comparison_as_json(comparison: Comparison) -> dict[str, Any]:
         "schema_version": 2,
         "collapsebench": __version__,
         "task": comparison.task.id,
+        "retired": comparison.task.spec.retired,
         "task_sha256": comparison.task.sha256,
         "scored": {name: scale.model_dump() for name, scale in comparison.task.spec.scored.items()},
         "generations": comparison.generations,
@@ -72,18 +72,9 @@ def comparison_as_json(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as plain JSON values, missing ones as null."""
-    return [{str(k): _plain(v) for k, v in row.items()} for row in frame.to_dict("records")]
-
-
-def _plain(value: Any) -> Any:
-    if value is None or value is pd.NA or (isinstance(value, float) and not math.isfinite(value)):
-        return None
-    return value.item() if hasattr(value, "item") else value
-
-
-def _html(comparison: Comparison, plot: Path, chains: list[ShownChain], animations: dict[str, Path]) -> str:
+def _html(
+    comparison: Comparison, plots: tuple[Path, Path], chains: list[ShownChain], animations: dict[str, Path]
+) -> str:
     rows = records(comparison.table)
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
@@ -96,10 +87,11 @@ def _html(comparison: Comparison, plot: Path, chains: list[ShownChain], animatio
         shown=shown,
         columns=COLUMNS,
         method_column=METHOD,
-        reasons=[reason(row) for row in rows],
+        reasons=comparison.reasons,
         scored=comparison.task.spec.scored,
         headline=HEADLINE,
-        plot=_base64(plot.read_bytes()),
+        plot=_base64(plots[0].read_bytes()),
+        forest=_base64(plots[1].read_bytes()),
         shown_seed=shown_seed(comparison),
         texts=texts(chains),
         images=image_rows(chains),

@@ -5,12 +5,29 @@ Terminal, report and site go through this list; a new column is one entry here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+
+from collapsebench.scoring.fidelity import ALL
+
 Row = Mapping[str, Any]
 """A row of `collapsebench.scoring.table.ranked_table` as plain values, missing ones None."""
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as plain JSON values, missing ones as None."""
+    return [{str(k): _plain(v) for k, v in row.items()} for row in frame.to_dict("records")]
+
+
+def _plain(value: Any) -> Any:
+    if value is None or value is pd.NA or (isinstance(value, float) and not math.isfinite(value)):
+        return None
+    return value.item() if hasattr(value, "item") else value
+
 
 _MARKS = {"better": " ▲", "worse": " ▼", "tied": " ≈"}
 
@@ -175,10 +192,41 @@ COLUMNS = (RANK, METHOD, MFI, RATIO_CE, RATIO_TCE, START, RETENTION, FI, BINDING
 """The columns of every table of methods, in their order."""
 
 
-def reason(row: Row) -> str:
-    """Why a method has its mFI, as a sentence."""
+def reason(row: Row, by_seed: str = "") -> str:
+    """Why a method has its mFI, as a sentence.
+
+    Args:
+        row: plain values. by_seed: the same of every seed, as `by_seed_text` has it; empty: left out.
+    """
     seeds = f"{row['binds_seeds']} of {row['seeds']} seeds"
     low, high = row["generation_low"], row["generation_high"]
     lost = "nothing is lost" if row["generation"] < 0 else f"generation {row['generation']} takes most from it"
-    span = f" ({low} to {high} over seeds)" if low < high else ""
-    return f"{row['method']}: {row['binds']} binds, the smallest in {seeds}; {lost}{span}."
+    span = f" ({low} to {high} over seeds)" if low < high and not by_seed else ""
+    told = f" ({by_seed})" if by_seed else span
+    return f"{row['method']}: {row['binds']} binds, the smallest in {seeds}; {lost}{told}."
+
+
+def reasons(rows: Sequence[Row], scores: pd.DataFrame) -> list[str]:
+    """Why each method has its mFI, with what every seed says; one sentence per row.
+
+    Args:
+        rows: of the table. scores: as `collapsebench.scoring.seed_scores.seed_scores` has them.
+    """
+    over_all = scores[scores["metric"] == ALL].sort_values("seed")
+    by_method = {str(method): records(mine) for method, mine in over_all.groupby("method")}
+    return [reason(row, by_seed_text(by_method[row["method"]])) for row in rows]
+
+
+def by_seed_text(seeds: Sequence[Row]) -> str:
+    """The generation that takes most from every seed: ``seeds 0: 4, 1: 3 (accuracy is smaller), 2: none``.
+
+    Args:
+        seeds: rows of one method over all metrics, as `collapsebench.scoring.seed_scores.seed_scores` has them. Where
+            another metric than the method's is the smallest in a seed, it is named.
+    """
+    told = []
+    for row in seeds:
+        generation = "none" if row["generation"] < 0 else str(row["generation"])
+        other = "" if row["smallest"] == row["binds"] else f" ({row['smallest']} is smaller)"
+        told.append(f"{row['seed']}: {generation}{other}")
+    return f"{'seed' if len(told) == 1 else 'seeds'} {', '.join(told)}"

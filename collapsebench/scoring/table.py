@@ -138,6 +138,24 @@ def ranked_table(scores: pd.DataFrame, last: int, tracks: Mapping[str, str] | No
     return pd.DataFrame(rows).astype({"rank_best": "Int64", "rank_worst": "Int64"})
 
 
+def unranked(table: pd.DataFrame, tracks: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """A table as `ranked_table` makes it, of a task that is retired: no ranks, no verdicts, methods by name.
+
+    The numbers stay: they are what was measured. What they were taken for, who is better, is withdrawn.
+    """
+
+    def place(method: str) -> tuple[bool, str, str]:
+        return method == CONTROL, tracks[method] if tracks else "", method
+
+    order = sorted(range(len(table)), key=lambda i: place(str(table["method"].iloc[i])))
+    found = table.iloc[order].reset_index(drop=True)
+    for name in ("rank_best", "rank_worst"):
+        found[name] = pd.array([pd.NA] * len(found), dtype="Int64")
+    for name in RATIO_BASELINES:
+        found[f"verdict_{name}"] = None
+    return found
+
+
 def _groups(methods: Sequence[str], tracks: Mapping[str, str] | None) -> list[list[str]]:
     """The methods that are ranked together, the control by itself at the end; each in the order given."""
     ranked = [m for m in methods if m != CONTROL]

@@ -6,16 +6,16 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 import streamlit as st
+from forest import show_forest
+from overall import show_overall
 from plain_text import as_markdown
 from rankings import show_ranking
 from reading import Reading, read
-from summary import missing_tasks, standing, uncalibrated
-from wording import FIDELITY, HELP, MFI
+from retired import reason_of
+from summary import standing, uncalibrated
 
-from collapsebench.publishing.across_tasks import overall_table
+from collapsebench.publishing.across_tasks import ranked_tasks
 from collapsebench.publishing.board import Board, csv_text, leaderboard_table, machines
-from collapsebench.reports.report import records
-from collapsebench.scoring.columns import METHOD, ends_text
 from collapsebench.task import Task
 from collapsebench.workloads.kinds import KINDS
 
@@ -72,58 +72,18 @@ def ask() -> Filters:
     return Filters(tier, track, modalities, verified, search.strip())
 
 
-def show_overall(reading: Reading, filters: Filters) -> None:
-    """Methods over all tasks of the tier; the modality does not change what all tasks are."""
-    table = reading.kept(overall_table, filters.tier, filters.track)
-    tasks = sum(task.spec.tier == filters.tier for task in reading.board.tasks.values())
-    if table.empty or not tasks:
-        return
-    st.header(f"Over all {tasks} tasks of the {filters.tier} tier")
-    st.caption(
-        "Overall: mFI as a share of the generations, mean over tasks, and the chance to be better than CE. Then mFI on "
-        f"every task. {missing_tasks(table, tasks)}"
-    )
-    if filters.search:
-        table = table[table["method"].str.contains(filters.search, case=False, regex=False)]
-    mine = reading.board.table
-    mine = mine[(mine["tier"] == filters.tier) & (mine["track"] == filters.track)]
-    by_task = mine.pivot_table(index="what", columns="task", values="mfi", aggfunc="first")
-    shown = table.join(by_task, on="what").assign(tasks=[f"{n} of {tasks}" for n in table["tasks"]])
-    for name in ("share", "improvement"):
-        shown[f"{name}_ends"] = [ends_text(row, name) for row in records(table)]
-    shown["missing"] = [", ".join(ids) for ids in table["missing"]]
-    scores = ["share", "share_ends", "improvement", "improvement_ends"]
-    columns = ["method", *scores, *by_task, "tasks", "verified"]
-    number, text = st.column_config.NumberColumn, st.column_config.TextColumn
-    st.dataframe(
-        shown[[*columns, "missing"] if shown["missing"].any() else columns],
-        key="overall",
-        hide_index=True,
-        placeholder="–",
-        alt=f"methods over all tasks of the {filters.tier} tier",
-        column_config={
-            "method": text(help=METHOD.meaning, width=132, pinned=True),
-            "share": number("overall", help=HELP["overall"], format="%.3f", width=78),
-            "share_ends": text("95 %", help=HELP["overall"], width=96),
-            "improvement": number("better than CE", help=HELP["improvement"], format="%.2f", width=104),
-            "improvement_ends": text("95 %", help=HELP["improvement"], width=96),
-            **{task: number(f"mFI {task}", help=f"{MFI} On {task}.", format="%.2f") for task in by_task},
-            "tasks": text("tasks", help=HELP["tasks"], width=70),
-            "verified": number("verified", help=HELP["verified_count"], format="%d", width=76),
-            "missing": text("missing", help=HELP["missing"], width=320),
-        },
-    )
-
-
 def show_task(task: Task, rows: pd.DataFrame) -> None:
-    """One task: what it is, and its ranking."""
+    """One task: what it is, and its ranking; of a retired one why it is that, and what was measured."""
     spec = task.spec
-    st.header(as_markdown(task.id), anchor=spec.name)
+    (st.subheader if spec.retired else st.header)(as_markdown(task.id), anchor=spec.name)
     scored = ", ".join(as_markdown(spec.metric(name).title) for name in spec.scored)
     st.caption(
         f"{as_markdown(spec.title)}. {len(spec.seeds)} seeds, generations 0 to {spec.horizon}. Scored: {scored}."
     )
-    show_ranking(rows, f"ranking-{spec.name}", f"ranking of {task.id}")
+    if spec.retired:
+        st.markdown(reason_of(task), width=820)
+    alt = f"entries of {task.id}, not ranked" if spec.retired else f"ranking of {task.id}"
+    show_ranking(rows, f"ranking-{spec.name}", alt)
     with st.container(horizontal=True, gap="medium"):
         st.page_link(
             "views/task.py",
@@ -137,6 +97,46 @@ def show_task(task: Task, rows: pd.DataFrame) -> None:
             icon=":material/grid_view:",
             query_params={"task": task.id},
         )
+
+
+def show_no_ranked(board: Board, filters: Filters) -> None:
+    """Why there is no ranking, and what can be done meanwhile."""
+    tasks = ranked_tasks(board, filters.tier)
+    if not tasks:
+        st.info(
+            f"No task of the {filters.tier} tier is ranked at the moment. Those that were are retired: below stands "
+            "why, and what was measured on them. The ranking begins again with their successors. Until then "
+            "`collapsebench compare` runs and compares methods on every task as before.",
+            icon=":material/hourglass_empty:",
+        )
+    elif board.table["task"].isin(tasks).any():
+        st.info("No entry on a ranked task passes these filters.")
+    else:
+        st.info(f"Nobody has submitted to {', '.join(map(as_markdown, tasks))} yet: the first place is free.")
+
+
+def show_ranked(reading: Reading, filters: Filters, rows: pd.DataFrame) -> None:
+    """The tasks that count: one picture, then all of them together, then each by itself."""
+    if rows.empty:
+        show_no_ranked(reading.board, filters)
+        return
+    show_forest(reading, rows)
+    show_overall(reading, filters.tier, filters.track, filters.search)
+    for task_id, of_task in rows.groupby("task", sort=False):
+        show_task(reading.board.tasks[str(task_id)], of_task)
+
+
+def show_retired(reading: Reading, rows: pd.DataFrame) -> None:
+    """What was measured on tasks that are retired."""
+    if rows.empty:
+        return
+    st.header("Retired tasks", anchor="retired")
+    st.caption(
+        "What was measured stays, and nothing is concluded from it: no ranks, no verdicts, no overall "
+        "score. Methods are listed by name. These tasks take no new entries."
+    )
+    for task_id, of_task in rows.groupby("task", sort=False):
+        show_task(reading.board.tasks[str(task_id)], of_task)
 
 
 def show_broken(board: Board) -> None:
@@ -174,15 +174,14 @@ st.markdown(
     width=820,
 )
 st.caption(standing(reading.board, reading.kept(machines)))
-st.markdown(f"{MFI} {FIDELITY} Hover over a column's title for what it holds.", width=820)
 filters = ask()
 rows = filters.rows(reading.board.table)
 if rows.empty:
     show_no_entries(filters, reading.board)
 else:
-    show_overall(reading, filters)
-    for task_id, of_task in rows.groupby("task", sort=False):
-        show_task(reading.board.tasks[str(task_id)], of_task)
+    retired = rows["retired"].astype(bool)
+    show_ranked(reading, filters, rows[~retired])
+    show_retired(reading, rows[retired])
     st.download_button(
         "Download these rows as CSV",
         lambda: csv_text(leaderboard_table(replace(reading.board, table=rows))),

@@ -6,6 +6,7 @@ import pandas as pd
 import streamlit as st
 from plain_text import as_markdown
 from reading import Reading, read
+from retired import show_mark
 
 from collapsebench.publishing.board import rank_of
 from collapsebench.publishing.bounded_json import MAX_BYTES
@@ -41,10 +42,12 @@ def show_rank(reading: Reading, verdict: Verdict) -> None:
     with st.spinner("Ranking it among the others …"):
         row = rank_of(reading.board, entry, submission)
     row = {key: None if pd.isna(value) else value for key, value in row.items()}
-    st.header("Where it would stand", anchor="rank")
+    retired = row["rank_best"] is None
+    st.header("What it scores" if retired else "Where it would stand", anchor="rank")
     st.caption(f"Among the entries of {as_markdown(entry.task_id)}, track {entry.track}.")
     with st.container(horizontal=True, gap="large"):
-        st.metric("Rank", f"{RANK.text(row)} of {row['entries']}", help=RANK.meaning, width="content")
+        if not retired:
+            st.metric("Rank", f"{RANK.text(row)} of {row['entries']}", help=RANK.meaning, width="content")
         for column in COLUMNS:
             if column not in (RANK, METHOD) and column.name != f"ratio_{row['method']}":
                 st.metric(column.header, column.text(row), help=column.meaning, width="content")
@@ -60,6 +63,9 @@ def show_verdict(reading: Reading, verdict: Verdict, content: bytes) -> None:
     st.success(f"Valid: {as_markdown(entry.name)} on {as_markdown(entry.task_id)}, {shape}.")
     if entry.digest in reading.board.entries:
         st.info("This very file is on the board already.")
+    elif reading.board.tasks[entry.task_id].spec.retired and entry.supersedes is None:
+        st.warning("Its task is retired and takes no new entries, so this file would not be accepted.")
+    show_mark(reading.board.tasks[entry.task_id])
     st.text("In the repository it belongs at")
     st.code(f"submissions/{submission_path(verdict.submission, content)}", language=None, wrap_lines=True)
     show_rank(reading, verdict)

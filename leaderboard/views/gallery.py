@@ -13,6 +13,7 @@ from choices import choose_methods, choose_task, show_link
 from PIL import Image
 from plain_text import as_markdown
 from reading import Reading, read
+from retired import show_mark
 
 from collapsebench.publishing.submission import DensitySamples, Excerpt, ImageSamples, Samples, TextSamples
 
@@ -108,6 +109,7 @@ def explain(samples: Samples) -> None:
 reading = read()
 st.title("Gallery")
 task = choose_task(reading)
+show_mark(task)
 st.page_link(
     "views/task.py", label="Curves and calibration", icon=":material/show_chart:", query_params={"task": task.id}
 )

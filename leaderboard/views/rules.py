@@ -8,6 +8,7 @@ import pandas as pd
 import streamlit as st
 from cards import site_markdown
 from reading import Reading, read
+from retired import MARK
 
 from collapsebench.paths import bundled
 from collapsebench.publishing.board import cell_costs
@@ -51,7 +52,7 @@ def show_costs(reading: Reading) -> None:
                 "method": None if seconds is None else seconds * seeds / 60,
                 "measured on": ", ".join(sorted(set(mine["processor"]))) or "not measured",
                 "device": ", ".join(sorted(set(mine["device"]))),
-                "state": "open" if task.calibrated else "not calibrated yet",
+                "state": MARK if task.spec.retired else "open" if task.calibrated else "not calibrated yet",
             }
         )
     number = st.column_config.NumberColumn
@@ -65,7 +66,7 @@ def show_costs(reading: Reading) -> None:
             "method": number("minutes per method", format="%.1f", help="All official seeds, one after the other."),
             "generations": number(help="With generation 0."),
             "measured on": st.column_config.TextColumn(width=260),
-            "state": st.column_config.TextColumn(help="Only calibrated tasks take submissions."),
+            "state": st.column_config.TextColumn(help="Only open tasks take submissions."),
         },
     )
 

@@ -10,14 +10,14 @@ from choices import choose_entry, show_link
 from plain_text import as_markdown
 from reading import Reading, read
 from reproduction import citation, commands, file_of, host_of, machine
+from retired import show_mark
 from verification import show_attestations, show_state
 
 from collapsebench.methods import registered_methods
 from collapsebench.publishing.board import Board
 from collapsebench.publishing.entries import Entry, read_bounded
 from collapsebench.publishing.submission import Submission, raw_frame
-from collapsebench.reports.report import records
-from collapsebench.scoring.columns import COLUMNS, METHOD, RANK, censored_text, reason
+from collapsebench.scoring.columns import COLUMNS, METHOD, RANK, censored_text, reason, records
 
 
 def show_scores(board: Board, entry: Entry) -> None:
@@ -28,7 +28,8 @@ def show_scores(board: Board, entry: Entry) -> None:
     (row,) = records(mine.drop(columns="curve"))
     rivals = board.table[(board.table["task"] == entry.task_id) & (board.table["track"] == entry.track)]
     with st.container(horizontal=True, gap="large"):
-        st.metric("Rank", f"{RANK.text(row)} of {len(rivals)}", help=RANK.meaning, width="content")
+        if row["rank_best"] is not None:
+            st.metric("Rank", f"{RANK.text(row)} of {len(rivals)}", help=RANK.meaning, width="content")
         for column in COLUMNS:
             if column not in (RANK, METHOD) and column.name != f"ratio_{row['method']}":
                 st.metric(column.header, column.text(row), help=column.meaning, width="content")
@@ -120,6 +121,7 @@ def show_entry(reading: Reading, digest: str) -> None:
     st.subheader(f"{as_markdown(entry.name)} on {as_markdown(entry.task_id)}", anchor=False)
     with st.container(horizontal=True, gap="medium", vertical_alignment="center"):
         show_state(board, entry)
+        show_mark(board.tasks[entry.task_id])
         query = {"task": entry.task_id}
         st.page_link("views/task.py", label="Its task", icon=":material/show_chart:", query_params=query)
         st.page_link("views/gallery.py", label="What the models made", icon=":material/grid_view:", query_params=query)

@@ -12,13 +12,13 @@ from cards import show_card
 from choices import choose_methods, choose_task, report_unknown, show_link
 from plain_text import as_markdown
 from reading import Reading, read
+from retired import show_banner
 from wording import FIDELITY, MFI
 
 from collapsebench.publishing.board import Board, crossings, fidelity_bands, raw_bands, seed_table
 from collapsebench.publishing.published_power import Power, power_of
 from collapsebench.publishing.submission import raw_frame
-from collapsebench.reports.report import records
-from collapsebench.scoring.columns import interval_text, reason
+from collapsebench.scoring.columns import interval_text, reason, reasons, records
 from collapsebench.scoring.fidelity import ALL
 from collapsebench.scoring.seed_scores import THRESHOLDS
 from collapsebench.scoring.table import HEADLINE
@@ -41,20 +41,23 @@ def raw_of(reading: Reading, digests: Sequence[str]) -> pd.DataFrame:
     return raw_bands(pd.concat(frames, ignore_index=True))
 
 
-def show_ranks(task: Task, rows: pd.DataFrame) -> None:
-    """mFI with intervals, best first, and what explains it."""
+def show_ranks(reading: Reading, task: Task, rows: pd.DataFrame) -> None:
+    """mFI with intervals, and what explains it."""
     best = rows.head(MOST_INTERVALS)
     found = records(best.drop(columns="curve"))
     shown = pd.DataFrame([{**row, "text": interval_text(row, "mfi")} for row in found])
-    st.header("How long each method stays faithful", anchor="ranks")
+    st.header("What was measured" if task.spec.retired else "How long each method stays faithful", anchor="ranks")
     told = "; ".join(f"{m} {text}" for m, text in zip(shown["method"], shown["text"], strict=True))
     st.altair_chart(
         charts.interval_chart(shown, charts.styles(list(shown["method"])), task.spec.horizon),
         alt=f"mFI on {task.id} with 95 % intervals: {told}",
     )
-    more = f" The {MOST_INTERVALS} best of {len(rows)}." if len(rows) > MOST_INTERVALS else ""
-    st.caption(f"{MFI} Lines: 95 % intervals over {len(task.spec.seeds)} seeds (Student t).{more}")
+    more = f" {MOST_INTERVALS} of {len(rows)} methods." if len(rows) > MOST_INTERVALS else ""
+    st.caption(f"{MFI} Lines: 95 % intervals over {len(task.spec.seeds)} seeds (Student t); dashed: CE.{more}")
     st.markdown("\n".join(f"- {as_markdown(reason(row))}" for row in found))
+    with st.expander("Seed by seed: the generation that takes most"):
+        scores = reading.scores(list(best["digest"])).scores
+        st.markdown("\n".join(f"- {as_markdown(line)}" for line in reasons(found, scores)))
 
 
 def show_power(reading: Reading, task: Task) -> None:
@@ -177,6 +180,7 @@ reading = read()
 st.title("Task")
 task = choose_task(reading)
 spec = task.spec
+show_banner(task)
 st.markdown(
     f"{as_markdown(spec.title)}. {spec.tier.capitalize()} tier, {spec.kind.label}, data policy "
     f"`{spec.policy.name}`, {len(spec.seeds)} official seeds, generations 0 to {spec.horizon}."
@@ -189,7 +193,7 @@ view: dict[str, str | list[str]] = {"task": task.id}
 if rows.empty:
     st.info("Nobody has submitted to this task yet.")
 else:
-    show_ranks(task, rows)
+    show_ranks(reading, task, rows)
     show_power(reading, task)
     chosen = choose_methods(list(rows["method"]))
     labels = {str(m): str(d) for m, d in zip(rows["method"], rows["digest"], strict=True) if m in chosen}

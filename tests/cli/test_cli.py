@@ -31,7 +31,7 @@ class Sharp(Loss):
         return -e.log_p * self.beta
 """
 
-FILES = ("comparison.csv", "comparison.json", "curves.png", "report.html")
+FILES = ("comparison.csv", "comparison.json", "curves.png", "forest.png", "report.html")
 HEAVY = {"torch", "transformers", "datasets", "numpy", "pandas", "scipy", "matplotlib", "PIL", "huggingface_hub"}
 METHODS = ["ce", "tce", "Sharp:beta=0.5"]
 

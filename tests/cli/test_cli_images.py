@@ -43,7 +43,7 @@ def test_images_are_compared_with_the_same_table_and_files_as_text(images) -> No
     folder, printed = images
     for method in ("ce", "tce:gamma=0.5"):
         assert re.search(rf"^.*{method} .*\[.*\]", printed, re.MULTILINE), printed
-    for name in ("comparison.csv", "comparison.json", "curves.png", "report.html"):
+    for name in ("comparison.csv", "comparison.json", "curves.png", "forest.png", "report.html"):
         assert (folder / name).stat().st_size > 100
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -151,6 +152,46 @@ def test_same_runs_make_the_same_file(submitted: Path) -> None:
     finished = submit(submitted.parents[2], "--url", "https://example.org/my-loss", "--yes")
     assert finished.code == 0, finished.out
     assert [file.read_bytes() for file in submitted.parent.iterdir()] == [before]
+
+
+@pytest.fixture
+def retired(workplace: Path) -> Path:
+    """A folder with runs of a task that has been retired since."""
+    task = workplace / "task.yaml"
+    task.write_text(task.read_text("utf-8") + "retired: It rewards a loss that learns nothing.\n", "utf-8")
+    for file in workplace.glob("runs/*/*/*/run.json"):
+        file.write_text(json.dumps(json.loads(file.read_text("utf-8")) | {"task_file": str(task)}), "utf-8")
+    return workplace
+
+
+def test_retired_task_is_scored_without_ranks_and_verdicts(retired: Path) -> None:
+    finished = collapsebench("report", "runs", cwd=retired)
+    assert finished.code == 0, finished.err
+    assert "tiny-gmm@1, retired, generations 0–3" in finished.out
+    assert finished.out.count("It rewards a loss that learns nothing.") == 1
+    assert not any(mark in finished.out for mark in "▲▼≈")
+    folder = retired / "runs" / "tiny-gmm@1"
+    rows = list(csv.DictReader((folder / "comparison.csv").open(encoding="utf-8")))
+    assert {(row["rank_best"], row["verdict_ce"], row["retired"]) for row in rows} == {("", "", "True")}
+    assert [row["method"] for row in rows] == ["MyLoss:beta=0.2", "ce", "tce", "control"]
+    content = json.loads((folder / "comparison.json").read_text("utf-8"))
+    assert content["retired"] == "It rewards a loss that learns nothing."
+    html = (folder / "report.html").read_text("utf-8")
+    assert "(retired)</h1>" in html
+    assert "What was measured, not ranked" in html
+
+
+def test_retired_task_takes_no_new_entries(retired: Path) -> None:
+    finished = submit(retired, "--yes")
+    assert finished.code == 2
+    assert "tiny-gmm@1 is retired and takes no new entries" in finished.err
+    assert "It rewards a loss that learns nothing." in finished.err
+    assert not (retired / "submissions").exists()
+
+
+def test_entry_of_a_retired_task_can_be_corrected(retired: Path) -> None:
+    finished = submit(retired, "--yes", "--supersedes", "0123456789abcdef")
+    assert finished.code == 0, finished.err
 
 
 def test_missing_generations_are_listed_with_the_command_that_computes_them(workplace: Path) -> None:
@@ -414,7 +455,7 @@ def test_leaderboard_ranks_the_submissions_and_lists_broken_ones(with_published:
     assert "tiny-gmm@1, track loss" in finished.out
     assert "REFUSED  submissions/tiny-gmm@1/broken-0123456789abcdef.json" in finished.err
     rows = (with_published / "board.csv").read_text().splitlines()
-    assert rows[0].startswith("task,tier,track,rank_best,rank_worst,method,digest,date")
+    assert rows[0].startswith("task,tier,retired,track,rank_best,rank_worst,method,digest,date")
     assert len(rows) == 3
 
 

@@ -9,18 +9,19 @@ import pandas as pd
 import pytest
 from altair.utils import schemapi
 from cards import pieces, site_markdown
+from forest import MOST, forest_rows
 from rankings import ranking
 from summary import missing_tasks, standing, uncalibrated
 
 from collapsebench.paths import bundled
-from collapsebench.publishing.across_tasks import compared_methods, methods_by_label, paired_seeds
+from collapsebench.publishing.across_tasks import compared_methods, methods_by_label, paired_seeds, profile_table
 from collapsebench.publishing.board import (
     Board,
     crossings,
     fidelity_bands,
     machines,
 )
-from collapsebench.reports.report import records
+from collapsebench.scoring.columns import records
 from collapsebench.task import registered_tasks
 
 
@@ -102,6 +103,7 @@ def test_charts_keep_to_the_schema(threshold: float, board: Board) -> None:
     look = charts.styles([board.label(d) for d in digests])
     bands, crossed = fidelity_bands(scores.curves), crossings(scores.scores)
     rows = pd.DataFrame(records(board.table[board.table["modality"] == "text"].drop(columns="curve"))).assign(text="")
+    text = board.table[board.table["modality"] == "text"]
     known = methods_by_label(board)
     pair = known["Loss_A:beta=1"], known["Loss_B"]
     ratios = compared_methods(board, *pair).assign(text="")
@@ -113,11 +115,23 @@ def test_charts_keep_to_the_schema(threshold: float, board: Board) -> None:
             charts.band_chart(bands, look, "nats", 2, log=True),
             charts.calibration_chart(calibration, 2),
             charts.interval_chart(rows, look, 2),
+            charts.interval_chart(forest_rows(text, 3), look, 1, "share"),
+            charts.profile_chart(profile_table(board, "micro", "loss"), look),
             charts.ratio_chart(ratios, "a", "b"),
             charts.difference_chart(paired_seeds(board, *pair), "a", "b"),
             charts.density_chart(density, (0.0, 1.0), 1.0),
         ):
             assert chart.to_dict()["layer"]
+
+
+def test_forest_has_the_best_methods_and_the_baselines() -> None:
+    methods = [*"abcdefgh", "ce"]
+    values = [float(10 - i) for i in range(len(methods))]
+    table = pd.DataFrame({"method": methods, "mfi": values, "mfi_low": None, "mfi_high": values, "curve": [()] * 9})
+    found = forest_rows(table, 10)
+    assert found["method"].tolist() == [*methods[:MOST], "ce"]
+    assert found["mfi"].iloc[0] == 1.0
+    assert found["text"].iloc[0] == "10.00 […, 10.00]"
 
 
 def luminance(colour: str) -> float:

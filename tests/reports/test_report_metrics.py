@@ -39,4 +39,4 @@ def test_report_shows_every_metric_that_was_measured_in_the_tasks_order(compared
     assert measured <= set(spec.metrics)
     titles = [spec.metric(name).title for name in spec.metrics if name in measured]
     assert [title for title in shown if title in titles] == titles
-    assert "FI(0.75): pairs (acc)" in page, "and what is scored by its title"
+    assert "mFI: pairs (acc)" in page, "and what is scored by its title"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 
 from collapsebench.scoring.columns import (
@@ -11,6 +12,7 @@ from collapsebench.scoring.columns import (
     interval_text,
     rank_text,
     reason,
+    reasons,
     start_text,
 )
 
@@ -60,6 +62,25 @@ def test_reason_names_metric_and_generation():
     still = mine | {"generation": -1, "generation_low": -1, "generation_high": -1}
     assert binding_text(still) == "coverage, nothing lost"
     assert "nothing is lost" in reason(still)
+
+
+def test_reason_names_the_generation_of_every_seed():
+    scores = pd.DataFrame(
+        {
+            "method": ["mine"] * 4,
+            "metric": ["all", "all", "all", "coverage"],
+            "seed": [1, 0, 2, 0],
+            "generation": [3, 4, -1, 9],
+            "binds": ["coverage"] * 4,
+            "smallest": ["coverage", "coverage", "recall", "recall"],
+        }
+    )
+    mine = {"method": "mine", "binds": "coverage", "binds_seeds": 2, "seeds": 3}
+    mine |= {"generation": 3, "generation_low": 3, "generation_high": 4}
+    assert reasons([mine], scores) == [
+        "mine: coverage binds, the smallest in 2 of 3 seeds; generation 3 takes most from it "
+        "(seeds 0: 4, 1: 3, 2: none (recall is smaller))."
+    ]
 
 
 def test_columns_have_names_of_their_own():

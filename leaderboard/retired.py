@@ -1,0 +1,37 @@
+"""Tasks that are retired: how pages say that what was measured on them is not ranked."""
+
+from __future__ import annotations
+
+import streamlit as st
+from plain_text import as_markdown
+
+from collapsebench.task import Task
+
+MARK = "retired"
+_ICON = ":material/inventory_2:"
+
+
+def reason_of(task: Task) -> str:
+    """Why the task is retired, as Markdown; empty when it is not."""
+    return as_markdown(task.spec.retired or "")
+
+
+def marked(task: Task) -> str:
+    """The task's id, with the mark when it is retired."""
+    return f"{task.id} ({MARK})" if task.spec.retired else task.id
+
+
+def show_mark(task: Task) -> None:
+    """A short mark with the reason behind it; nothing for a task that is ranked."""
+    if task.spec.retired:
+        st.badge("Retired task: not ranked", color="orange", icon=_ICON, help=reason_of(task))
+
+
+def show_banner(task: Task) -> None:
+    """Say in full that the task is not ranked, and why; nothing for a task that is."""
+    if task.spec.retired:
+        st.warning(
+            "**This task is retired: its methods are not ranked, and it takes no new entries.** What was measured "
+            f"stays below.\n\n{reason_of(task)}",
+            icon=_ICON,
+        )
