@@ -74,7 +74,7 @@ def test_run_returns_its_directory_and_compare_reuses_it(tiny: Path, tmp_path: P
     comparison = collapsebench.compare(tiny, ["ce"], seeds=[0], out=tmp_path, device="cpu", engine="inline")
     assert results(path) == before
     assert comparison.table["seeds"].tolist() == [1]
-    assert comparison.table["fi_low"].isna().all()  # one seed has no interval
+    assert comparison.table["mfi_low"].isna().all()  # one seed has no interval
 
 
 def test_score_recomputes_the_comparison(tiny: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from altair.utils import schemapi
 from cards import pieces, site_markdown
-from forest import MOST, forest_rows
+from forest import MOST, foremost, forest_rows
 from rankings import ranking
 from summary import missing_tasks, standing, uncalibrated
 
@@ -127,8 +127,15 @@ def test_charts_keep_to_the_schema(threshold: float, board: Board) -> None:
 def test_forest_has_the_best_methods_and_the_baselines() -> None:
     methods = [*"abcdefgh", "ce"]
     values = [float(10 - i) for i in range(len(methods))]
-    table = pd.DataFrame({"method": methods, "mfi": values, "mfi_low": None, "mfi_high": values, "curve": [()] * 9})
-    found = forest_rows(table, 10)
+    table = pd.DataFrame(
+        {
+            "method": methods,
+            "mfi": values,
+            "mfi_low": None,
+            "mfi_high": values,
+        }
+    )
+    found = forest_rows(table[foremost(table)], 10)
     assert found["method"].tolist() == [*methods[:MOST], "ce"]
     assert found["mfi"].iloc[0] == 1.0
     assert found["text"].iloc[0] == "10.00 […, 10.00]"

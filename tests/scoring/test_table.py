@@ -9,7 +9,7 @@ import pytest
 from collapsebench.scoring.cells import Cells
 from collapsebench.scoring.fidelity import Scale
 from collapsebench.scoring.seed_scores import seed_scores
-from collapsebench.scoring.table import SeedTable, ranked_table, score_methods
+from collapsebench.scoring.table import SeedTable, ranked_table, score_methods, unranked
 
 LAST = 4
 
@@ -48,6 +48,23 @@ def test_row_holds_what_explains_the_score():
     assert row["start"] == row["start_a"] == 1
     assert row["retention"] == pytest.approx(row["share"])
     assert row["mfi_low"] < row["mfi"] < row["mfi_high"]
+
+
+def test_without_a_ranking_numbers_stay_and_methods_stand_by_name():
+    names = ("control", "tce", "ce", "Best")
+    scores = pd.concat([falling(n, s) for n, s in zip(names, (0.0, 0.15, 0.2, 0.1), strict=True)], ignore_index=True)
+    ranked = ranked_table(scores, LAST)
+    found = unranked(ranked)
+    assert found["method"].tolist() == ["Best", "ce", "tce", "control"]
+    withdrawn = ["rank_best", "rank_worst", "verdict_ce", "verdict_tce"]
+    assert found[withdrawn].isna().all(axis=None)
+    assert dict(ranked.dtypes[["rank_best", "mfi"]]) == dict(found.dtypes[["rank_best", "mfi"]])
+    same = [column for column in ranked if column not in (*withdrawn, "method")]
+    pd.testing.assert_frame_equal(
+        found.set_index("method").loc[ranked["method"], same].reset_index(drop=True), ranked[same]
+    )
+    by_track = unranked(ranked, {"control": "loss", "tce": "loss", "ce": "loss", "Best": "provenance"})
+    assert by_track["method"].tolist() == ["ce", "tce", "Best", "control"]
 
 
 def test_one_seed_has_neither_intervals_nor_verdicts():
