@@ -323,8 +323,13 @@ def test_names_of_attestations_are_quoted_visibly(task, tmp_path):
 
 WITHOUT = """
 import sys
-for name in ("torch", "streamlit", "transformers", "tokenizers", "datasets", "PIL", "matplotlib"):
-    sys.modules[name] = None
+
+class Absent:  # as if they were not installed; None in sys.modules would be found there by SciPy
+    def find_spec(self, name, path=None, target=None):
+        if name in ("torch", "streamlit", "transformers", "tokenizers", "datasets", "PIL", "matplotlib"):
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Absent())
 from pathlib import Path
 from collapsebench.publishing.validation import submission_files, validate_files
 from collapsebench.task import load_task
