@@ -113,8 +113,8 @@ def read_mapping(text: str | bytes, path: Path) -> dict[str, Any]:
     return content
 
 
-class _Loader(yaml.SafeLoader):
-    """Plain YAML and the tag ``!replace``."""
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Plain YAML and the tag ``!replace``; in C, where PyYAML has it: `list` reads every task file."""
 
 
 class _Replacing(dict[str, Any]):
