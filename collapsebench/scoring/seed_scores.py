@@ -22,6 +22,8 @@ from collapsebench.scoring.fidelity import (
 THRESHOLDS = (0.9, 0.75, 0.5)
 """The λ of the fidelity intervals that are shown beside mFI."""
 
+_SHOWN = 0.005  # generations: what is lost below that rounds to nothing
+
 
 def seed_scores(cells: Cells, thresholds: Sequence[float] = THRESHOLDS) -> pd.DataFrame:
     """Scores of every cell, for each metric and over all of them.
@@ -44,7 +46,7 @@ def seed_scores(cells: Cells, thresholds: Sequence[float] = THRESHOLDS) -> pd.Da
         - ``mfi``: of the non-increasing fit, in generations, and ``share``, mFI / G (NaN where G is 0),
         - ``start``: f(0) in [0, 1], ``start_uncapped``, and ``retention``, mFI / (G f(0)), NaN where f(0) is 0; above
           1 when a curve rises,
-        - ``generation``: the one that takes most from this mFI (−1: nothing is lost),
+        - ``generation``: the one that takes most from this mFI (−1: nothing that two digits would show is lost),
         - ``binds``: the metric itself; ``smallest``: the one with the smallest mFI in this seed,
         - ``fi_0.9``, … : FI(λ) of the curve itself, in generations, ``fi_0.9_censored``: it is a lower bound.
 
@@ -72,7 +74,7 @@ def seed_scores(cells: Cells, thresholds: Sequence[float] = THRESHOLDS) -> pd.Da
         "start_uncapped": cells.start,
         "retention": retention,
     }
-    columns["generation"] = np.where(losses.max(axis=-1) > 0, losses.argmax(axis=-1), -1)
+    columns["generation"] = np.where(losses.sum(axis=-1) >= _SHOWN, losses.argmax(axis=-1), -1)
     binding = _binding(cells, mfi)
     with_all = {name: _append(values, binding) for name, values in columns.items()}
     for threshold in thresholds:
