@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
@@ -30,6 +33,8 @@ from collapsebench.task import Task
 
 KEYS = ["task", "track", "method", "digest"]
 _DESCRIPTION = ("tier", "retired", "modality", "what", "date", "authors", "verified", "curve")
+_MANY = 200  # files from which on starting processes to read them costs less than it saves
+_AT_ONCE = 32  # of them, as one piece of work
 _SHARED = ("mfi", "mfi_low", "mfi_high", "start", "start_low", "start_high", "start_uncapped")
 Verified = Literal["verified", "by its authors", "disputed", "inconclusive", "no"]
 
@@ -85,18 +90,12 @@ def read_board(folder: Path, tasks: dict[str, Task], on_file: Callable[[], None]
     cells: dict[str, Cells] = {}
     attested: list[Attestation] = []
     broken: list[Verdict] = []
-    for path in submission_files([folder]) if folder.is_dir() else []:
-        content = read_bounded(path)
-        verdict = (
-            validate_attestation(content, path)
-            if is_attestation(path)
-            else validate_content(content, path, Context(tasks))
-        )
+    for path, (verdict, scored) in _looked_at(submission_files([folder]) if folder.is_dir() else [], tasks):
         if verdict.attestation is not None:
             attested.append(verdict.attestation)
-        elif verdict.entry is not None and verdict.submission is not None:
+        elif verdict.entry is not None and scored is not None:
             valid[path] = verdict.entry
-            cells[verdict.entry.digest] = scored_cells(verdict.submission, tasks[verdict.entry.task_id])
+            cells[verdict.entry.digest] = scored
         else:
             broken.append(verdict)
         on_file()
@@ -120,6 +119,28 @@ def read_board(folder: Path, tasks: dict[str, Task], on_file: Callable[[], None]
     ]
     table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=[*KEYS, *_DESCRIPTION])
     return Board(tasks, table, entries, superseded, attestations, broken, {d: cells[d] for d in entries})
+
+
+def _looked_at(paths: list[Path], tasks: dict[str, Task]) -> Iterator[tuple[Path, tuple[Verdict, Cells | None]]]:
+    """Every file with what it is, in order; many of them are read by a process per CPU."""
+    look = partial(_look, tasks=tasks)
+    if len(paths) < _MANY:
+        yield from ((path, look(path)) for path in paths)
+        return
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        yield from zip(paths, pool.map(look, paths, chunksize=_AT_ONCE), strict=True)
+
+
+def _look(path: Path, tasks: dict[str, Task]) -> tuple[Verdict, Cells | None]:
+    """Validate a file by itself; a valid submission is scored, and its content is not kept."""
+    content = read_bounded(path)
+    if is_attestation(path):
+        return validate_attestation(content, path), None
+    verdict = validate_content(content, path, Context(tasks))
+    if verdict.entry is None or verdict.submission is None:
+        return verdict, None
+    scored = scored_cells(verdict.submission, tasks[verdict.entry.task_id])
+    return replace(verdict, submission=None), scored
 
 
 def _described(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 from submission_files import entry_of, tiny_task, valid_submission, write
 
 from collapsebench.paths import bundled
-from collapsebench.publishing import validation
+from collapsebench.publishing import board, validation
 from collapsebench.publishing.across_tasks import overall_table
 from collapsebench.publishing.board import (
     Board,
@@ -34,7 +35,7 @@ from collapsebench.publishing.submission import (
     sha256_of,
     submission_path,
 )
-from collapsebench.publishing.validation import known_tasks
+from collapsebench.publishing.validation import known_tasks, submission_files
 from collapsebench.scoring.scales import score_raw
 from collapsebench.task import Task
 
@@ -335,3 +336,20 @@ def test_changed_submission_is_named_with_its_row(committed: Board, published: p
 
 def test_committed_schema_is_that_of_the_code() -> None:
     assert (bundled("submissions") / "schema.json").read_text("utf-8") == json_schema()
+
+
+def test_many_files_are_read_by_several_processes_with_the_same_outcome(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "submissions"
+    shutil.copytree(bundled("submissions"), folder)
+    whole = next(folder.glob("gmm-micro@1/ce-*.json"))
+    (whole.parent / "cut.json").write_bytes(whole.read_bytes()[:-9])
+    told: list[None] = []
+    alone = read_board(folder, known_tasks())
+    monkeypatch.setattr(board, "_MANY", 1)
+    together = read_board(folder, known_tasks(), lambda: told.append(None))
+    assert len(told) == len(submission_files([folder]))
+    pd.testing.assert_frame_equal(together.table, alone.table)
+    assert [verdict.path for verdict in together.broken] == [verdict.path for verdict in alone.broken]
+    assert together.broken
