@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import yaml
@@ -18,16 +19,24 @@ from collapsebench.publishing.board import read_board
 from collapsebench.publishing.validation import known_tasks, submission_files
 
 COUNT = int(os.environ.get("COLLAPSEBENCH_MANY", "2000"))
-COLD, FIRST_PAGE, FILTER = 30.0, 6.0, 1.0  # seconds of processor time: others may be at work on the machine
+COLD = 30.0  # seconds on the clock, on a quiet machine: processes share the reading
+FIRST_PAGE, FILTER = 6.0, 1.0  # seconds of this process's processor time: others may be at work on the machine
 
 
-def timed(name: str, work: Callable[[], object]) -> float:
-    """Do something, print how long it took, and return the processor time."""
+class Took(NamedTuple):
+    """Seconds of processor time of this process, and on the clock."""
+
+    cpu: float
+    wall: float
+
+
+def timed(name: str, work: Callable[[], object]) -> Took:
+    """Do something, print how long it took, and return that."""
     wall, cpu = time.perf_counter(), time.process_time()
     work()
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    print(f"{name}: {cpu:.2f} s of processor time, {wall:.2f} s on the clock")
-    return cpu
+    took = Took(time.process_time() - cpu, time.perf_counter() - wall)
+    print(f"{name}: {took.cpu:.2f} s of processor time, {took.wall:.2f} s on the clock")
+    return took
 
 
 def as_if_ranked(folder: Path) -> list[Path]:
@@ -61,6 +70,6 @@ def test_first_page_and_filter_are_quick(tmp_path: Path, monkeypatch: pytest.Mon
     filtered = timed("a filter", app.run)
     assert not app.exception
     assert app.header[0].anchor == "forest"
-    assert cold < COLD * COUNT / 2000
-    assert first < FIRST_PAGE
-    assert max(again, filtered) < FILTER
+    assert cold.wall < COLD * COUNT / 2000
+    assert first.cpu < FIRST_PAGE
+    assert max(again.cpu, filtered.cpu) < FILTER
