@@ -179,7 +179,7 @@ def leaderboard(
         what = "is a folder; give a file" if csv.is_dir() else f"cannot be written: there is no folder {csv.parent}"
         raise UserError(f"--csv {csv} {what}.")
     with file_progress(len(submission_files([folder])), plain_console(stderr=True)) as on_file:
-        board = read_board(folder, known_tasks(tasks or ()), on_file)
+        board = read_board(folder, known_tasks(tasks or ()), on_file, in_processes=True)
     for verdict in board.broken:
         typer.echo("\n".join(_lines(verdict)), err=True)
     if csv is not None:

@@ -79,18 +79,24 @@ class Board:
         return pd.DataFrame({"seed": cells.seeds, "mfi": mfi, "share": mfi / cells.horizon})
 
 
-def read_board(folder: Path, tasks: dict[str, Task], on_file: Callable[[], None] = lambda: None) -> Board:
+def read_board(
+    folder: Path, tasks: dict[str, Task], on_file: Callable[[], None] = lambda: None, in_processes: bool = False
+) -> Board:
     """Read and score every submission of a folder; what is broken is listed, not fatal.
 
     Args:
         folder: as ``submissions/``; a folder that does not exist has no entries. tasks: by id.
         on_file: called after every file.
+        in_processes: let a process per CPU read many files. The main module of this one must be importable again: that
+            of the command line is, the site's is not.
     """
     valid: dict[Path, Entry] = {}
     cells: dict[str, Cells] = {}
     attested: list[Attestation] = []
     broken: list[Verdict] = []
-    for path, (verdict, scored) in _looked_at(submission_files([folder]) if folder.is_dir() else [], tasks):
+    for path, (verdict, scored) in _looked_at(
+        submission_files([folder]) if folder.is_dir() else [], tasks, in_processes
+    ):
         if verdict.attestation is not None:
             attested.append(verdict.attestation)
         elif verdict.entry is not None and scored is not None:
@@ -121,10 +127,12 @@ def read_board(folder: Path, tasks: dict[str, Task], on_file: Callable[[], None]
     return Board(tasks, table, entries, superseded, attestations, broken, {d: cells[d] for d in entries})
 
 
-def _looked_at(paths: list[Path], tasks: dict[str, Task]) -> Iterator[tuple[Path, tuple[Verdict, Cells | None]]]:
-    """Every file with what it is, in order; many of them are read by a process per CPU."""
+def _looked_at(
+    paths: list[Path], tasks: dict[str, Task], in_processes: bool
+) -> Iterator[tuple[Path, tuple[Verdict, Cells | None]]]:
+    """Every file with what it is, in order."""
     look = partial(_look, tasks=tasks)
-    if len(paths) < _MANY:
+    if len(paths) < _MANY or not in_processes:
         yield from ((path, look(path)) for path in paths)
         return
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:

@@ -60,7 +60,9 @@ def test_first_page_and_filter_are_quick(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("COLLAPSEBENCH_SUBMISSIONS", str(folder))
     files = as_if_ranked(tmp_path / "tasks")
     monkeypatch.setenv("COLLAPSEBENCH_TASKS", os.pathsep.join(map(str, files)))
-    cold = timed(f"{COUNT} submissions read and ranked", lambda: read_board(folder, known_tasks(files)))
+    cold = timed(
+        f"{COUNT} submissions read and ranked", lambda: read_board(folder, known_tasks(files), in_processes=True)
+    )
     AppTest.from_file(str(Path(reading.__file__).with_name("app.py")), default_timeout=600).run()  # imports
     reading._kept.clear()
     app = AppTest.from_file(str(Path(reading.__file__).with_name("app.py")), default_timeout=600)

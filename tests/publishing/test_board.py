@@ -348,7 +348,7 @@ def test_many_files_are_read_by_several_processes_with_the_same_outcome(
     told: list[None] = []
     alone = read_board(folder, known_tasks())
     monkeypatch.setattr(board, "_MANY", 1)
-    together = read_board(folder, known_tasks(), lambda: told.append(None))
+    together = read_board(folder, known_tasks(), lambda: told.append(None), in_processes=True)
     assert len(told) == len(submission_files([folder]))
     pd.testing.assert_frame_equal(together.table, alone.table)
     assert [verdict.path for verdict in together.broken] == [verdict.path for verdict in alone.broken]
