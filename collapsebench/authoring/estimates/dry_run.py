@@ -114,7 +114,9 @@ class _Account(TorchDispatchMode):
         if not any(t.is_meta for t in given):
             out = func(*args, **kwargs)
             if name is aten._to_copy and out.is_meta and out.dtype == torch.bool:
-                self._kept[_key(out)] = int(given[0].sum())
+                key = _key(out)
+                self._kept[key] = int(given[0].sum())
+                weakref.finalize(out.untyped_storage(), self._kept.pop, key, None)  # before its address is used again
             return out
         if func._schema.is_mutable and isinstance(args[0], Tensor) and not args[0].is_meta:
             return args[0]  # nothing can be written into what has content
@@ -142,7 +144,9 @@ class _Account(TorchDispatchMode):
 
     def keeps(self, mask: Tensor) -> int:
         """How many elements of a mask are true, as far as that is known; else all."""
-        return self._kept.get(_key(mask), mask.numel()) if mask.is_meta else int(mask.count_nonzero())
+        if not mask.is_meta:
+            return int(mask.count_nonzero())
+        return self._kept.get(_key(mask), mask.numel()) if mask.dtype == torch.bool else mask.numel()
 
     def _masked(self, name: Any, tensor: Tensor, places: list[Tensor | None]) -> Tensor:
         if name is not aten.index:
