@@ -172,13 +172,12 @@ class _Update:
     def _passed(self, batch: TrainingSet, clock: Clock, share: float) -> Tensor:
         """Forward, the loss on a leaf, and backward from there; return this part of the objective."""
         observed = self.module(batch.items, self.noise, self.loss.needs_logits)
-        leaves = _leaves(observed, self.loss.needs_logits)
-        value = observed.scale * share * method_loss(self.loss, leaves, batch, clock)
+        seen, pairs = _cut(observed, self.loss.needs_logits)
+        value = observed.scale * share * method_loss(self.loss, seen, batch, clock)
         if not value.requires_grad:
             raise LossError(f"{type(self.loss).__name__}.elementwise has no gradient in update {clock.step}.")
-        graphs = {id(leaf): (leaf, graph) for name, (leaf, graph) in leaves.items() if leaf.requires_grad}
-        found = torch.autograd.grad(value, [leaf for leaf, _ in graphs.values()], allow_unused=True)
-        passed = [(graph, g) for g, (_, graph) in zip(found, graphs.values(), strict=True) if g is not None]
+        found = torch.autograd.grad(value, [leaf for leaf, _ in pairs], allow_unused=True)
+        passed = [(graph, g) for g, (_, graph) in zip(found, pairs, strict=True) if g is not None]
         value = value.detach()
         if observed.term is not None:
             term = observed.term * share
@@ -189,35 +188,34 @@ class _Update:
         return value
 
 
-def _leaves(observed: Observed, full: bool) -> dict[str, tuple[Tensor, Tensor]]:
-    """What the loss may see, each with what it was cut from; the target, which needs no gradient, with itself."""
-    names = ("log_p", "prediction", "logits", "target") if full else ("log_p",)
-    cut: dict[int, Tensor] = {}
-    found = {}
-    for name in names:
-        graph = getattr(observed, name)
-        if graph is not None:
-            leaf = cut.setdefault(id(graph), graph.detach().requires_grad_(name != "target"))
-            found[name] = (leaf, graph)
-    return found
+def _cut(observed: Observed, full: bool) -> tuple[dict[str, Tensor], list[tuple[Tensor, Tensor]]]:
+    """What the loss may see, by name, and of all that has a gradient: the leaf, and what it was cut from."""
+    names = ("log_p", "prediction", "logits") if full else ("log_p",)
+    graphs = {name: graph for name in names if (graph := getattr(observed, name)) is not None}
+    # One leaf for what has two names, as the logits of a language model are its prediction.
+    pairs = {id(graph): (graph.detach().requires_grad_(), graph) for graph in graphs.values()}
+    seen = {name: pairs[id(graph)][0] for name, graph in graphs.items()}
+    if full and observed.target is not None:
+        seen["target"] = observed.target.detach()
+    return seen, list(pairs.values())
 
 
-def method_loss(loss: Loss, leaves: dict[str, tuple[Tensor, Tensor]], batch: TrainingSet, clock: Clock) -> Tensor:
+def method_loss(loss: Loss, seen: dict[str, Tensor], batch: TrainingSet, clock: Clock) -> Tensor:
     """The method's loss on a batch, reduced as it declares.
 
     Args:
-        leaves: what it may see, by name, ``log_p`` among it.
+        seen: what it may see, by name, ``log_p`` among it; leaves.
         batch: the items, whose provenance becomes `Elements.synthetic` for losses of that track.
 
     Raises:
         LossError: the loss breaks its contract, or raises.
     """
-    seen = {name: leaf for name, (leaf, _) in leaves.items()}
-    log_p = seen.pop("log_p")
+    log_p = seen["log_p"]
+    restricted = {name: tensor for name, tensor in seen.items() if name != "log_p"}
     if loss.track == "provenance":
-        seen["synthetic"] = _by_item(batch.made_by != REAL, log_p)
+        restricted["synthetic"] = _by_item(batch.made_by != REAL, log_p)
     weights = None if batch.weights is None else _by_item(batch.weights, log_p)
-    elements = Elements(log_p, clock.generation, clock.step, clock.total_steps, seen)
+    elements = Elements(log_p, clock.generation, clock.step, clock.total_steps, restricted)
     try:
         return loss_of_elements(loss, elements, weights=weights)
     except UserError:
