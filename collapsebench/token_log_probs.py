@@ -3,7 +3,8 @@
 A language-model head maps hidden states (N, D) to logits (N, V); for large vocabularies those logits and their
 gradient dominate the memory of training. `token_log_probs` returns only ``log softmax(hidden @ weight.T)[target]``,
 computed slice by slice of the vocabulary: the forward pass keeps one log-sum-exp per token, the backward pass
-recomputes each slice, and writes its rows of the weight's gradient once, where no second copy of them ever exists. So *any* loss that is a function of log p trains with the memory of a fused cross-entropy kernel (compare Cut Cross
+recomputes each slice and writes its rows of the weight's gradient once, so that no second copy of that gradient exists.
+So *any* loss that is a function of log p trains with the memory of a fused cross-entropy kernel (compare Cut Cross
 Entropy, arXiv 2411.09009), and tokens whose loss has no gradient (masked by the method) cost nothing in backward.
 """
 
