@@ -17,7 +17,10 @@ from typing import Any
 from pydantic import BaseModel
 
 # Never part of a digest: what is shown, which seeds are official, and how raw metrics become fidelities and verdicts.
-_NEVER: Mapping[str, frozenset[str]] = {"TaskSpec": frozenset({"title", "retired", "seeds", "scored", "checks"})}
+_NEVER: Mapping[str, frozenset[str]] = {
+    "TaskSpec": frozenset({"title", "retired", "seeds", "scored", "checks"}),
+    "Base": frozenset({"file"}),  # their content has a digest of its own
+}
 
 # The optional fields of the first version of the schema. They are in every digest, at their default too.
 _FIRST: Mapping[str, frozenset[str]] = {

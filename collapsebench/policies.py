@@ -66,6 +66,20 @@ def choose(data: TrainingSet, n: int, generator: Generator) -> TrainingSet:
     return data[torch.cat(rounds)[:n]]
 
 
+def known_real(real: TrainingSet, n: int, generator: Generator) -> TrainingSet:
+    """The n real items that a chain knows, drawn by its seed without replacement.
+
+    Raises:
+        DataError: there are fewer.
+    """
+    if len(real) < n:
+        raise DataError(
+            f"the training split has {len(real)} items, fewer than the {n} that a seed draws from it; give more data "
+            "or a smaller policy.size."
+        )
+    return choose(real, n, generator)
+
+
 def fraction(real: TrainingSet, index: int, parts: int) -> TrainingSet:
     """Part `index` of `parts` contiguous, disjoint, nearly equal parts of the real data."""
     bounds = [len(real) * i // parts for i in (index, index + 1)]

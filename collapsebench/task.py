@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,7 @@ from pydantic_core import PydanticKnownError
 
 from collapsebench.data.sources import AnySplits, EmbeddedData, Source, Splits
 from collapsebench.digest import digest_of
-from collapsebench.errors import TaskError
+from collapsebench.errors import DataError, TaskError
 from collapsebench.frozen import Frozen
 from collapsebench.metrics.catalogue import METRICS, Metric
 from collapsebench.paths import bundled
@@ -21,6 +22,7 @@ from collapsebench.task_files import TaskFile, read_task_file
 from collapsebench.workloads.kind import Kind
 from collapsebench.workloads.kinds import KINDS
 from collapsebench.workloads.settings import WorkloadSettings
+from collapsebench.workloads.training_settings import Training
 
 
 def _section(value: Any) -> Any:
@@ -56,6 +58,21 @@ class Policy(Frozen):
         if (self.name == "mix") != (self.real_share is not None):
             raise ValueError("real_share is required for policy mix, and only there")
         return self
+
+
+class Base(Frozen):
+    """The base model: small weights beside the task file, trained once by ``collapsebench base``.
+
+    Attributes:
+        file: the weights, relative to the task file; tasks of a family share it.
+        sha256: of that file; None: not trained yet.
+        data: what it was trained on, disjoint from all splits of the task. training: how; its ``first`` stage.
+    """
+
+    file: str = "base.safetensors"
+    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+    data: Source
+    training: Training
 
 
 class Scored(Frozen):
@@ -94,7 +111,9 @@ class TaskSpec(Frozen):
         retired: why the task is no longer ranked; None: it is. Its results stay, under that heading.
         seeds: the official seeds.
         horizon: last generation G; generations 0..G are run.
-        init: where a generation's weights start: from the ``previous`` generation or from ``scratch``.
+        init: where a generation's weights start: from the ``previous`` generation, from ``scratch``, or from the
+            ``base`` model.
+        base: that model, for ``init: base`` only.
         threads: CPU threads of a cell. Fixed, because results depend on it in the last bits.
         scored: the metrics that make the fidelity, with their frozen scale.
         checks: what submissions are held against.
@@ -110,7 +129,8 @@ class TaskSpec(Frozen):
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
     horizon: int = Field(ge=1, le=1000)
     threads: int = Field(1, ge=1)
-    init: Literal["previous", "scratch"]
+    init: Literal["previous", "scratch", "base"]
+    base: Base | None = None
     data: Source
     splits: AnySplits = Splits()
     policy: Policy
@@ -121,12 +141,24 @@ class TaskSpec(Frozen):
     @model_validator(mode="after")
     def _data_fits_the_workload(self) -> TaskSpec:
         kind = self.kind
-        given = self.data.corpus if isinstance(self.data, EmbeddedData) else self.data.source
-        if given not in kind.sources:
-            raise ValueError(f"data: {given} cannot feed a {kind.name} task; allowed are {', '.join(kind.sources)}")
+        for place, data in (("data", self.data), *((("base.data", self.base.data),) if self.base else ())):
+            given = data.corpus if isinstance(data, EmbeddedData) else data.source
+            if given not in kind.sources:
+                allowed = ", ".join(kind.sources)
+                raise ValueError(f"{place}: {given} cannot feed a {kind.name} task; allowed are {allowed}")
         if not isinstance(self.splits, kind.splits):
             keys = ", ".join(kind.splits.model_fields)
             raise ValueError(f"splits: a {kind.name} task divides its data by {keys}")
+        return self
+
+    @model_validator(mode="after")
+    def _base_fits_init(self) -> TaskSpec:
+        if (self.init == "base") != (self.base is not None):
+            raise ValueError("the section base is required for init: base, and only there")
+        if self.base is not None and not self.kind.base:
+            raise ValueError(f"init: a {self.kind.name} task cannot start from a base model yet")
+        if self.base is not None and getattr(self.workload.training, "later", None) is not None:
+            raise ValueError("workload.training.later: under init: base all generations have the budget of the first")
         return self
 
     @model_validator(mode="after")
@@ -219,6 +251,25 @@ class Task:
     def calibrated(self) -> bool:
         """Whether every scored metric has its reference and floor."""
         return all(scale.reference is not None for scale in self.spec.scored.values())
+
+    def base_weights(self) -> Path:
+        """The file of the base model's weights.
+
+        Raises:
+            DataError: it is missing or another one, or the task has not got one yet.
+        """
+        assert self.spec.base is not None
+        file = (self.path.parent / self.spec.base.file).resolve()
+        if self.spec.base.sha256 is None or not file.is_file():
+            raise DataError(f"{self.id} has no base model at {file}; train it: collapsebench base {self.path}.")
+        found = hashlib.sha256(file.read_bytes()).hexdigest()
+        if found != self.spec.base.sha256:
+            raise DataError(
+                f"{file} is not the base model of {self.id}: sha256 {found[:16]}…, the task says "
+                f"{self.spec.base.sha256[:16]}…. Get the file that belongs to the task, or train it: collapsebench "
+                f"base {self.path}."
+            )
+        return file
 
     def __repr__(self) -> str:
         return f"Task({self.id})"

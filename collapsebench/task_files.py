@@ -23,7 +23,13 @@ EXTENDS = "extends"
 # Of one task alone. Two tasks must not be called the same, and one that changes has to say so itself.
 _OWN = ("name", "version", "title", "retired")
 # Where a path stands that is relative to the file it is written in.
-RELATIVE_PATHS = (("data", "path"), ("workload", "model", "path"), ("workload", "evaluation", "classifier", "file"))
+RELATIVE_PATHS = (
+    ("data", "path"),
+    ("base", "file"),
+    ("base", "data", "path"),
+    ("workload", "model", "path"),
+    ("workload", "evaluation", "classifier", "file"),
+)
 
 _Place = tuple[str, ...]
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from collapsebench import __version__
+from collapsebench.cli import authoring as authoring_commands
 from collapsebench.cli import submissions as submission_commands
 from collapsebench.cli.options import (
     Against,
@@ -26,17 +25,15 @@ from collapsebench.cli.options import (
     OutOption,
     TaskArgument,
     What,
-    load,
     on_task,
     resources_of,
 )
+from collapsebench.cli.watched import run_watched, watched
 from collapsebench.errors import CollapsebenchError, UserError
 
 if TYPE_CHECKING:
     from collapsebench.reports.comparison import Comparison
     from collapsebench.running.cells import Cell
-    from collapsebench.running.engines import Engine
-    from collapsebench.running.progress import Listener
     from collapsebench.task import Task
 
 _INTERRUPTED = 130
@@ -111,7 +108,7 @@ def run(
     from collapsebench.running.plan import plan
 
     cells = plan(task, [method], [seed], out, generations, device)
-    _run(cells, "inline")
+    run_watched(cells, "inline")
     _print_last_metrics(cells[0])
     typer.echo(f"Artefacts: {cells[0].directory.path}")
 
@@ -141,7 +138,7 @@ def compare(
     wanted = None if methods is None else split_methods(methods)
     chosen = None if seeds is None else _integers(seeds)
     trial = prepare(task, wanted, chosen, out, generations, device, against.value)
-    with _watched(trial.cells) as listener:
+    with watched(trial.cells) as listener:
         trial.run(engine.value, listener)
     _report(trial.comparison())
 
@@ -163,43 +160,6 @@ def report(directory: DirectoryArgument) -> None:
 
     for comparison in api.score(directory):
         _report(comparison)
-
-
-@app.command()
-def calibrate(
-    task: TaskArgument,
-    out: OutOption = Path("runs"),
-    write: Annotated[bool, typer.Option("--write", help="Freeze references, floors and splits in the task.")] = False,
-    device: DeviceOption = "auto",
-    data: DataOption = None,
-    model: ModelOption = None,
-    inception: InceptionOption = None,
-) -> None:
-    """Measure a task's references and floors on ce and control, and check the calibration rule."""
-    from collapsebench.authoring.calibration import calibration_cells, measure_calibration, sigma_cells, write_sigma
-    from collapsebench.cli.terminal import plain_console
-
-    resources = resources_of(data, inception, model=model)
-    loaded = load(task, 1.0, resources)
-    if needed := sigma_cells(loaded, out, device):
-        if not write:
-            raise UserError(
-                f"{loaded.id} has no sigma yet; --write measures it first and writes it into the task file."
-            )
-        _run(needed, "auto")
-        typer.echo(f"sigma = {write_sigma(needed)}, measured on ce at generation 0 and written into {loaded.path}")
-        loaded = load(task, 1.0, resources)
-    cells = calibration_cells(loaded, out, device)
-    _run(cells, "auto")
-    outcome = measure_calibration(cells)
-    console = plain_console()
-    for line in outcome.lines():
-        console.print(line, markup=False, highlight=False)
-    if write:
-        for path in outcome.write():
-            console.print(f"wrote {path}", markup=False, highlight=False)
-    elif not outcome.frozen:
-        console.print("Nothing was written; --write freezes these numbers in the task.", style="yellow")
 
 
 @app.command()
@@ -267,28 +227,6 @@ def _integers(text: str) -> list[int]:
         raise UserError(f"--seeds {text!r} is not allowed; give integers separated by commas, such as 0,1,2.") from None
 
 
-def _run(cells: list[Cell], engine: Engine) -> None:
-    from collapsebench.running.engines import run_cells
-
-    with _watched(cells) as listener:
-        run_cells(cells, engine, None, listener)
-
-
-@contextmanager
-def _watched(cells: list[Cell]) -> Iterator[Listener]:
-    """Show what the block runs; of several processes on the same cells, only the first one goes on to report."""
-    from collapsebench.cli.terminal import cell_progress, plain_console
-    from collapsebench.workloads.processes import is_first
-
-    console = plain_console(stderr=True)
-    if is_first():
-        console.print("preparing data and models …", style="dim")
-    with cell_progress(cells, console) as listener:
-        yield listener
-    if not is_first():
-        raise typer.Exit
-
-
 def _report(comparison: Comparison) -> None:
     from collapsebench.cli.terminal import plain_console, print_comparison
     from collapsebench.reports.report import write_report
@@ -310,6 +248,8 @@ def _print_last_metrics(cell: Cell) -> None:
 
 
 for _command in (
+    authoring_commands.base,
+    authoring_commands.calibrate,
     submission_commands.submit,
     submission_commands.validate,
     submission_commands.verify,

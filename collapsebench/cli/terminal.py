@@ -80,6 +80,30 @@ def file_progress(files: int, console: Console) -> Iterator[Callable[[], None]]:
         yield lambda: progress.advance(bar)
 
 
+@contextmanager
+def work_progress(title: str, console: Console) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar with the time left; in a pipe, a line for every tenth of the work.
+
+    Yields:
+        What to call with the work just done and all there is.
+    """
+    done = 0
+
+    def told(step: int, total: int) -> None:
+        nonlocal done
+        before, done = done * 10 // total, done + step
+        if done * 10 // total > before:
+            console.print(f"{title}: {done * 10 // total}0 %", highlight=False)
+
+    if not console.is_terminal:
+        yield told
+        return
+    columns = [TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), _Eta()]
+    with Progress(*columns, console=console, speed_estimate_period=60, transient=True) as progress:
+        bar = progress.add_task(title, total=None)
+        yield lambda step, total: progress.update(bar, advance=step, total=total)
+
+
 class _Board:
     """Bars counted in planned elements; what a finished generation did not report is added at its end."""
 

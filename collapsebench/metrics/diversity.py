@@ -37,6 +37,18 @@ def unigram_kl(tokens: NDArray[np.integer], real_counts: NDArray[np.integer]) ->
     return float(np.sum(p[seen] * np.log(p[seen] / q[seen])))
 
 
+def novelty(tokens: NDArray[np.integer], real: NDArray[np.integer], n: int) -> float:
+    """Share of n-grams of the samples that stand nowhere in the real training text; a copy has 0.
+
+    Args:
+        tokens: (samples, length) token ids; n-grams do not cross samples. real: (N,) the text, in order.
+    """
+    # A random linear form modulo 2**64 stands for an n-gram: two different ones agree once in 10**19 pairs.
+    factors = np.random.default_rng(0).integers(1, 2**63, n, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    known, written = (_ngrams(t, n).astype(np.uint64) @ factors for t in (real[None], tokens))
+    return float(1.0 - np.isin(written, known).mean()) if written.size else 0.0
+
+
 def _ngrams(tokens: NDArray[np.integer], n: int) -> NDArray[np.integer]:
     """(samples, positions, n), empty when the samples are shorter than n."""
     if tokens.shape[1] < n:

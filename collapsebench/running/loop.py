@@ -20,6 +20,7 @@ from collapsebench.policies import (
     TrainingSet,
     control_training_set,
     first_training_set,
+    known_real,
     next_training_set,
     prompts,
 )
@@ -30,6 +31,7 @@ from collapsebench.running.training import train
 from collapsebench.seeding import Randomness
 from collapsebench.task import Task
 from collapsebench.workloads import Measurement, Workload
+from collapsebench.workloads.work import known_items
 
 _STATE = "method.safetensors"
 
@@ -59,6 +61,10 @@ class Chain:
         self.listener = listener
         self.log = log
         self.randomness = Randomness(task.id, seed)
+        self.real = workload.real
+        n = known_items(task.spec, len(self.real))
+        if n is not None and n != len(self.real):
+            self.real = known_real(self.real, n, self.randomness.generator(0, "real data"))
 
     def run(self, generations: int) -> None:
         """Compute what is missing of generations 0 to `generations`; stop after a diverged one."""
@@ -127,13 +133,15 @@ class Chain:
             save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, folder / _STATE)
 
     def _initial_model(self, g: int) -> Any:
+        if self.task.spec.init == "base":
+            return self.workload.load_model(self.task.base_weights())
         if g == 0 or self.task.spec.init == "scratch":
             return self.workload.new_model(self.randomness)
         return self.workload.load_model(self.store.generation(g - 1) / "model.safetensors")
 
     def training_set(self, g: int) -> TrainingSet:
         """What generation g is trained on, from the task's data and the samples on disk."""
-        policy, horizon, real = self.task.spec.policy, self.task.spec.horizon, self.workload.real
+        policy, horizon, real = self.task.spec.policy, self.task.spec.horizon, self.real
         if g == 0:
             return first_training_set(policy, real, horizon)
         generator = self.randomness.generator(g, "composition")

@@ -26,9 +26,13 @@ def check_supplies(task: Task) -> None:
 
 def look_for_supplies(task: Task) -> list[tuple[str, Found]]:
     """Everything that a task needs, by name, in its order."""
-    wanted = list(task.spec.kind.supplies_of(task))
+    wanted = [*_base_model(task), *task.spec.kind.supplies_of(task)]
     with ThreadPoolExecutor(max_workers=16) as pool:  # each may wait for an answer of the network
         return list(zip((supply.name for supply in wanted), pool.map(_found, wanted), strict=True))
+
+
+def _base_model(task: Task) -> list[Supply]:
+    return [] if task.spec.base is None else [Supply("base model", lambda: str(task.base_weights()))]
 
 
 def _found(supply: Supply) -> Found:

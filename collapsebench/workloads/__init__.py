@@ -102,6 +102,14 @@ class Workload(Protocol):
         ...
 
 
+class BasedWorkload(Workload, Protocol):
+    """A modality whose tasks can start from a base model (`collapsebench.workloads.kind.Kind.base`)."""
+
+    def base_items(self) -> TrainingSet:
+        """What the base model is trained on, in the form of `real`; disjoint from all splits of the task."""
+        ...
+
+
 def load_workload(task: Task, device: str) -> Workload:
     """Prepare a task's data and return its workload.
 

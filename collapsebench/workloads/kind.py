@@ -110,6 +110,7 @@ class Kind:
             runs and the number of generations that are missing; None: not looked at.
         prepare: from a task to the number of its training items and their digest, for kinds whose workload is too
             heavy to be made just for that.
+        base: whether its tasks can start from a base model: its workload has `base_items`.
         parallel: whether several processes can work on one cell.
         scale: what has to be measured before log p is defined.
     """
@@ -136,6 +137,7 @@ class Kind:
     supplies: str | None = None
     check_room: str | None = None
     prepare: str | None = None
+    base: bool = False
     parallel: bool = False
     steps: str | None = None
     sequences: Callable[[Any], Fraction] = lambda _: Fraction(1)

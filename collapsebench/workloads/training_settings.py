@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from collapsebench.frozen import Frozen
 
@@ -18,13 +18,21 @@ class Stage(Frozen):
 
     Attributes:
         updates: optimiser steps. Under policy ``accumulate`` they grow with the training set.
+        epochs: passes over the training set, instead; the last update is filled up from one more.
         learning_rate: peak, after a linear warm-up over a tenth of the updates (at most 50).
         decay: how the rate falls to 0 over the updates.
     """
 
-    updates: int = Field(gt=0)
+    updates: int | None = Field(None, gt=0)
+    epochs: int | None = Field(None, gt=0)
     learning_rate: float = Field(gt=0)
     decay: Literal["none", "linear", "cosine"]
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Stage:
+        if (self.updates is None) == (self.epochs is None):
+            raise ValueError("how long to train is given by updates or by epochs: give one of the two")
+        return self
 
 
 class Training(Frozen):
@@ -33,7 +41,7 @@ class Training(Frozen):
     Attributes:
         batch_size: items per update: token windows, images, points.
         clip_norm: gradients are scaled down to this norm; None: never.
-        first: generation 0. later: every other one.
+        first: generation 0. later: every other one; None: as the first.
     """
 
     batch_size: int = Field(gt=0)
@@ -41,20 +49,32 @@ class Training(Frozen):
     betas: tuple[float, float] = (0.9, 0.95)
     clip_norm: float | None = Field(1.0, gt=0)
     first: Stage
-    later: Stage
+    later: Stage | None = None
 
     def stage(self, generation: int) -> Stage:
         """The stage that trains this generation."""
-        return self.first if generation == 0 else self.later
+        return self.first if generation == 0 or self.later is None else self.later
 
     def updates(self, policy: Policy, generation: int, items: int | None) -> int | None:
         """Optimiser steps on a training set of so many items; None where they depend on data that is not known."""
-        updates = self.stage(generation).updates
+        stage = self.stage(generation)
+        if stage.epochs is not None:
+            return None if items is None else -(-stage.epochs * items // self.batch_size)
+        assert stage.updates is not None
+        updates = stage.updates
         if policy.name != "accumulate" or generation == 0:
             return updates
         return None if items is None else round(updates * items / policy.size)  # as many epochs of a growing set
 
     def reduced(self, share: Callable[[int, int], int]) -> Training:
-        """The same with a share of the updates; see `collapsebench.workloads.settings.WorkloadSettings.reduced`."""
-        first, later = (s.model_copy(update={"updates": share(s.updates, 1)}) for s in (self.first, self.later))
-        return self.model_copy(update={"first": first, "later": later})
+        """The same with a share of the updates; see `collapsebench.workloads.settings.WorkloadSettings.reduced`.
+
+        Epochs stay: they shrink with the training set.
+        """
+        return self.model_copy(
+            update={
+                name: stage.model_copy(update={"updates": share(stage.updates, 1)})
+                for name, stage in (("first", self.first), ("later", self.later))
+                if stage is not None and stage.updates is not None
+            }
+        )

@@ -53,7 +53,7 @@ def work_of(spec: TaskSpec, generation: int, real: int | None = None) -> Work:
     Args:
         real: items of the real training data; None: as many as the task file says, if it does.
     """
-    real = spec.kind.real_items(spec) if real is None else real
+    real = known_items(spec, spec.kind.real_items(spec) if real is None else real)
     items = training_items(spec.policy, generation, spec.horizon, real)
     updates = spec.workload.updates(spec.policy, generation, items)
     return Work(
@@ -63,6 +63,14 @@ def work_of(spec: TaskSpec, generation: int, real: int | None = None) -> Work:
         drawn=items if spec.policy.name == "regenerate-fresh" else spec.policy.size,
         evaluated=spec.kind.evaluated(spec),
     )
+
+
+def known_items(spec: TaskSpec, real: int | None) -> int | None:
+    """Real items that a chain knows: of all `real` ones, those that its seed draws where it starts from a base model.
+
+    Generation 0 is trained on exactly these, so that its budget is that of every other generation.
+    """
+    return spec.policy.size if spec.init == "base" else real
 
 
 def updates_of(settings: WorkloadSettings, policy: Policy, generation: int, items: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable
@@ -28,6 +29,7 @@ from collapsebench.workloads.text.settings import TextSettings
 
 END_OF_TEXT = "<|endoftext|>"
 _FORMAT = 2  # raised when the preparation below changes
+_ENTITY = re.compile(rb"(?<=[a-z0-9,;:'(\"-] )[A-Z][a-z][A-Za-z'-]+|[0-9][0-9.,]*")
 _PAIR_CONTEXT = 24  # tokens before the scored part of a pair
 
 
@@ -42,6 +44,7 @@ class TextData:
         pair_tokens: (4·pairs, T) int64, padded; four versions of each pair (see `knowledge_pairs.Pair.versions`).
         pair_spans: (4·pairs, 2) int64, the scored part of each.
         sha256: digest of all tensors and the tokeniser.
+        test_entities: (n, block) int64, 1 where a token of `test` belongs to a name or a number; None: not asked for.
     """
 
     tokenizer: Tokenizer
@@ -52,6 +55,7 @@ class TextData:
     pair_tokens: Tensor
     pair_spans: Tensor
     sha256: str
+    test_entities: Tensor | None = None
 
 
 def prepared_text(task: Task) -> TextData:
@@ -127,6 +131,9 @@ def _prepare(task: Task, folder: Path) -> None:
         "test": _windows(streams["test"], settings.block, wanted.test_windows, "test"),
         "train_counts": torch.bincount(streams["train"], minlength=settings.vocab_size),
     }
+    if wanted.by_byte:
+        marks = torch.tensor([mark for text in texts["test"] for mark in (*entity_marks(text), 0)])
+        tensors["test_entities"] = _windows(marks, settings.block, wanted.test_windows, "test")
     pairs = build_pairs(texts["train"], wanted.pairs)
     tensors["pair_tokens"], tensors["pair_spans"] = _pair_tensors(tokenizer, pairs)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -194,6 +201,39 @@ def _windows(stream: Tensor, block: int, limit: int | None, split: str) -> Tenso
     if limit is None or n <= limit:
         return windows
     return windows[torch.arange(limit) * n // limit]  # evenly over the split
+
+
+def entity_marks(text: str) -> bytes:
+    """1 for every byte of a name or a number, 0 for the others; as long as the text in UTF-8.
+
+    A name is a capitalised word that does not begin a sentence; short words that are always capitalised are none.
+    """
+    content = text.encode()
+    marks = bytearray(len(content))
+    for found in _ENTITY.finditer(content):
+        marks[found.start() : found.end()] = b"\1" * (found.end() - found.start())
+    return bytes(marks)
+
+
+def base_windows(task: Task, tokenizer: Tokenizer) -> Tensor:
+    """Windows (n, block) int64 of the text that the task's base model is trained on.
+
+    Raises:
+        DataError: the text is missing, or one of its documents is in a split of the task.
+    """
+    settings, base = task.spec.workload, task.spec.base
+    assert isinstance(settings, TextSettings)
+    assert base is not None
+    assert isinstance(base.data, EmbeddedData | LocalText | HubText)
+    documents = load_documents(base.data, task.path.parent)
+    splits = task_splits(task)
+    known = {document.sha256: name for name, found in splits.items() for document in found}
+    if shared := [d for d in documents if d.sha256 in known]:
+        raise DataError(
+            f"{task.id}: {len(shared)} document(s) of base.data are in the task's own splits, such as "
+            f"{shared[0].title!r} ({known[shared[0].sha256]}). Give the base model other text."
+        )
+    return _windows(_stream(tokenizer, [d.text for d in documents]), settings.block, None, "base")
 
 
 def _pair_tensors(tokenizer: Tokenizer, pairs: list[Pair]) -> tuple[Tensor, Tensor]:

@@ -7,9 +7,11 @@ import math
 import numpy as np
 from torch import Tensor
 
-from collapsebench.metrics.diversity import distinct, repetition, unigram_kl
+from collapsebench.metrics.diversity import distinct, novelty, repetition, unigram_kl
 from collapsebench.metrics.language_model import Predictions
 from collapsebench.workloads import Measurement
+
+NOVEL = 24  # bytes of a run that counts as new or copied: four or five words
 
 
 def prediction_measures(test: Predictions, selection: Predictions) -> dict[str, Measurement]:
@@ -27,6 +29,22 @@ def prediction_measures(test: Predictions, selection: Predictions) -> dict[str, 
         "prediction_entropy": Measurement(float(test.entropy.double().mean()), n),
         "confident_share": Measurement(float((loss < -math.log(0.9)).mean()), n),
         "selection_perplexity": Measurement(perplexity(selection.loss.double().mean()), len(selection.loss)),
+    }
+
+
+def byte_measures(test: Predictions, entities: Tensor, samples: np.ndarray, real: np.ndarray) -> dict[str, Measurement]:
+    """Loss per byte, over all text and over names and numbers alone; novelty of the samples.
+
+    Args:
+        test: predictions of windows whose tokens are bytes. entities: (n, T) int64, 1 for bytes of names and numbers.
+        samples: (m, T), what the model wrote. real: (N,), the real training text.
+    """
+    loss, named = test.loss.double(), entities[:, 1:].flatten().bool()
+    runs = samples.shape[0] * max(0, samples.shape[1] - NOVEL + 1)
+    return {
+        "nll_per_byte": Measurement(float(loss.mean()), len(loss)),
+        "entity_nll_per_byte": Measurement(float(loss[named].mean()), int(named.sum())),
+        "novelty": Measurement(novelty(samples, real, NOVEL), runs),
     }
 
 

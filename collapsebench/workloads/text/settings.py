@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 from collapsebench.frozen import Frozen
+from collapsebench.metrics.catalogue import Metric
 from collapsebench.workloads.settings import WorkloadSettings
 from collapsebench.workloads.training_settings import Training
+
+BYTES = 257
+"""Size of the vocabulary without merges: the 256 bytes, and the end of a document."""
+
+BYTE_METRICS = (
+    Metric(
+        "nll_per_byte", "NLL per byte (real test text)", "lower", "nats", (0.0, math.inf), "linear",
+        "Mean negative log-likelihood of a byte of held-out real text.",
+    ),
+    Metric(
+        "entity_nll_per_byte", "NLL per byte of names and numbers", "lower", "nats", (0.0, math.inf), "linear",
+        "The same over the bytes of names (capitalised words within a sentence) and numbers alone.",
+    ),
+    Metric(
+        "novelty", "Novelty of the samples", None, "", (0.0, 1.0), "linear",
+        "Share of runs of 24 bytes in the samples that stand nowhere in the real training text; a copy has 0.",
+    ),
+)  # fmt: skip
 
 
 class LlamaModel(Frozen):
@@ -49,24 +69,27 @@ class Evaluation(Frozen):
         test_windows: windows of the test split, taken evenly over it. selection_windows: of the selection split.
         pairs: knowledge pairs built from the training articles, at most.
         batch_size: sequences evaluated at a time.
+        by_byte: measure the loss per byte of all text and of names and numbers alone, and the novelty of the samples;
+            where a token is a byte.
     """
 
     test_windows: int = Field(ge=1)
     selection_windows: int = Field(ge=1)
     pairs: int = Field(ge=0)
     batch_size: int = Field(32, ge=1)
+    by_byte: bool = False
 
 
 class TextSettings(WorkloadSettings):
     """The workload section of a text task.
 
     Attributes:
-        vocab_size: of the byte-level BPE tokeniser trained on the training split.
+        vocab_size: of the byte-level BPE tokeniser trained on the training split; `BYTES`: every token is a byte.
         block: tokens of a window, the item of training and sampling.
     """
 
     kind: Literal["text"]
-    vocab_size: int = Field(ge=257)
+    vocab_size: int = Field(ge=BYTES)
     block: int = Field(ge=8)
     model: LlamaModel
     training: Training
@@ -77,4 +100,9 @@ class TextSettings(WorkloadSettings):
     def _prompt_fits(self) -> TextSettings:
         if self.sampler.prompt_tokens > self.block:
             raise ValueError("sampler.prompt_tokens must not exceed block")
+        if self.evaluation.by_byte and self.vocab_size != BYTES:
+            raise ValueError(f"evaluation.by_byte needs vocab_size {BYTES}, where a token is a byte")
         return self
+
+    def own_metrics(self, horizon: int) -> tuple[Metric, ...]:
+        return BYTE_METRICS if self.evaluation.by_byte else ()

@@ -17,8 +17,8 @@ from collapsebench.seeding import Randomness
 from collapsebench.task import Task
 from collapsebench.workloads import Measurement, OnElements, finite
 from collapsebench.workloads.objective import Alone, Observed, Schedule, initialised, stage_schedule
-from collapsebench.workloads.text.data import TextData, prepared_text, task_splits
-from collapsebench.workloads.text.measures import prediction_measures, sample_measures, unigram_floors
+from collapsebench.workloads.text.data import TextData, base_windows, prepared_text, task_splits
+from collapsebench.workloads.text.measures import byte_measures, prediction_measures, sample_measures, unigram_floors
 from collapsebench.workloads.text.observed import observe_tokens
 from collapsebench.workloads.text.sampling import sample_continuations
 from collapsebench.workloads.text.settings import TextSettings
@@ -41,6 +41,9 @@ class TextWorkload:
         self.text = prepared_text(task) if text is None else text
         self.real = TrainingSet.of(self.text.train.int(), REAL)
         self.data_sha256 = self.text.sha256
+
+    def base_items(self) -> TrainingSet:
+        return TrainingSet.of(base_windows(self.task, self.text.tokenizer).int(), REAL)
 
     def new_model(self, randomness: Randomness) -> PreTrainedModel:
         return initialised(self._bare_model, randomness, self.device)
@@ -110,6 +113,9 @@ class TextWorkload:
             **self._pair_accuracy(model, size),
             **sample_measures(samples.numpy(), self.text.train_counts.numpy()),
         }
+        if self.text.test_entities is not None:
+            entities, train = self.text.test_entities, self.text.train
+            measured |= byte_measures(test, entities, samples.numpy(), train.flatten().numpy())
         return finite(measured)
 
     def _pair_accuracy(self, model: PreTrainedModel, size: int) -> dict[str, Measurement]:
