@@ -16,8 +16,6 @@ from collapsebench.workloads.objective import Observed, Processes
 SURE = 0.9  # p, above which the model is sure of an element
 LITTLE = 0.05  # of the mean gradient in the batch: up to this, the loss masks an element
 
-NAMES = ("confident_elements", "masked_elements", "masked_gradient")
-
 
 class Engagement:
     """Sums over the elements of a training, on the device, so that nothing waits for them."""
@@ -43,7 +41,7 @@ class Engagement:
         self._masked_gradient += (size * masked).sum()
 
     def shares(self, processes: Processes) -> dict[str, float]:
-        """What was counted, each within [0, 1], the mean over the processes.
+        """What was counted, by the names of `collapsebench.scoring.engagement.SHARES`; the mean over the processes.
 
         Returns:
             ``confident_elements``: share of the elements with p > `SURE` as the model saw them, before the update that
@@ -53,8 +51,8 @@ class Engagement:
         gradient = self._gradient.clamp(min=torch.finfo(self._gradient.dtype).tiny)
         counts = torch.stack([self._sure, self._masked]).to(gradient.dtype) / max(1, self._elements)
         shares = torch.cat([counts, (self._masked_gradient / gradient)[None]])
-        found: list[float] = processes.mean(shares).tolist()
-        return dict(zip(NAMES, found, strict=True))
+        sure, elements, masked = processes.mean(shares).tolist()
+        return {"confident_elements": sure, "masked_elements": elements, "masked_gradient": masked}
 
 
 def cross_entropy_gradient(observed: Observed) -> Tensor:
