@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
-from submission_files import tiny_task, valid_submission, write
+from submission_files import engaged, entry_of, tiny_task, valid_submission, write
 
 from collapsebench.publishing.board import Board
 from collapsebench.publishing.submission import (
@@ -164,6 +164,23 @@ def test_task_page_follows_its_link(published: Path, tasks: dict[str, Task], sit
     spec = json.dumps([chart.spec for chart in app.get("vega_lite_chart")])
     assert "Loss_B" in spec
     assert "λ = 0.5" in spec or "FI(0.5)" in texts(app)
+
+
+def test_what_a_loss_masks_is_shown_where_it_was_measured(tmp_path: Path, tasks: dict[str, Task], site: Site) -> None:
+    task = tasks["text"]
+    write(valid_submission(task, name="Before"), tmp_path)
+    assert "leaves out" not in " ".join(header.value for header in site(tmp_path, "task", task=task.id).header)
+    assert "masked_gradient" not in site(tmp_path).dataframe[0].value
+    content = engaged(valid_submission(task, name="Masks"), 0.03)
+    write(content, tmp_path)
+    ranking = site(tmp_path).dataframe[0].value.set_index("method")["masked_gradient"]
+    assert (ranking["Masks"], ranking["Before"]) == ("only 3.0 %", "–")
+    page = site(tmp_path, "task", task=task.id)
+    assert not page.exception
+    assert any("leaves out" in header.value for header in page.header)
+    raw = site(tmp_path, "submission", entry=entry_of(content).digest)
+    assert not raw.exception
+    assert any("confident_elements" in frame.value for frame in raw.dataframe)
 
 
 def test_task_page_moves_to_another_task(published: Path, tasks: dict[str, Task], site: Site) -> None:
