@@ -48,7 +48,6 @@ def masked_gradients(frame: pd.DataFrame) -> pd.Series:
 
 
 def percent_text(share: float) -> str:
-    """A share as people read it: ``31 %``, ``0.4 %``, ``< 0.1 %``, ``0 %``."""
-    if 0 < share < 0.001:
-        return "< 0.1 %"
-    return f"{100 * share:.0f} %" if share == 0 or share >= 0.095 else f"{100 * share:.1f} %"
+    """A share as people read it: ``31 %``, ``0.4 %``, ``0.04 %``, ``0 %``."""
+    digits = 0 if share >= 0.095 or share < 0.00005 else 1 if share >= 0.001 else 2
+    return f"{100 * share:.{digits}f} %"

@@ -88,7 +88,7 @@ def test_reason_names_the_generation_of_every_seed():
 @pytest.mark.parametrize(
     ("masked", "told"),
     [
-        (None, "–"), (0.0, "only 0 %"), (0.0004, "only < 0.1 %"), (0.004, "only 0.4 %"), (0.0499, "only 5.0 %"),
+        (None, "–"), (0.0, "only 0 %"), (0.0004, "only 0.04 %"), (0.004, "only 0.4 %"), (0.0499, "only 5.0 %"),
         (0.05, "5.0 %"), (0.312, "31 %"), (1.0, "100 %"),
     ],
 )  # fmt: skip
