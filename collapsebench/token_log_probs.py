@@ -2,7 +2,8 @@
 
 A language-model head maps hidden states (N, D) to logits (N, V); for large vocabularies those logits and their
 gradient dominate the memory of training. `token_log_probs` returns only ``log softmax(hidden @ weight.T)[target]``,
-computed chunk by chunk: the forward pass keeps one log-sum-exp per token, the backward pass recomputes each chunk.
+computed slice by slice of the vocabulary: the forward pass keeps one log-sum-exp per token, the backward pass
+recomputes each slice and writes its rows of the weight's gradient once, so that no second copy of that gradient exists.
 So *any* loss that is a function of log p trains with the memory of a fused cross-entropy kernel (compare Cut Cross
 Entropy, arXiv 2411.09009), and tokens whose loss has no gradient (masked by the method) cost nothing in backward.
 """
@@ -14,47 +15,50 @@ from typing import Any
 import torch
 from torch import Tensor
 
-DEFAULT_CHUNK = 1024
+LOGITS_BYTES = 64 * 2**20
 
 
-def token_log_probs(hidden: Tensor, weight: Tensor, target: Tensor, chunk_size: int = DEFAULT_CHUNK) -> Tensor:
+def token_log_probs(hidden: Tensor, weight: Tensor, target: Tensor, logits_bytes: int = LOGITS_BYTES) -> Tensor:
     """Return log-probabilities (natural log, float32) of `target` under ``softmax(hidden @ weight.T)``.
 
     Args:
         hidden: (..., D) final hidden states, any floating dtype; products are taken in this dtype.
         weight: (V, D) output embedding, same dtype as `hidden`.
         target: (...) int64 token ids in [0, V), same leading shape as `hidden`.
-        chunk_size: tokens whose logits exist at one time; the result does not depend on it beyond rounding.
+        logits_bytes: size of the logits that exist at one time, in the dtype of the result; at least one column of
+            them does. The result does not depend on it beyond rounding.
 
     Returns:
-        (...) float32 log-probabilities, differentiable in `hidden` and `weight` (once).
+        (...) float32 log-probabilities (float64 for float64), differentiable in `hidden` and `weight` (once).
 
     Raises:
-        ValueError: the shapes do not fit each other, or `chunk_size` is below 1.
+        ValueError: the shapes do not fit each other, or `logits_bytes` is below 1.
     """
-    if chunk_size < 1:
-        raise ValueError(f"chunk_size={chunk_size} is not allowed; choose at least 1.")
+    if logits_bytes < 1:
+        raise ValueError(f"logits_bytes={logits_bytes} is not allowed; choose at least 1.")
     if weight.ndim != 2 or hidden.shape[:-1] != target.shape or hidden.shape[-1:] != weight.shape[-1:]:
         raise ValueError(
             f"hidden {tuple(hidden.shape)}, weight {tuple(weight.shape)} and target {tuple(target.shape)} do not "
             "fit: expected (..., D), (V, D) and (...)."
         )
-    flat = _TokenLogProbs.apply(hidden.reshape(-1, hidden.shape[-1]), weight, target.reshape(-1), chunk_size)
+    flat = _TokenLogProbs.apply(hidden.reshape(-1, hidden.shape[-1]), weight, target.reshape(-1), logits_bytes)
     return flat.view(target.shape)
 
 
 class _TokenLogProbs(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, target: Tensor, chunk_size: int) -> Tensor:
-        log_p = torch.empty(target.shape, dtype=_accumulate_in(hidden), device=hidden.device)
-        log_sum_exp = torch.empty_like(log_p)
-        for rows in _chunks(len(target), chunk_size):
-            logits = (hidden[rows] @ weight.T).to(log_p.dtype)
-            torch.logsumexp(logits, dim=-1, out=log_sum_exp[rows])
-            log_p[rows] = logits.gather(-1, target[rows, None]).squeeze(-1) - log_sum_exp[rows]
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, target: Tensor, logits_bytes: int) -> Tensor:
+        at_target = torch.zeros(target.shape, dtype=_accumulate_in(hidden), device=hidden.device)
+        log_sum_exp = torch.full_like(at_target, -torch.inf)
+        for words in _slices(weight, at_target, logits_bytes):
+            logits = (hidden @ weight[words].T).to(at_target.dtype)
+            column, here = _within(words, target)
+            at_target += torch.where(here, logits.gather(-1, column[:, None]).squeeze(-1), 0)
+            log_sum_exp = torch.logaddexp(log_sum_exp, _log_sum_exp_(logits))
+            del logits  # or it would still be there while the next one is made
         ctx.save_for_backward(hidden, weight, target, log_sum_exp)
-        ctx.chunk_size = chunk_size
-        return log_p
+        ctx.logits_bytes = logits_bytes
+        return at_target.sub_(log_sum_exp)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -63,23 +67,46 @@ class _TokenLogProbs(torch.autograd.Function):
         kept = grad.nonzero().squeeze(-1)  # a token without gradient needs no recomputation
         all_kept = kept.numel() == grad.numel()
         h, t, lse, g = (x if all_kept else x[kept] for x in (hidden, target, log_sum_exp, grad))
-        grad_h = torch.empty_like(h)
-        grad_weight = torch.zeros(weight.shape, dtype=grad.dtype, device=weight.device)
-        for rows in _chunks(len(t), ctx.chunk_size):
-            logits = (h[rows] @ weight.T).to(grad.dtype)
-            # d log p_t / d logits = onehot(t) - softmax(logits)
-            d_logits = logits.sub_(lse[rows, None]).exp_().mul_(-g[rows, None])
-            d_logits.scatter_add_(-1, t[rows, None], g[rows, None])
-            d_logits = d_logits.to(hidden.dtype)
-            grad_h[rows] = d_logits @ weight
-            grad_weight += d_logits.T @ h[rows]
+        grad_h = torch.zeros(h.shape, dtype=grad.dtype, device=h.device)
+        grad_weight = torch.empty_like(weight)
+        for words in _slices(weight, g, ctx.logits_bytes):
+            d_logits = _logits_gradient(h, weight[words], *_within(words, t), lse, g)
+            grad_h += d_logits @ weight[words]
+            torch.mm(d_logits.T, h, out=grad_weight[words])
+            del d_logits
+        grad_h = grad_h.to(hidden.dtype)
         grad_hidden = grad_h if all_kept else torch.zeros_like(hidden).index_copy_(0, kept, grad_h)
-        return grad_hidden, grad_weight.to(weight.dtype), None, None
+        return grad_hidden, grad_weight, None, None
+
+
+def _log_sum_exp_(logits: Tensor) -> Tensor:
+    """`torch.logsumexp` over the last dimension, bit for bit, in the place of the logits instead of in a copy."""
+    largest = logits.amax(-1)
+    largest.masked_fill_(largest.isinf(), 0)  # inf - inf would be no number
+    return logits.sub_(largest[:, None]).exp_().sum(-1).log_().add_(largest)
+
+
+def _logits_gradient(h: Tensor, weight: Tensor, column: Tensor, here: Tensor, lse: Tensor, g: Tensor) -> Tensor:
+    """Gradient g of log p passed on to the logits of a slice: g (onehot(target) - softmax(logits)), in h's dtype."""
+    logits = (h @ weight.T).to(g.dtype)
+    d_logits = logits.sub_(lse[:, None]).exp_().mul_(-g[:, None])
+    d_logits.scatter_add_(-1, column[:, None], torch.where(here, g, 0)[:, None])
+    return d_logits.to(h.dtype)
 
 
 def _accumulate_in(hidden: Tensor) -> torch.dtype:
     return torch.float64 if hidden.dtype == torch.float64 else torch.float32
 
 
-def _chunks(n: int, size: int) -> list[slice]:
+def _slices(weight: Tensor, per_token: Tensor, logits_bytes: int) -> list[slice]:
+    """Rows of `weight` whose logits, one for each of `per_token` and of its dtype, fill at most `logits_bytes`."""
+    n = len(weight)
+    size = max(1, logits_bytes // max(1, per_token.numel() * per_token.element_size()))
     return [slice(start, min(start + size, n)) for start in range(0, n, size)]
+
+
+def _within(words: slice, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Each target's column in a slice of the vocabulary, and whether it is there at all; no host synchronisation."""
+    column = target - words.start
+    here = (column >= 0) & (column < words.stop - words.start)
+    return column.clamp_(0, words.stop - words.start - 1), here
