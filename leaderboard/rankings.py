@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 from wording import HELP
 
-from collapsebench.scoring.columns import COLUMNS, METHOD, RANK, Column, records
+from collapsebench.scoring.columns import COLUMNS, METHOD, RANK, Column, records, shown_columns
 
 _WIDTHS = {"method": 128, "rank_best": 52, "mfi": 64, "binds": 190}
 
@@ -20,9 +20,11 @@ def ranking(table: pd.DataFrame) -> pd.DataFrame:
     A retired task has no column for ranks.
     """
     rows = []
-    for row in records(table.drop(columns="curve")):
+    found = records(table.drop(columns="curve"))
+    columns = shown_columns(found)
+    for row in found:
         shown: dict[str, Any] = {}
-        for column in COLUMNS:
+        for column in columns:
             itself = column.name == f"ratio_{row['method']}"
             shown[column.name] = None if itself else row[column.name] if column.number else column.text(row)
             if column.ends is not None:

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from collapsebench.running.progress import Event, Listener
-from collapsebench.scoring.columns import COLUMNS, METHOD, binding_text, interval_text, records, start_text
+from collapsebench.scoring.columns import METHOD, binding_text, interval_text, records, shown_columns, start_text
 from collapsebench.workloads.work import planned_elements
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class _Eta(ProgressColumn):
 def plain_console(stderr: bool = False) -> Console:
     """A console that is wide and without colours where nobody looks at a terminal."""
     console = Console(stderr=stderr)
-    return console if console.is_terminal else Console(stderr=stderr, width=160, color_system=None)
+    return console if console.is_terminal else Console(stderr=stderr, width=176, color_system=None)
 
 
 @contextmanager
@@ -181,12 +181,12 @@ def comparison_table(comparison: Comparison) -> Table:
 
 
 def _table(title: str, rows: Sequence[dict[str, Any]], shown_name: Callable[[str], str] = str) -> Table:
-    """A table of methods with the columns that all tables have."""
-    table = Table(title=title, title_justify="left")
-    for column in COLUMNS:
+    """A table of methods with the columns that tables of methods have."""
+    table, columns = Table(title=title, title_justify="left"), shown_columns(rows)
+    for column in columns:
         table.add_column(column.header, justify="left" if column.left else "right")
     for row in rows:
-        texts = (shown_name(row["method"]) if column is METHOD else column.text(row) for column in COLUMNS)
+        texts = (shown_name(row["method"]) if column is METHOD else column.text(row) for column in columns)
         table.add_row(*(escape(text) for text in texts))
     return table
 

@@ -45,8 +45,17 @@ def novelty(tokens: NDArray[np.integer], real: NDArray[np.integer], n: int) -> f
     """
     # A random linear form modulo 2**64 stands for an n-gram: two different ones agree once in 10**19 pairs.
     factors = np.random.default_rng(0).integers(1, 2**63, n, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
-    known, written = (_ngrams(t, n).astype(np.uint64) @ factors for t in (real[None], tokens))
+    known, written = (_forms(t.astype(np.uint64), factors) for t in (real, tokens))
     return float(1.0 - np.isin(written, known).mean()) if written.size else 0.0
+
+
+def _forms(tokens: NDArray[np.uint64], factors: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Σ_j factors[j] · tokens[…, i + j] modulo 2**64 for every run of n tokens, without a copy of the runs."""
+    runs = max(0, tokens.shape[-1] - len(factors) + 1)
+    total = np.zeros((*tokens.shape[:-1], runs), dtype=np.uint64)
+    for j, factor in enumerate(factors):
+        total += tokens[..., j : j + runs] * factor
+    return total
 
 
 def _ngrams(tokens: NDArray[np.integer], n: int) -> NDArray[np.integer]:

@@ -165,6 +165,7 @@ def _described(
         task=task.id,
         tier=task.spec.tier,
         retired=task.spec.retired is not None,
+        masked_gradient=entry.map(lambda e: e.masked_gradient).astype(float),
         track=entry.map(lambda e: e.track),
         modality=task.spec.workload.kind,
         digest=digest,
@@ -301,6 +302,7 @@ def rank_of(board: Board, entry: Entry, submission: Submission) -> dict[str, Any
     table = _ranked(scores, task, {**tracks, label: entry.track})
     (row,) = table[table["method"] == label].to_dict("records")
     found = {str(column): value for column, value in row.items()}
+    found["masked_gradient"] = entry.masked_gradient
     return {**found, "method": entry.name, "entries": 1 + int((here["track"] == entry.track).sum())}
 
 

@@ -151,8 +151,9 @@ def _generations(submission: Submission, task: Task) -> Iterator[Problem]:
             given = f"the last generation is {numbers[-1]}"
             yield Problem("generations-missing", path, given, f"{horizon}, or an earlier one that diverged")
         for g in result.generations:
-            if g.status == "diverged" and g.metrics:
-                yield Problem("after-divergence", f"{path}[{g.generation}].metrics", "metrics", "none when diverged")
+            for name in ("metrics", "engagement"):
+                if g.status == "diverged" and getattr(g, name):
+                    yield Problem("after-divergence", f"{path}[{g.generation}].{name}", name, "none when diverged")
 
 
 def _each(submission: Submission) -> Iterator[tuple[str, GenerationResult]]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 
@@ -12,6 +14,7 @@ from collapsebench.errors import UserError
 from collapsebench.publishing.bounded_json import MAX_BYTES
 from collapsebench.publishing.submission import DIGEST_LENGTH, Submission, sha256_of
 from collapsebench.scoring.cells import Cells, cells_of_values
+from collapsebench.scoring.engagement import EngagementRow
 from collapsebench.scoring.scales import task_scales
 from collapsebench.task import Task
 
@@ -27,6 +30,8 @@ class Entry:
         chains: digest of the raw metrics of every seed; None where too little was measured to tell chains apart.
         data_sha256: of the data it was run on. sizes: digest of the number of elements of the scored metrics.
         generations: the last generation of the longest chain.
+        masked_gradient: share of cross entropy's gradient that the loss masks, mean over seeds and generations; None
+            where it was not measured.
         machines: device, processor and GPU of every session.
     """
 
@@ -43,6 +48,7 @@ class Entry:
     data_sha256: str
     sizes: str
     generations: int
+    masked_gradient: float | None
     machines: tuple[tuple[str, str, str | None], ...]
 
     @staticmethod
@@ -67,6 +73,7 @@ class Entry:
             data_sha256=submission.task.data_sha256,
             sizes=_digest(repr(sizes)),
             generations=max(len(result.generations) for result in submission.results) - 1,
+            masked_gradient=_masked_gradient(submission),
             machines=tuple((s.device, s.processor, s.gpu) for s in submission.provenance),
         )
 
@@ -113,6 +120,17 @@ def scored_cells(submission: Submission, task: Task) -> Cells:
                 values[cell, :, g.generation] = [g.metrics[name].value for name in sorted(scales)]
     names = [(submission.method.name, result.seed) for result in results]
     return cells_of_values(names, scales, values, diverged_from)
+
+
+def engagement_rows(submission: Submission) -> Iterator[EngagementRow]:
+    """The engagement of every generation, as `collapsebench.scoring.engagement.engagement_frame` wants it."""
+    for result in submission.results:
+        yield from ((result.seed, g.generation, g.engagement) for g in result.generations)
+
+
+def _masked_gradient(submission: Submission) -> float | None:
+    found = [shares["masked_gradient"] for _, _, shares in engagement_rows(submission) if shares is not None]
+    return fmean(found) if found else None
 
 
 def _digest(text: str) -> str:

@@ -20,6 +20,7 @@ import pandas as pd
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
 from collapsebench.publishing.canonical_json import canonical_json
+from collapsebench.scoring.engagement import SHARES, EngagementShare
 
 SCHEMA_VERSION = 1
 DIGEST_LENGTH = 16
@@ -96,6 +97,8 @@ GenerationKey = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,3})$")]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Count = Annotated[int, Field(ge=0, le=10**18)]
 Seconds = Annotated[float, Field(ge=0, le=1e9)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Engagement = Annotated[dict[EngagementShare, Share], Field(min_length=len(SHARES))]
 
 
 class Strict(BaseModel):
@@ -151,14 +154,19 @@ class Measured(Strict):
 
 
 class GenerationResult(Strict):
-    """One generation of one seed. A diverged one is the last of its seed and has no metrics."""
+    """One generation of one seed. A diverged one is the last of its seed and has no metrics and no engagement.
+
+    Attributes:
+        engagement: the shares of `collapsebench.scoring.engagement`; results from before they were measured lack them.
+    """
 
     generation: int = Field(ge=0, le=MAX_GENERATION)
     status: Literal["ok", "diverged"]
     metrics: dict[Identifier, Measured] = Field(max_length=64)
+    engagement: Engagement | None = None
     elements_trained: Count
     elements_sampled: Count
-    real_share: float = Field(ge=0, le=1)
+    real_share: Share
     seconds: Seconds
 
 
@@ -333,8 +341,8 @@ def plain_text(text: str, limit: int) -> str:
 
 
 def canonical_bytes(content: BaseModel) -> bytes:
-    """The one way to write a submission or an attestation (see `canonical_json`)."""
-    return (canonical_json(content.model_dump(mode="json")) + "\n").encode()
+    """The one way to write a submission or an attestation (see `canonical_json`); what is not given is not written."""
+    return (canonical_json(content.model_dump(mode="json", exclude_unset=True)) + "\n").encode()
 
 
 def sha256_of(content: bytes) -> str:

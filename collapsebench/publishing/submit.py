@@ -254,7 +254,7 @@ def seed_result(store: RunDirectory, seed: int, horizon: int) -> dict[str, Any]:
         measured = {"metrics": {}, "elements_trained": 0, "elements_sampled": 0, "real_share": 0.0}
         if state == "ok":
             found = store.read(g, "metrics.json")
-            measured = {key: found[key] for key in measured}
+            measured = {key: found[key] for key in (*measured, "engagement") if key in found}
             measured["metrics"] = {k: {"value": m["value"], "n": m["n"]} for k, m in found["metrics"].items()}
         generations.append({"generation": g, "status": state, "seconds": seconds, **measured})
     return {"seed": seed, "generations": generations}

@@ -11,12 +11,13 @@ from typing import Any
 import pandas as pd
 
 from collapsebench.errors import UserError
-from collapsebench.publishing.entries import Entry
+from collapsebench.publishing.entries import Entry, engagement_rows
 from collapsebench.publishing.published_power import published_power
 from collapsebench.publishing.submission import raw_frame
 from collapsebench.running.results import cells_of, raw_metrics, run_folders, task_of
 from collapsebench.scoring.cells import incomplete_cells
 from collapsebench.scoring.columns import reasons, records
+from collapsebench.scoring.engagement import EngagementRow, engagement_frame, masked_gradients
 from collapsebench.scoring.fidelity import DIVERGED
 from collapsebench.scoring.scales import task_scales
 from collapsebench.scoring.table import RATIO_BASELINES, ranked_table, score_methods, unranked
@@ -34,7 +35,8 @@ class Comparison:
         curves: fidelities: method, seed, generation, metric, fidelity.
         scores: per method, seed and metric (``all`` is that which binds), as
             `collapsebench.scoring.seed_scores.seed_scores` has them.
-        table: one row per method, best first, the control last.
+        engagement: of the same cells, where it was measured: method, seed, generation, metric, value.
+        table: one row per method, best first, the control last; with ``masked_gradient``, mean over the cells.
         cells: directory, ``run.json`` and seconds per phase of every cell that was run here.
         notes: what a reader of the table must know.
         published: submissions whose curves stand beside those of the cells.
@@ -46,6 +48,7 @@ class Comparison:
     raw: pd.DataFrame
     curves: pd.DataFrame
     scores: pd.DataFrame
+    engagement: pd.DataFrame
     table: pd.DataFrame
     cells: list[dict[str, Any]]
     notes: list[str]
@@ -109,8 +112,10 @@ def read_comparison(
         raise UserError(f"{folder} cannot be scored: {error}.") from error
     table = ranked_table(found.scores, last)
     table = unranked(table) if task.spec.retired else table
+    engagement = _engagement(raw, cells, published)
+    table = table.assign(masked_gradient=table["method"].map(masked_gradients(engagement)))
     notes += _notes(task, raw, last, cells) + _notes_on_published(published, cells) + _notes_on_power(task, table, last)
-    return Comparison(task, folder, last, raw, found.curves, found.scores, table, cells, notes, published)
+    return Comparison(task, folder, last, raw, found.curves, found.scores, engagement, table, cells, notes, published)
 
 
 def read_all(directory: Path) -> list[Comparison]:
@@ -120,6 +125,20 @@ def read_all(directory: Path) -> list[Comparison]:
         UserError: there are none, or one of them cannot be scored.
     """
     return [read_comparison(folder) for folder in run_folders(directory)]
+
+
+def _engagement(raw: pd.DataFrame, cells: list[dict[str, Any]], published: Sequence[Entry]) -> pd.DataFrame:
+    """Engagement in the generations that are compared."""
+    rows: dict[str, list[EngagementRow]] = {e.name: list(engagement_rows(e.submission)) for e in published}
+    for cell in cells:
+        mine = rows.setdefault(cell["label"], [])
+        mine += [(cell["about"]["seed"], g, shares) for g, shares in cell["engagement"].items()]
+    there = set(zip(raw["method"], raw["seed"], raw["generation"], strict=True))
+    frames = [
+        engagement_frame(method, [row for row in found if (method, *row[:2]) in there])
+        for method, found in rows.items()
+    ]
+    return pd.concat(frames, ignore_index=True)
 
 
 def _notes(task: Task, raw: pd.DataFrame, last: int, cells: list[dict[str, Any]]) -> list[str]:

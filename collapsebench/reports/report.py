@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import pandas as pd
 
 from collapsebench import __version__
 from collapsebench.files import write_atomically
@@ -21,7 +22,8 @@ from collapsebench.reports.gallery import (
     texts,
     write_animations,
 )
-from collapsebench.scoring.columns import COLUMNS, METHOD, censored_text, records
+from collapsebench.scoring.columns import METHOD, censored_text, records, shown_columns
+from collapsebench.scoring.engagement import SHARES
 from collapsebench.scoring.table import HEADLINE
 
 FILES = ("comparison.csv", "comparison.json", "curves.png", "forest.png", "report.html")
@@ -66,6 +68,7 @@ def comparison_as_json(comparison: Comparison) -> dict[str, Any]:
         "curves": records(comparison.curves),
         "scores": records(comparison.scores),
         "raw": records(comparison.raw),
+        "engagement": records(comparison.engagement),
         "cells": [{"run": cell["about"], "seconds": cell["seconds"]} for cell in comparison.cells],
         "notes": comparison.notes,
         "published": [entry.sha256 for entry in comparison.published],
@@ -85,7 +88,7 @@ def _html(
         task=comparison.task,
         rows=rows,
         shown=shown,
-        columns=COLUMNS,
+        columns=shown_columns(rows),
         method_column=METHOD,
         reasons=comparison.reasons,
         scored=comparison.task.spec.scored,
@@ -97,6 +100,7 @@ def _html(
         images=image_rows(chains),
         animations={method: _base64(path.read_bytes()) for method, path in animations.items()},
         densities=_density_plot(chains),
+        engagement=_engagement(comparison),
         profile=_profile(comparison),
         seconds=_seconds(comparison),
         circumstances=comparison.cells[0]["about"]["circumstances"],
@@ -118,19 +122,31 @@ def _base64(content: bytes) -> str:
     return base64.b64encode(content).decode()
 
 
+_Rows = list[tuple[str, list[float | None]]]
+
+
+def _engagement(comparison: Comparison) -> list[tuple[str, _Rows]]:
+    """Every share of engagement that was measured: its title, and its rows."""
+    there = set(comparison.engagement["metric"])
+    return [(title, _rows(comparison, comparison.engagement, name)) for name, title in SHARES.items() if name in there]
+
+
 def _profile(comparison: Comparison) -> list[dict[str, Any]]:
-    """Mean over seeds of every metric that was measured, per method and generation, in the task's order."""
-    raw = comparison.raw.dropna(subset=["metric"])
-    means = raw.astype({"value": float}).groupby(["metric", "method", "generation"])["value"].mean()
-    tables = []
-    for metric in comparison.task.spec.metrics:
-        if metric in means.index.get_level_values("metric"):
-            values = {m: means[metric].get(m) for m in comparison.methods}
-            rows = [
-                (m, [v.get(g) for g in range(comparison.generations + 1)]) for m, v in values.items() if v is not None
-            ]
-            tables.append({"metric": comparison.task.spec.metric(metric), "rows": rows})
-    return tables
+    """Every metric that was measured, in the task's order, and its rows."""
+    there = set(comparison.raw["metric"])
+    return [
+        {"metric": comparison.task.spec.metric(metric), "rows": _rows(comparison, comparison.raw, metric)}
+        for metric in comparison.task.spec.metrics
+        if metric in there
+    ]
+
+
+def _rows(comparison: Comparison, frame: pd.DataFrame, metric: str) -> _Rows:
+    """Mean over seeds of a metric, per method and generation; methods without it have no row."""
+    mine = frame[frame["metric"] == metric].astype({"value": float})
+    means = mine.groupby(["method", "generation"])["value"].mean()
+    there, last = set(mine["method"]), comparison.generations
+    return [(m, [means[m].get(g) for g in range(last + 1)]) for m in comparison.methods if m in there]
 
 
 def _seconds(comparison: Comparison) -> dict[str, float]:

@@ -102,17 +102,19 @@ class Chain:
         with clock.measuring("other"):
             self._save(folder, model, samples, method)
             self.workload.show(folder, model, samples, starts, self.randomness)
-            write_json(folder / "training.json", {"loss": trained.losses, "without_gradient": trained.without_gradient})
+            write_json(folder / "training.json", {"loss": trained.losses})
             metrics = {
                 "generation": g,
                 "metrics": {name: _written(m) for name, m in measured.items()},
+                "engagement": trained.engagement,
                 "elements_trained": trained.elements,
                 "elements_sampled": samples.numel(),
                 "real_share": float((data.made_by < 0).double().mean()),
             }
             write_json(folder / "metrics.json", metrics)
         write_json(folder / "timing.json", clock.seconds)
-        self.log({name: m.value for name, m in measured.items()} | _prefixed("seconds", clock.seconds), g)
+        beside = _prefixed("engagement", trained.engagement) | _prefixed("seconds", clock.seconds)
+        self.log({name: m.value for name, m in measured.items()} | beside, g)
         self._tell(g, "complete")
         return "ok"
 

@@ -30,7 +30,10 @@ def run_folders(directory: Path) -> list[Path]:
 
 
 def cells_of(folder: Path, method_ids: Sequence[str] | None, seeds: Sequence[int] | None) -> list[dict[str, Any]]:
-    """Directory, ``run.json`` and label of the cells of a task's folder; None: all of them."""
+    """Directory, ``run.json`` and label of the cells of a task's folder; None: all of them.
+
+    What they spent and how engaged they were is filled in by `raw_metrics`.
+    """
     cells = []
     for file in sorted(folder.glob("*/seed-*/run.json")):
         try:
@@ -41,7 +44,9 @@ def cells_of(folder: Path, method_ids: Sequence[str] | None, seeds: Sequence[int
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{file} is damaged ({error}); delete {file.parent} and run the cell again.") from error
         if wanted:
-            cells.append({"path": file.parent, "about": about, "label": about["method"]["name"], "seconds": {}})
+            cells.append(
+                {"path": file.parent, "about": about, "label": about["method"]["name"], "seconds": {}, "engagement": {}}
+            )
     if not cells:
         raise UserError(f"no runs in {folder}; give the --out directory of `collapsebench compare` or `run`.")
     ids_of: dict[str, set[str]] = {}
@@ -75,7 +80,10 @@ def raw_metrics_of(folder: Path, method_ids: Sequence[str], seeds: Sequence[int]
 
 
 def raw_metrics(cells: list[dict[str, Any]], generations: int | None) -> pd.DataFrame:
-    """Every metric of every finished generation of some cells, up to a generation; seconds are added to the cells."""
+    """Every metric of every finished generation of some cells, up to a generation.
+
+    Seconds by phase are added to the cells, and their engagement by generation, None where it was not measured.
+    """
     rows: list[dict[str, Any]] = []
     for cell in cells:
         store = RunDirectory(cell["path"])
@@ -85,7 +93,9 @@ def raw_metrics(cells: list[dict[str, Any]], generations: int | None) -> pd.Data
             if state == DIVERGED:
                 rows.append({**key, "generation": g, "metric": None, "value": None, "n": None, "status": DIVERGED})
                 break
-            for metric, measured in store.read(g, "metrics.json")["metrics"].items():
+            found = store.read(g, "metrics.json")
+            cell["engagement"][g] = found.get("engagement")
+            for metric, measured in found["metrics"].items():
                 rows.append({**key, "generation": g, "metric": metric, **measured, "status": "ok"})
             for phase, seconds in store.seconds(g).items():
                 cell["seconds"][phase] = cell["seconds"].get(phase, 0.0) + seconds

@@ -1,13 +1,13 @@
 """The training of one generation: one loop for all workloads, down to the order of the data.
 
 The method's loss sees log p as a leaf: what it returns is differentiated there, and the loop passes that gradient on to
-the model. So a loss cannot reach the model's weights, and the loop knows which elements it left without a gradient.
+the model. So a loss cannot reach the model's weights, and the loop knows which elements it masks.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import reduce
@@ -19,6 +19,7 @@ from torch import Generator, Tensor, nn
 from collapsebench.errors import Diverged, LossError, UserError
 from collapsebench.losses import Elements, Loss, loss_of_elements
 from collapsebench.policies import REAL, TrainingSet
+from collapsebench.running.engagement import Engagement, masked_by
 from collapsebench.seeding import Randomness
 from collapsebench.workloads import Workload
 from collapsebench.workloads.objective import Observed, Processes, Schedule
@@ -33,12 +34,12 @@ class Trained:
     Attributes:
         elements: trained on, an element counting as often as it was seen.
         losses: the objective of every update, in the loss's unit.
-        without_gradient: share of the elements to which the method's loss gave no gradient at all.
+        engagement: as `Engagement.shares` has it.
     """
 
     elements: int
     losses: list[float]
-    without_gradient: float
+    engagement: dict[str, float]
 
 
 def train(
@@ -110,32 +111,19 @@ class _Tally:
 
     device: torch.device
     losses: list[Tensor] = field(default_factory=list)
-    elements: int = 0
 
     def __post_init__(self) -> None:
         self.healthy = torch.ones((), dtype=torch.bool, device=self.device)
-        self.untouched = torch.zeros((), dtype=torch.int64, device=self.device)
+        self.engagement = Engagement(self.device)
 
     def require_health(self, generation: int, updates: int) -> None:
         if not self.healthy:
             raise Diverged(f"loss or gradient of generation {generation} not finite by update {updates}")
 
-    def count(self, log_p: Tensor, gradients: Sequence[Tensor | None]) -> None:
-        """Count the elements of a batch, and those that no gradient names: zero at log p and at the prediction."""
-        idle = None
-        for gradient in gradients:
-            if gradient is not None:
-                zero = gradient == 0
-                zero = zero.flatten(log_p.dim()).all(-1) if zero.dim() > log_p.dim() else zero
-                idle = zero if idle is None else idle & zero
-        assert idle is not None, "a loss that has a gradient has it somewhere"
-        self.elements += log_p.numel()
-        self.untouched += idle.sum()
-
     def trained(self, schedule: Schedule, processes: Processes) -> Trained:
-        share = processes.mean(self.untouched.float() / max(1, self.elements))
         items = schedule.updates * schedule.batch_size
-        return Trained(items * schedule.elements, torch.stack(self.losses).tolist(), float(share))
+        losses = torch.stack(self.losses).tolist()
+        return Trained(items * schedule.elements, losses, self.engagement.shares(processes))
 
 
 @dataclass(frozen=True)
@@ -177,6 +165,7 @@ class _Update:
         if not value.requires_grad:
             raise LossError(f"{type(self.loss).__name__}.elementwise has no gradient in update {clock.step}.")
         found = torch.autograd.grad(value, [leaf for leaf, _ in pairs], allow_unused=True)
+        self.tally.engagement.count(observed, masked_by(observed, found[0], found[1] if found[1:] else None))
         passed = [(graph, g) for g, (_, graph) in zip(found, pairs, strict=True) if g is not None]
         value = value.detach()
         if observed.term is not None:
@@ -184,7 +173,6 @@ class _Update:
             passed.append((term, torch.ones_like(term)))
             value = value + term.detach()
         self.processes.backward(*zip(*passed, strict=True))
-        self.tally.count(observed.log_p, found)
         return value
 
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import pandas as pd
 
+from collapsebench.methods import CONTROL
+from collapsebench.scoring.engagement import LOW, percent_text
 from collapsebench.scoring.fidelity import ALL
 
 Row = Mapping[str, Any]
@@ -113,6 +115,17 @@ def binding_text(row: Row) -> str:
     return f"{row['binds']}, gen. {generation}" + ("" if low == high else f" ({low}–{high})")
 
 
+def masks_text(row: Row) -> str:
+    """How much of cross entropy's gradient the loss masks: ``31 %``, ``only 0.4 %``; a dash where that says nothing.
+
+    Cross entropy masks nothing, and the control is cross entropy.
+    """
+    masked = row.get("masked_gradient")
+    if masked is None or row["method"] in ("ce", CONTROL):
+        return "–"
+    return f"{'only ' if masked < LOW else ''}{percent_text(masked)}"
+
+
 RANK = Column(
     "rank_best",
     "rank",
@@ -188,8 +201,21 @@ BINDING = Column(
     "The metric with the smallest mFI, and the generation that takes most from it: median (range) over seeds.",
     left=True,
 )
-COLUMNS = (RANK, METHOD, MFI, RATIO_CE, RATIO_TCE, START, RETENTION, FI, BINDING)
+MASKS = Column(
+    "masked_gradient",
+    "masks",
+    masks_text,
+    "The share of cross entropy's gradient on elements that the loss masks: to which it gives less than 5 % of its "
+    "mean gradient. Mean over generations and seeds. Only: less than 5 %, so that masking explains little of the "
+    "score. Weighing elements differently is not masking.",
+)
+COLUMNS = (RANK, METHOD, MFI, RATIO_CE, RATIO_TCE, START, RETENTION, FI, MASKS, BINDING)
 """The columns of every table of methods, in their order."""
+
+
+def shown_columns(rows: Sequence[Row]) -> tuple[Column, ...]:
+    """The columns of a table of these rows: what none of them has measured has no column."""
+    return tuple(c for c in COLUMNS if c is not MASKS or any(masks_text(row) != "–" for row in rows))
 
 
 def reason(row: Row, by_seed: str = "") -> str:
@@ -203,7 +229,9 @@ def reason(row: Row, by_seed: str = "") -> str:
     lost = "nothing is lost" if row["generation"] < 0 else f"generation {row['generation']} takes most from it"
     span = f" ({low} to {high} over seeds)" if low < high and not by_seed else ""
     told = f" ({by_seed})" if by_seed else span
-    return f"{row['method']}: {row['binds']} binds, the smallest in {seeds}; {lost}{told}."
+    masked = masks_text(row)
+    little = f" Its loss masks {masked} of cross entropy's gradient." if masked.startswith("only") else ""
+    return f"{row['method']}: {row['binds']} binds, the smallest in {seeds}; {lost}{told}.{little}"
 
 
 def reasons(rows: Sequence[Row], scores: pd.DataFrame) -> list[str]:

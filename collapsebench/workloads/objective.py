@@ -27,6 +27,7 @@ class Observed(NamedTuple):
             none. The method never sees it.
         target: the observed elements. prediction: the model's output for each, with its graph. logits: the same where
             it is unnormalised scores of classes. Only losses with ``needs_logits`` see these three.
+        density: p is a density relative to the peak of a Gaussian, not a probability.
     """
 
     log_p: Tensor
@@ -35,6 +36,7 @@ class Observed(NamedTuple):
     target: Tensor | None = None
     prediction: Tensor | None = None
     logits: Tensor | None = None
+    density: bool = False
 
 
 @dataclass(frozen=True)

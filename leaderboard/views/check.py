@@ -12,7 +12,7 @@ from collapsebench.publishing.board import rank_of
 from collapsebench.publishing.bounded_json import MAX_BYTES
 from collapsebench.publishing.submission import submission_path
 from collapsebench.publishing.validation import Context, Verdict, validate_content
-from collapsebench.scoring.columns import COLUMNS, METHOD, RANK
+from collapsebench.scoring.columns import METHOD, RANK, shown_columns
 
 
 def show_problems(verdict: Verdict) -> None:
@@ -48,7 +48,7 @@ def show_rank(reading: Reading, verdict: Verdict) -> None:
     with st.container(horizontal=True, gap="large"):
         if not retired:
             st.metric("Rank", f"{RANK.text(row)} of {row['entries']}", help=RANK.meaning, width="content")
-        for column in COLUMNS:
+        for column in shown_columns([row]):
             if column not in (RANK, METHOD) and column.name != f"ratio_{row['method']}":
                 st.metric(column.header, column.text(row), help=column.meaning, width="content")
 

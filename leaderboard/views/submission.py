@@ -15,9 +15,10 @@ from verification import show_attestations, show_state
 
 from collapsebench.methods import registered_methods
 from collapsebench.publishing.board import Board
-from collapsebench.publishing.entries import Entry, read_bounded
+from collapsebench.publishing.entries import Entry, engagement_rows, read_bounded
 from collapsebench.publishing.submission import Submission, raw_frame
-from collapsebench.scoring.columns import COLUMNS, METHOD, RANK, censored_text, reason, records
+from collapsebench.scoring.columns import METHOD, RANK, censored_text, reason, records, shown_columns
+from collapsebench.scoring.engagement import engagement_frame
 
 
 def show_scores(board: Board, entry: Entry) -> None:
@@ -30,7 +31,7 @@ def show_scores(board: Board, entry: Entry) -> None:
     with st.container(horizontal=True, gap="large"):
         if row["rank_best"] is not None:
             st.metric("Rank", f"{RANK.text(row)} of {len(rivals)}", help=RANK.meaning, width="content")
-        for column in COLUMNS:
+        for column in shown_columns([row]):
             if column not in (RANK, METHOD) and column.name != f"ratio_{row['method']}":
                 st.metric(column.header, column.text(row), help=column.meaning, width="content")
     st.caption(
@@ -81,11 +82,12 @@ def show_provenance(submission: Submission) -> None:
 
 
 def show_raw(entry: Entry, submission: Submission) -> None:
-    """Every raw metric, and the file itself."""
+    """Every raw metric with the engagement, and the file itself."""
     st.header("Raw metrics", anchor="raw")
     raw = raw_frame(submission)
     seconds = {(r.seed, g.generation): g.seconds for r in submission.results for g in r.generations}
-    wide = raw.pivot_table(index=["seed", "generation", "status"], columns="metric", values="value", sort=False)
+    measured = pd.concat([raw, engagement_frame(entry.name, engagement_rows(submission)).assign(status="ok")])
+    wide = measured.pivot_table(index=["seed", "generation", "status"], columns="metric", values="value", sort=False)
     wide = wide.reset_index()
     wide["seconds"] = [seconds[(s, g)] for s, g in zip(wide["seed"], wide["generation"], strict=True)]
     st.dataframe(wide, hide_index=True, alt="Raw metrics by seed and generation", placeholder="–")

@@ -16,9 +16,11 @@ from retired import show_banner
 from wording import FIDELITY, MFI
 
 from collapsebench.publishing.board import Board, crossings, fidelity_bands, raw_bands, seed_table
+from collapsebench.publishing.entries import engagement_rows
 from collapsebench.publishing.published_power import Power, power_of
 from collapsebench.publishing.submission import raw_frame
 from collapsebench.scoring.columns import interval_text, reason, reasons, records
+from collapsebench.scoring.engagement import SHARES, engagement_frame, percent_text
 from collapsebench.scoring.fidelity import ALL
 from collapsebench.scoring.seed_scores import THRESHOLDS
 from collapsebench.scoring.table import HEADLINE
@@ -32,6 +34,13 @@ PROFILES: dict[str, tuple[str, ...]] = {
         "nearest_training_distance", "model_variance", "sample_variance", "sample_mean",
     ),
 }  # fmt: skip
+
+
+def engagement_of(reading: Reading, digests: Sequence[str]) -> pd.DataFrame:
+    """Engagement of those of some entries that have it, by generation."""
+    board = reading.board
+    frames = [engagement_frame(board.label(d), engagement_rows(reading.submission(d))) for d in digests]
+    return raw_bands(pd.concat(frames, ignore_index=True))
 
 
 def raw_of(reading: Reading, digests: Sequence[str]) -> pd.DataFrame:
@@ -135,6 +144,23 @@ def show_metrics(bands: pd.DataFrame, names: Sequence[str], look: charts.Look, t
                 st.caption(", ".join(notes).capitalize() + ".")
 
 
+def show_engagement(bands: pd.DataFrame, look: charts.Look, task: Task) -> None:
+    """How much every loss leaves out; nothing where it was not measured."""
+    if bands.empty:
+        return
+    st.header("How much each loss leaves out", anchor="engagement")
+    st.caption(
+        "Over the elements that a generation was trained on. A loss that masks next to nothing trains as cross entropy "
+        "does, unless it weighs elements differently."
+    )
+    for column, (name, title) in zip(st.columns(len(SHARES)), SHARES.items(), strict=True):
+        mine = bands[bands["metric"] == name]
+        told = "; ".join(f"{m} {percent_text(v.mean())}" for m, v in mine.groupby("method", sort=False)["mean"])
+        with column:
+            st.markdown(f"**{as_markdown(title)}**")
+            st.altair_chart(charts.band_chart(mine, look, "", task.spec.horizon), alt=f"{title}, mean: {told}")
+
+
 def show_profile(bands: pd.DataFrame, task: Task, look: charts.Look) -> None:
     """What is measured and never ranked, by theme."""
     there = [name for name in task.spec.metrics if name in set(bands["metric"]) and name not in task.spec.scored]
@@ -203,6 +229,7 @@ else:
         bands = raw_of(reading, list(labels.values()))
         st.header("Raw metrics behind it", anchor="raw")
         show_metrics(bands, list(spec.scored), look, task)
+        show_engagement(engagement_of(reading, list(labels.values())), look, task)
         show_profile(bands, task, look)
         view |= {"methods": list(labels), "metric": metric, "threshold": f"{threshold:g}"}
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -109,6 +110,43 @@ def test_comparison_writes_its_files(compared) -> None:
     for cell in content["cells"]:
         assert cell["seconds"]["train"] > 0
     assert list(cwd.iterdir()) == [cwd / "runs"]
+
+
+def test_comparison_says_what_each_loss_masks(compared) -> None:
+    cwd, finished = compared
+    folder = cwd / "runs" / "tiny@1"
+    table = pd.read_csv(folder / "comparison.csv").set_index("method")["masked_gradient"]
+    content = json.loads((folder / "comparison.json").read_text())
+    mine = [row for row in content["engagement"] if row["method"] == "tce" and row["metric"] == "masked_gradient"]
+    assert len(mine) == 2 * 4
+    assert table["tce"] == pytest.approx(sum(row["value"] for row in mine) / len(mine), abs=1e-9)
+    assert table["ce"] == 0
+    assert "masks only" in finished.out, "of cross entropy's gradient; this model is sure of next to nothing"
+    page = (folder / "report.html").read_text("utf-8")
+    assert "How much each loss leaves out" in page
+    assert "Share of elements with p &gt; 0.9" in page
+
+
+def test_comparison_copes_with_runs_from_before_engagement_was_measured(compared, tmp_path: Path) -> None:
+    cwd, _ = compared
+    shutil.copytree(cwd / "runs", tmp_path / "runs")
+    for folder in (tmp_path / "runs" / "tiny@1").glob("*/seed-*"):
+        for g in range(4):
+            file, marker = folder / f"gen-{g}" / "metrics.json", folder / f"gen-{g}" / "complete.json"
+            content, about = json.loads(file.read_text()), json.loads(marker.read_text())
+            del content["engagement"]
+            file.write_text(json.dumps(content))
+            about["files"]["metrics.json"] = hashlib.sha256(file.read_bytes()).hexdigest()
+            if g:
+                parent = folder / f"gen-{g - 1}" / "complete.json"
+                about["parent"] = hashlib.sha256(parent.read_bytes()).hexdigest()
+            marker.write_text(json.dumps(about))
+    finished = collapsebench("report", "runs", cwd=tmp_path)
+    assert finished.code == 0, finished.err
+    page = (tmp_path / "runs" / "tiny@1" / "report.html").read_text("utf-8")
+    assert "tce" in page
+    assert "How much each loss leaves out" not in page
+    assert "<th>masks</th>" not in page
 
 
 class Addresses(HTMLParser):

@@ -117,9 +117,8 @@ def test_file_holds_the_raw_metrics_of_the_runs(submitted: Path) -> None:
             run = f"runs/tiny-gmm@1/MyLoss-*-beta=0.2/seed-{result['seed']}/gen-{g['generation']}/metrics.json"
             (file,) = submitted.parents[2].glob(run)
             measured = json.loads(file.read_text())
-            assert {name: g[name] for name in ("metrics", "elements_trained", "elements_sampled")} == {
-                name: measured[name] for name in ("metrics", "elements_trained", "elements_sampled")
-            }
+            names = ("metrics", "engagement", "elements_trained", "elements_sampled")
+            assert {name: g[name] for name in names} == {name: measured[name] for name in names}
 
 
 def test_file_says_what_only_the_contestant_knows(submitted: Path) -> None:

@@ -6,9 +6,10 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
-from submission_files import tiny_task, valid_submission, write
+from submission_files import engaged, entry_of, tiny_task, valid_submission, write
 
 from collapsebench.publishing.board import Board
 from collapsebench.publishing.submission import (
@@ -30,10 +31,14 @@ def texts(app: AppTest) -> str:
     return "\n".join(str(element.value) for kind in kinds for element in kind)
 
 
+def ranking_tables(app: AppTest) -> list[pd.DataFrame]:
+    """Every ranking of a page: the column of digests is one that only rankings have."""
+    return [frame.value for frame in app.dataframe if "entry" in frame.value and "mfi" in frame.value]
+
+
 def rankings(app: AppTest) -> dict[str, list[str]]:
-    """Methods in the order of every ranking, by the column of digests that only rankings have."""
-    tables = [frame.value for frame in app.dataframe if "entry" in frame.value and "mfi" in frame.value]
-    return {str(n): list(table["method"]) for n, table in enumerate(tables)}
+    """Methods in the order of every ranking."""
+    return {str(n): list(table["method"]) for n, table in enumerate(ranking_tables(app))}
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -164,6 +169,23 @@ def test_task_page_follows_its_link(published: Path, tasks: dict[str, Task], sit
     spec = json.dumps([chart.spec for chart in app.get("vega_lite_chart")])
     assert "Loss_B" in spec
     assert "λ = 0.5" in spec or "FI(0.5)" in texts(app)
+
+
+def test_what_a_loss_masks_is_shown_where_it_was_measured(tmp_path: Path, tasks: dict[str, Task], site: Site) -> None:
+    task = tasks["text"]
+    write(valid_submission(task, name="Before"), tmp_path)
+    assert "leaves out" not in " ".join(header.value for header in site(tmp_path, "task", task=task.id).header)
+    assert "masked_gradient" not in ranking_tables(site(tmp_path))[0]
+    content = engaged(valid_submission(task, name="Masks"), 0.03)
+    write(content, tmp_path)
+    ranking = ranking_tables(site(tmp_path))[0].set_index("method")["masked_gradient"]
+    assert (ranking["Masks"], ranking["Before"]) == ("only 3.0 %", "–")
+    page = site(tmp_path, "task", task=task.id)
+    assert not page.exception
+    assert any("leaves out" in header.value for header in page.header)
+    raw = site(tmp_path, "submission", entry=entry_of(content).digest)
+    assert not raw.exception
+    assert any("confident_elements" in frame.value for frame in raw.dataframe)
 
 
 def test_task_page_moves_to_another_task(published: Path, tasks: dict[str, Task], site: Site) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from submission_files import entry_of, tiny_task, valid_submission, write
+from submission_files import engaged, entry_of, tiny_task, valid_submission, write
 
 from collapsebench.paths import bundled
 from collapsebench.publishing import board, validation
@@ -115,6 +115,17 @@ def test_better_method_ranks_first(tmp_path: Path, text_task: Task) -> None:
     assert list(table["method"]) == ["Better", "Plain"]
     assert table["mfi"].is_monotonic_decreasing
     assert table["rank_best"].tolist() == [1, 2]
+
+
+def test_row_says_how_much_of_the_gradient_is_masked_where_that_was_measured(tmp_path: Path, text_task: Task) -> None:
+    write(valid_submission(text_task, name="Before"), tmp_path)
+    write(engaged(valid_submission(text_task, name="Masks"), 0.25), tmp_path)
+    board = board_of(tmp_path, text_task)
+    table = leaderboard_table(board).set_index("method")["masked_gradient"]
+    assert table["Masks"] == pytest.approx(0.25)
+    assert pd.isna(table["Before"])
+    late = engaged(valid_submission(text_task, name="Late"), 0.5)
+    assert rank_of(board, entry_of(late), late)["masked_gradient"] == pytest.approx(0.5)
 
 
 def test_row_says_what_the_entry_is(tmp_path: Path, text_task: Task) -> None:

@@ -13,6 +13,7 @@ from submission_files import (
     at,
     content_of,
     drop,
+    engaged,
     problems_of,
     put,
     sha256,
@@ -32,6 +33,7 @@ from collapsebench.task import Task
 Edits = dict[str, Any]
 
 DROP = object()
+SHARES = {"masked_gradient": 0.1, "masked_elements": 0.3, "confident_elements": 0.2}
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +77,18 @@ def test_a_valid_submission_of_every_kind_passes(tasks, kind, tmp_path):
     assert verdict.entry is not None
     assert verdict.entry.submission == submission  # read again from the file
     assert verdict.entry.digest in path.name
+
+
+def test_engagement_may_be_there_in_every_generation_in_some_or_in_none(text, tmp_path):
+    plain, measured = valid_submission(text), engaged(valid_submission(text), 0.03)
+    some = drop(content_of(measured), "results.0.generations.0.engagement")
+    found = []
+    for path in (write(plain, tmp_path), write(measured, tmp_path), write_content(some, tmp_path)):
+        (verdict,) = validate_files([path], {text.id: text})
+        assert verdict.problems == []
+        found.append(verdict.entry.masked_gradient)
+    assert found == [None, pytest.approx(0.03), pytest.approx(0.03)]
+    assert b"engagement" not in canonical_bytes(plain)
 
 
 GENERATION_1 = "results.0.generations.1."
@@ -162,6 +176,10 @@ AGAINST_TASK: list[tuple[str, Edits, str, str]] = [
         "after-divergence", "results[1].generations",
     ),
     ("text", {"results.1.generations.3.status": "diverged"}, "after-divergence", "results[1].generations[3].metrics"),
+    (
+        "text", DIVERGED | {GENERATION_1 + "engagement": SHARES},
+        "after-divergence", "results[0].generations[1].engagement",
+    ),
     ("text", everywhere("pair_accuracy", DROP), "metric-missing", f"{FIRST}.pair_accuracy"),
     ("gmm", everywhere("coverage", UNKNOWN), "metric-unknown", f"{FIRST}.coverage"),
     ("text", everywhere("nonsense", UNKNOWN), "metric-unknown", f"{FIRST}.nonsense"),
@@ -250,6 +268,11 @@ WRONG: list[tuple[str, Any]] = [
     ("provenance", []), ("provenance.0.git.commit", "0"), ("provenance.0.device", "tpu"),
     ("provenance.0.packages.numpy", 2.1), ("samples.generations.0", []), ("samples.generations.0.0.text", "x" * 601),
     ("samples.seed", None),
+    *(("results.0.generations.0.engagement", wrong) for wrong in (
+        {}, [], 0.5, SHARES | {"masked_elements": 1.01}, SHARES | {"masked_elements": -0.01},
+        SHARES | {"masked_elements": True}, SHARES | {"masked_elements": None}, SHARES | {"masked": 0.5},
+        {"masked_gradient": 0.1},
+    )),
 ]  # fmt: skip
 
 

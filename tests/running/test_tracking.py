@@ -68,11 +68,13 @@ def tracked(task: Path, tracker: str = "tensorboard") -> Task:
 
 
 def on_disk(path: Path, g: int) -> dict[str, float]:
-    """Metrics and seconds of a generation, under the names that a tracker shows."""
+    """Metrics, engagement and seconds of a generation, under the names that a tracker shows."""
     folder = path / f"gen-{g}"
-    metrics = json.loads((folder / "metrics.json").read_text())["metrics"]
+    found = json.loads((folder / "metrics.json").read_text())
     seconds = json.loads((folder / "timing.json").read_text())
-    return {name: m["value"] for name, m in metrics.items()} | {f"seconds/{p}": s for p, s in seconds.items()}
+    values = {name: m["value"] for name, m in found["metrics"].items()}
+    values |= {f"engagement/{name}": share for name, share in found["engagement"].items()}
+    return values | {f"seconds/{p}": s for p, s in seconds.items()}
 
 
 @pytest.mark.parametrize("kind", ["gmm", "pretrained-lm"])

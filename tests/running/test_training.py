@@ -118,13 +118,72 @@ class Nothing(Loss):
         return 0.0 * e.log_p
 
 
-def test_share_of_elements_without_gradient_is_counted(kind: str, workload: Workload) -> None:
-    assert trained(workload, CrossEntropy())[0].without_gradient == 0.0
-    assert trained(workload, Nothing())[0].without_gradient == 1.0
-    half = trained(workload, Half())[0].without_gradient
-    assert half == pytest.approx(0.5, abs=0.05)
-    if kind != "gmm":
-        assert trained(workload, FromPrediction())[0].without_gradient == 0.0
+def masked(workload: Workload, loss: Loss, data: TrainingSet | None = None) -> float:
+    return trained(workload, loss, data)[0].engagement["masked_elements"]
+
+
+def test_share_of_masked_elements_is_counted(workload: Workload) -> None:
+    assert masked(workload, CrossEntropy()) == 0.0
+    assert masked(workload, Nothing()) == 1.0
+    assert masked(workload, Half()) == pytest.approx(0.5, abs=0.05)
+
+
+class Weighted(Loss):
+    """Cross entropy with a weight for every element, which it remembers."""
+
+    seen: ClassVar[list[tuple[Tensor, Tensor]]] = []
+
+    def elementwise(self, e: Elements) -> Tensor:
+        weights = torch.rand(e.log_p.shape, generator=torch.Generator().manual_seed(e.step)).square()
+        Weighted.seen.append((e.log_p.detach().double(), weights.double()))
+        return -e.log_p * weights
+
+
+def test_engagement_is_what_its_definition_says(kind: str, workload: Workload) -> None:
+    Weighted.seen.clear()
+    found = trained(workload, Weighted())[0].engagement
+    sure, little, gradients = [], [], []
+    for log_p, weights in Weighted.seen:
+        p = log_p.exp()
+        sure.append(p > 0.9)
+        little.append(weights < 0.05 * weights.mean())
+        gradients.append((-2 * log_p).clamp(min=0).sqrt() if kind in ("diffusion", "gmm") else 1 - p)
+    assert 0.05 < torch.cat(little).double().mean() < 0.2
+    assert found["confident_elements"] == pytest.approx(float(torch.cat(sure).double().mean()), abs=1e-12)
+    assert found["masked_elements"] == pytest.approx(float(torch.cat(little).double().mean()), abs=1e-12)
+    gradient, left_out = torch.cat(gradients), torch.cat(little)
+    assert found["masked_gradient"] == pytest.approx(float(gradient[left_out].sum() / gradient.sum()), rel=1e-5)
+
+
+class FromLogits(Loss):
+    """Cross entropy at another temperature, and with a weight of log p."""
+
+    needs_logits: ClassVar = True
+    temperature: float = 1.0
+    rest: float = 0.0
+
+    def elementwise(self, e: Elements) -> Tensor:
+        sharper = (e.logits / self.temperature).log_softmax(-1).gather(-1, e.target[..., None]).squeeze(-1)
+        return -sharper - self.rest * e.log_p
+
+
+class OnlyUnsure(Loss):
+    """Cross entropy on the half that the model is less sure of, from logits."""
+
+    needs_logits: ClassVar = True
+
+    def elementwise(self, e: Elements) -> Tensor:
+        log_p = e.logits.log_softmax(-1).gather(-1, e.target[..., None]).squeeze(-1)
+        return -log_p * (e.log_p < e.log_p.median())
+
+
+def test_loss_on_logits_masks_what_the_same_loss_on_log_p_masks(workload: Workload, kind: str) -> None:
+    if kind not in ("text", "pretrained-lm"):
+        pytest.skip("has no logits of classes")
+    for temperature, rest in ((1.0, 0.0), (1.0, 2.0), (0.9, 0.0)):
+        assert masked(workload, FromLogits(temperature=temperature, rest=rest)) == 0.0
+    half = trained(workload, OnlyUnsure())[0].engagement
+    assert half["masked_gradient"] < half["masked_elements"] == pytest.approx(0.5, abs=0.05)
 
 
 def test_losses_of_all_updates_are_kept_and_elements_are_counted(workload: Workload) -> None:
@@ -140,11 +199,9 @@ def test_weights_of_items_scale_their_losses(kind: str, workload: Workload) -> N
     _, plain = trained(workload, CrossEntropy(), TrainingSet(real.items, real.made_by, none))
     _, weighted = trained(workload, CrossEntropy(), TrainingSet(real.items, real.made_by, ones))
     assert all(torch.equal(a, b) for a, b in zip(weights(plain), weights(weighted), strict=True))
-    nothing, _ = trained(workload, CrossEntropy(), TrainingSet(real.items, real.made_by, 0 * ones))
-    assert nothing.without_gradient == 1.0
+    assert masked(workload, CrossEntropy(), TrainingSet(real.items, real.made_by, 0 * ones)) == 1.0
     some = (torch.arange(len(real)) % 2).float()
-    half, _ = trained(workload, CrossEntropy(), TrainingSet(real.items, real.made_by, some))
-    assert 0.2 < half.without_gradient < 0.8
+    assert 0.2 < masked(workload, CrossEntropy(), TrainingSet(real.items, real.made_by, some)) < 0.8
 
 
 class Constant(Loss):

@@ -10,9 +10,11 @@ from collapsebench.scoring.columns import (
     against_text,
     binding_text,
     interval_text,
+    masks_text,
     rank_text,
     reason,
     reasons,
+    shown_columns,
     start_text,
 )
 
@@ -81,6 +83,28 @@ def test_reason_names_the_generation_of_every_seed():
         "mine: coverage binds, the smallest in 2 of 3 seeds; generation 3 takes most from it "
         "(seeds 0: 4, 1: 3, 2: none (recall is smaller))."
     ]
+
+
+@pytest.mark.parametrize(
+    ("masked", "told"),
+    [
+        (None, "–"), (0.0, "only 0 %"), (0.0004, "only 0.04 %"), (0.004, "only 0.4 %"), (0.0499, "only 5.0 %"),
+        (0.05, "5.0 %"), (0.312, "31 %"), (1.0, "100 %"),
+    ],
+)  # fmt: skip
+def test_a_row_says_how_little_its_loss_masks(masked, told):
+    mine = {"method": "mine", "masked_gradient": masked}
+    assert masks_text(mine) == told
+    assert masks_text(mine | {"method": "ce"}) == masks_text(mine | {"method": "control"}) == "–"
+    about = {"binds": "coverage", "binds_seeds": 1, "seeds": 1}
+    about |= {"generation": 3, "generation_low": 3, "generation_high": 3}
+    assert ("masks only" in reason(mine | about)) == told.startswith("only")
+
+
+def test_a_table_without_engagement_has_no_column_for_it():
+    old, new = {"method": "old"}, {"method": "new", "masked_gradient": 0.1}
+    assert [c.header for c in COLUMNS if c not in shown_columns([old])] == ["masks"]
+    assert shown_columns([old, new]) == COLUMNS
 
 
 def test_columns_have_names_of_their_own():

@@ -87,7 +87,8 @@ class DiffusionWorkload:
     def observe(self, model: UNet2DModel, items: Tensor, noise: torch.Generator, full: bool) -> Observed:
         scale = 2 * (self.settings.sigma or 1.0) ** 2
         predicted, added = self._predict(model, items, noise)
-        return Observed(-(predicted - added).square() / scale, scale=scale, target=added, prediction=predicted)
+        log_p = -(predicted - added).square() / scale
+        return Observed(log_p, scale=scale, target=added, prediction=predicted, density=True)
 
     def _predict(self, model: UNet2DModel, pixels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Add noise of random strength to images; return the model's prediction of it, and the noise itself."""

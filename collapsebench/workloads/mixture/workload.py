@@ -145,7 +145,7 @@ class GmmWorkload:
     def observe(self, model: Mixture, items: Tensor, noise: torch.Generator, full: bool) -> Observed:
         points = items.to(self.device)
         log_p = model.relative_log_p(points, self.truth.log_peaks(items).to(self.device))
-        return Observed(log_p, target=points)
+        return Observed(log_p, target=points, density=True)
 
     def sample(
         self, model: Mixture, prompts: TrainingSet, generation: int, randomness: Randomness, on_elements: OnElements

@@ -1,0 +1,94 @@
+"""Engagement: how much of what cross entropy would learn the method's loss leaves out, and how sure the model was.
+
+A loss that leaves nothing out trains as cross entropy does, and its name promises an effect that it cannot have. Two
+facts tell: of how many elements the model was sure, and on how much of cross entropy's gradient the loss masks.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from collapsebench.workloads.objective import Observed, Processes
+
+SURE = 0.9  # p, above which the model is sure of an element
+LITTLE = 0.05  # of the mean gradient in the batch: up to this, the loss masks an element
+
+
+class Engagement:
+    """Sums over the elements of a training, on the device, so that nothing waits for them."""
+
+    def __init__(self, device: torch.device):
+        wide = torch.float32 if device.type == "mps" else torch.float64  # MPS has no float64
+        self._elements = 0
+        self._sure, self._masked = (torch.zeros((), dtype=torch.int64, device=device) for _ in range(2))
+        self._masked_gradient, self._gradient = (torch.zeros((), dtype=wide, device=device) for _ in range(2))
+
+    @torch.no_grad()
+    def count(self, observed: Observed, masked: Tensor) -> None:
+        """Add the elements of a forward pass.
+
+        Args:
+            masked: bool, shape of log p: which of them the loss masks, as `masked_by` says.
+        """
+        size = cross_entropy_gradient(observed)
+        self._elements += size.numel()
+        self._sure += torch.count_nonzero(observed.log_p > math.log(SURE))
+        self._masked += torch.count_nonzero(masked)
+        self._gradient += size.sum()
+        self._masked_gradient += (size * masked).sum()
+
+    def shares(self, processes: Processes) -> dict[str, float]:
+        """What was counted, by the names of `collapsebench.scoring.engagement.SHARES`; the mean over the processes.
+
+        Returns:
+            ``confident_elements``: share of the elements with p > `SURE` as the model saw them, before the update that
+            they were part of. ``masked_elements``: share of the elements to which the loss gave less than `LITTLE` of
+            its mean gradient. ``masked_gradient``: these elements' share of cross entropy's gradient.
+        """
+        gradient = self._gradient.clamp(min=torch.finfo(self._gradient.dtype).tiny)
+        counts = torch.stack([self._sure, self._masked]).to(gradient.dtype) / max(1, self._elements)
+        shares = torch.cat([counts, (self._masked_gradient / gradient)[None]])
+        sure, elements, masked = processes.mean(shares).tolist()
+        return {"confident_elements": sure, "masked_elements": elements, "masked_gradient": masked}
+
+
+def cross_entropy_gradient(observed: Observed) -> Tensor:
+    """Size of cross entropy's gradient at every element's prediction, up to a factor, ≥ 0; shape of log p.
+
+    Of a probability it is the one at the score of what was observed, 1 - p: the others share as much among them. Of a
+    Gaussian density relative to its peak it is the error in standard deviations, √(-2 log p). What is not finite counts
+    as 0: such an update was skipped by half precision, or is found to have diverged.
+    """
+    log_p = observed.log_p.detach().nan_to_num(0.0, 0.0, 0.0)
+    # By rounding, log p may be larger than 0.
+    return (2 * log_p.abs()).sqrt() if observed.density else torch.expm1(log_p).abs()
+
+
+def masked_by(observed: Observed, at_log_p: Tensor | None, at_prediction: Tensor | None) -> Tensor:
+    """Which elements of a pass the loss masks: gives at most `LITTLE` of its mean gradient; all, if that is 0.
+
+    Where a loss is a function of the prediction, cross entropy's own gradient there depends on p, and the loss's is
+    taken in proportion to it, so that cross entropy masks nothing however it is written.
+
+    Args:
+        observed: with its graph. at_log_p, at_prediction: the loss's gradients; None: it has none there.
+
+    Returns:
+        Bool, shape of log p.
+    """
+    if at_prediction is None:
+        assert at_log_p is not None, "a loss that has a gradient has it somewhere"
+        size = at_log_p.abs()
+        return size <= LITTLE * size.mean()
+    assert observed.prediction is not None
+    ones = torch.ones_like(observed.log_p)
+    (own,) = torch.autograd.grad(observed.log_p, observed.prediction, ones, retain_graph=True)
+    dims = observed.log_p.dim()
+    if at_log_p is not None:
+        at_prediction = at_prediction + own * at_log_p.reshape(*at_log_p.shape, *[1] * (own.dim() - dims))
+    size, unit = (gradient.flatten(dims).norm(dim=-1) if gradient.dim() > dims else gradient.abs()
+                  for gradient in (at_prediction, own))  # fmt: skip
+    return size <= LITTLE * (size.sum() / unit.sum()) * unit
