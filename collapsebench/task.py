@@ -79,7 +79,7 @@ class Base(Frozen):
         data: what it was trained on, disjoint from all splits of the task. training: how; its ``first`` stage.
     """
 
-    file: str = "base.safetensors"
+    file: str
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
     data: Source
     training: Training
