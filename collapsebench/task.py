@@ -119,6 +119,7 @@ class TaskSpec(Frozen):
     Attributes:
         version: raised whenever anything that can change a result changes; results of versions are never compared.
         retired: why the task is no longer ranked; None: it is. Its results stay, under that heading.
+        beside: why the task is ranked by itself and is no part of the mean over tasks; None: it is.
         seeds: the official seeds.
         horizon: last generation G; generations 0..G are run.
         init: where a generation's weights start: from the ``previous`` generation, from ``scratch``, or from the
@@ -135,6 +136,7 @@ class TaskSpec(Frozen):
     version: int = Field(ge=1)
     title: str = Field(max_length=120)
     retired: str | None = Field(None, min_length=1, max_length=600)
+    beside: str | None = Field(None, min_length=1, max_length=600)
     tier: Literal["micro", "standard"]
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
     horizon: int = Field(ge=1, le=1000)

@@ -21,7 +21,7 @@ from collapsebench.errors import TaskError
 EXTENDS = "extends"
 
 # Of one task alone. Two tasks must not be called the same, and one that changes has to say so itself.
-_OWN = ("name", "version", "title", "retired")
+_OWN = ("name", "version", "title", "retired", "beside")
 # Where a path stands that is relative to the file it is written in.
 RELATIVE_PATHS = (
     ("data", "path"),

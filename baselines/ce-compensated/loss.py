@@ -1,4 +1,4 @@
-"""Cross entropy on the distribution that a sampler with a temperature draws from: undoes the sampler, and is no cure."""
+"""Cross entropy on what a sampler with a temperature draws from: it undoes the sampler, and is no cure."""
 
 from typing import ClassVar
 

@@ -19,8 +19,9 @@ from collapsebench.scoring.statistics import NOTHING, Estimate, paired_differenc
 
 
 def ranked_tasks(board: Board, tier: str) -> list[str]:
-    """The ids of a tier's tasks that count: all that are calibrated but those that are retired."""
-    return sorted(i for i, task in board.tasks.items() if task.spec.tier == tier and not task.spec.retired)
+    """The ids of a tier's tasks that count: all that are calibrated but those that are retired or stand beside."""
+    specs = {i: task.spec for i, task in board.tasks.items()}
+    return sorted(i for i, spec in specs.items() if spec.tier == tier and not spec.retired and not spec.beside)
 
 
 def overall_table(board: Board, tier: str, track: str) -> pd.DataFrame:
@@ -33,8 +34,8 @@ def overall_table(board: Board, tier: str, track: str) -> pd.DataFrame:
     """
     all_tasks = ranked_tasks(board, tier)
     mine = _in_ranking(board, tier, track)
-    ce = board.table[(board.table["tier"] == tier) & (board.table["method"] == "ce")]
-    own = {task: digest for task, digest in zip(ce["task"], ce["digest"], strict=True) if task in all_tasks}
+    ce = board.table[board.table["task"].isin(all_tasks) & (board.table["method"] == "ce")]
+    own = dict(zip(ce["task"], ce["digest"], strict=True))
     baseline = _shares(board, own)
     rows = []
     for what, group in mine.groupby("what", sort=False) if len(mine) else ():
@@ -87,7 +88,7 @@ def _in_ranking(board: Board, tier: str, track: str) -> pd.DataFrame:
     table = board.table
     if table.empty:
         return table
-    return table[(table["tier"] == tier) & (table["track"] == track) & ~table["retired"].astype(bool)]
+    return table[table["task"].isin(ranked_tasks(board, tier)) & (table["track"] == track)]
 
 
 def _shares(board: Board, digests: dict[str, str]) -> dict[str, Array]:

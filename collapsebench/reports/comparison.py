@@ -145,6 +145,8 @@ def _notes(task: Task, raw: pd.DataFrame, last: int, cells: list[dict[str, Any]]
     notes = []
     if task.spec.retired:
         notes.append(f"{task.id} is retired, and its methods are not ranked. {task.spec.retired.strip()}")
+    if task.spec.beside:
+        notes.append(f"{task.id} is no part of the mean over tasks. {task.spec.beside.strip()}")
     if task.budget != 1.0:
         notes.append(f"Only {task.budget:.3g} of the task's budget: a try-out, not to be compared with other results.")
     if last < task.spec.horizon:
