@@ -1,7 +1,8 @@
 """Data policies: how the training set of a generation is composed from real data and earlier samples.
 
 Pure functions on datasets that know where every item comes from. Replace-all, accumulation and fixed shares of real
-data lead to very different collapse (arXiv 2404.01413, 2410.16713), so the policy belongs to the task.
+data, old or new, lead to very different collapse (arXiv 2404.01413, 2410.16713, 2307.01850), so the policy belongs to
+the task.
 """
 
 from __future__ import annotations
@@ -87,19 +88,36 @@ def fraction(real: TrainingSet, index: int, parts: int) -> TrainingSet:
 
 
 def first_training_set(policy: Policy, real: TrainingSet, horizon: int) -> TrainingSet:
-    """The training set of generation 0: all real data, or its oldest fraction under ``regenerate-fresh``.
+    """The training set of generation 0: all real data but what later generations bring as new.
+
+    That is its oldest fraction under ``regenerate-fresh``, and under ``fresh-mix`` all but the new items of generations
+    1 to `horizon`.
 
     Raises:
-        DataError: there is not one real item for every generation of ``regenerate-fresh``.
+        DataError: there is not one real item for every generation of ``regenerate-fresh``, or less than `policy.size`
+            of them beside the new ones of ``fresh-mix``.
     """
+    needed = policy.size + policy.reserved(horizon)
+    if policy.name == "fresh-mix" and len(real) < needed:
+        raise DataError(
+            f"policy fresh-mix needs {policy.size} real items for generation 0 and {policy.real_items} new ones for "
+            f"each of generations 1 to {horizon}, {needed} in all, but the training split has only {len(real)}; give "
+            "more data, or a smaller size, real_share or horizon."
+        )
     if policy.name != "regenerate-fresh":
-        return real
+        return real[: len(real) - policy.reserved(horizon)]
     if len(real) <= horizon:
         raise DataError(
             f"policy regenerate-fresh divides the training split into {horizon + 1} fractions, but it has only "
             f"{len(real)} items; give more text or a smaller horizon."
         )
     return fraction(real, 0, horizon + 1)
+
+
+def _new_items(policy: Policy, real: TrainingSet, generation: int, horizon: int) -> TrainingSet:
+    """What generation g ≥ 1 of ``fresh-mix`` brings: items that no generation before it was given."""
+    start = len(real) - policy.reserved(horizon) + (generation - 1) * policy.real_items
+    return real[start : start + policy.real_items]
 
 
 def control_training_set(
@@ -110,6 +128,9 @@ def control_training_set(
         return choose(real, len(real) + generation * policy.size, generator)
     if policy.name == "regenerate-fresh":
         return concatenate([fraction(real, i, horizon + 1) for i in range(generation + 1)])
+    if policy.name == "fresh-mix":
+        new, known = _new_items(policy, real, generation, horizon), first_training_set(policy, real, horizon)
+        return concatenate([new, choose(known, policy.size - len(new), generator)])
     return choose(real, policy.size, generator)
 
 
@@ -133,9 +154,11 @@ def next_training_set(
     Args:
         policy: ``replace``: the last generation's samples. ``accumulate``: all real data and all samples so far.
             ``accumulate-subsample``: `policy.size` of those. ``mix``: a fixed share of real items, the rest from
-            the last generation. ``regenerate-fresh``: everything the last generation was trained on, rewritten by
-            it, and a new fraction of real data (the protocol of ForTIFAI, arXiv 2509.08972).
-        generation: g. horizon: G, which decides the number of fractions of ``regenerate-fresh``.
+            the last generation. ``fresh-mix``: the same, with real items that are new in every generation (the fresh
+            data loop of arXiv 2307.01850; 2602.16601). ``regenerate-fresh``: everything the last generation was
+            trained on, rewritten by it, and a new fraction of real data (the protocol of ForTIFAI, arXiv 2509.08972).
+        generation: g. horizon: G, which decides how much is new in a generation of ``regenerate-fresh``, and what
+            ``fresh-mix`` keeps from generation 0.
         real: the real training data.
         samples_of: the samples of an earlier generation.
         generator: for the policies that draw.
@@ -149,10 +172,10 @@ def next_training_set(
     if policy.name == "accumulate-subsample":
         pool = concatenate([real, *(samples_of(g) for g in range(generation))])
         return choose(pool, policy.size, generator)
-    if policy.name == "mix":
-        assert policy.real_share is not None
-        n_real = round(policy.real_share * policy.size)
-        return concatenate([choose(real, n_real, generator), choose(samples_of(last), policy.size - n_real, generator)])
+    if policy.name in ("mix", "fresh-mix"):
+        fresh = policy.name == "fresh-mix"
+        kept = _new_items(policy, real, generation, horizon) if fresh else choose(real, policy.real_items, generator)
+        return concatenate([kept, choose(samples_of(last), policy.size - len(kept), generator)])
     assert policy.name == "regenerate-fresh"
     return concatenate([samples_of(last), fraction(real, generation, horizon + 1)])
 

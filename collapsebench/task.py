@@ -46,18 +46,28 @@ class Policy(Frozen):
 
     Attributes:
         size: items per generation: samples drawn, and items trained on unless the policy accumulates.
-        real_share: share of real items, for ``mix`` only.
+        real_share: share of real items, for ``mix`` and ``fresh-mix`` only.
     """
 
-    name: Literal["replace", "accumulate", "accumulate-subsample", "mix", "regenerate-fresh"]
+    name: Literal["replace", "accumulate", "accumulate-subsample", "mix", "fresh-mix", "regenerate-fresh"]
     size: int = Field(gt=0)
     real_share: float | None = Field(None, gt=0, lt=1)
 
     @model_validator(mode="after")
-    def _real_share_belongs_to_mix(self) -> Policy:
-        if (self.name == "mix") != (self.real_share is not None):
-            raise ValueError("real_share is required for policy mix, and only there")
+    def _real_share_belongs_to_mixes(self) -> Policy:
+        if (self.name in ("mix", "fresh-mix")) != (self.real_share is not None):
+            raise ValueError("real_share is required for the policies mix and fresh-mix, and only there")
         return self
+
+    @property
+    def real_items(self) -> int:
+        """Real items among the `size` of a generation, under the policies with a `real_share`."""
+        assert self.real_share is not None
+        return round(self.real_share * self.size)
+
+    def reserved(self, horizon: int) -> int:
+        """Real items that are kept from generation 0, because they are new in one of generations 1 to G."""
+        return horizon * self.real_items if self.name == "fresh-mix" else 0
 
 
 class Base(Frozen):
@@ -69,7 +79,7 @@ class Base(Frozen):
         data: what it was trained on, disjoint from all splits of the task. training: how; its ``first`` stage.
     """
 
-    file: str = "base.safetensors"
+    file: str
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
     data: Source
     training: Training

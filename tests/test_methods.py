@@ -466,7 +466,10 @@ ERRORS = {
     "parameter without key": ("tce:gamma=0.8,kept", "'kept' is not a parameter; write key=value"),
     "reduction that cannot train": ("tce:reduction=sum", "'sum' cannot train.*'mean' and 'kept'"),
     "control with parameters": ("control:reduction=kept", "control takes no parameters"),
-    "unknown name": ("tcee", "unknown method 'tcee'.*ce, focal, tce.*control.*collapsebench list methods"),
+    "unknown name": (
+        "tcee",
+        "unknown method 'tcee'.*ce, ce-compensated, focal, tce.*control.*collapsebench list methods",
+    ),
     "empty name": ("", "unknown method ''"),
     "package missing": ("no_such_package.losses:MyLoss", "no_such_package.losses does not import.*ModuleNotFoundError"),
     "package that raises": ("collapse_raises:MyLoss", "collapse_raises does not import: RuntimeError: one two"),

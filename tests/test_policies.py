@@ -26,11 +26,11 @@ from collapsebench.policies import (
 from collapsebench.task import Policy
 
 HORIZON = 4
-ALL = ["replace", "accumulate", "accumulate-subsample", "mix", "regenerate-fresh"]
+ALL = ["replace", "accumulate", "accumulate-subsample", "mix", "fresh-mix", "regenerate-fresh"]
 
 
 def policy(name: str, size: int = 20, real_share: float = 0.3) -> Policy:
-    return Policy(name=name, size=size, real_share=real_share if name == "mix" else None)
+    return Policy(name=name, size=size, real_share=real_share if "mix" in name else None)
 
 
 def generator(seed: int = 0) -> Generator:
@@ -104,6 +104,33 @@ def test_mix_of_a_share_near_one_has_no_sample() -> None:
     assert counts(compose("mix", 1, 20, 0.99)) == {REAL: 20}
 
 
+def test_fresh_mix_brings_its_share_of_real_items_that_nobody_saw_before() -> None:
+    """Generation 0 has what is left of the 50 items, and each of 4 generations 6 of the 24 kept for them."""
+    seen = ids(first_training_set(policy("fresh-mix"), REAL_DATA, HORIZON))
+    assert seen == ids(REAL_DATA)[:26]
+    for g in range(1, HORIZON + 1):
+        data = compose("fresh-mix", g)
+        assert counts(data) == {REAL: 6, g - 1: 14}
+        assert len(set(ids(data))) == 20
+        seen += [i for i, source in zip(ids(data), data.made_by.tolist(), strict=True) if source == REAL]
+    assert seen == ids(REAL_DATA)
+
+
+def test_the_control_of_fresh_mix_has_the_same_new_items_and_else_those_of_generation_0() -> None:
+    for g in range(1, HORIZON + 1):
+        data = control_training_set(policy("fresh-mix"), g, HORIZON, REAL_DATA, generator())
+        assert ids(data)[:6] == ids(compose("fresh-mix", g))[:6]
+        assert set(ids(data)[6:]) <= set(ids(REAL_DATA)[:26])
+        assert len(set(ids(data))) == 20
+
+
+def test_too_few_real_items_for_fresh_mix_are_refused() -> None:
+    told = r"20 real items for generation 0 and 6 new ones for each of generations 1 to 4, 44 in all.* only 43"
+    with pytest.raises(DataError, match=told):
+        first_training_set(policy("fresh-mix"), REAL_DATA[:43], HORIZON)
+    assert len(first_training_set(policy("fresh-mix"), REAL_DATA[:44], HORIZON)) == 20
+
+
 @pytest.mark.parametrize("g", [1, 4])
 def test_regenerate_fresh_is_everything_rewritten_and_a_new_fraction(g: int) -> None:
     data = compose("regenerate-fresh", g)
@@ -137,7 +164,7 @@ def test_fractions_are_disjoint_cover_all_and_are_nearly_equal(n: int, parts: in
 @pytest.mark.parametrize("name", ALL)
 def test_generation_0_is_real(name: str) -> None:
     data = first_training_set(policy(name), REAL_DATA, HORIZON)
-    assert ids(data) == ids(REAL_DATA)[: 10 if name == "regenerate-fresh" else 50]
+    assert ids(data) == ids(REAL_DATA)[: {"regenerate-fresh": 10, "fresh-mix": 26}.get(name, 50)]
     assert set(counts(data)) == {REAL}
 
 

@@ -83,8 +83,15 @@ def test_every_error_is_reported_at_once_with_its_path(tmp_path: Path) -> None:
     [
         ({"colour": "red"}, "colour: unknown key (given: 'red')"),
         ({"workload.sampler.beams": 4}, "workload.sampler.beams: unknown key (given: 4)"),
-        ({"policy.real_share": 0.5}, "policy: real_share is required for policy mix, and only there"),
-        ({"policy.name": "mix"}, "policy: real_share is required for policy mix, and only there"),
+        (
+            {"policy.real_share": 0.5},
+            "policy: real_share is required for the policies mix and fresh-mix, and only there",
+        ),
+        (
+            {"policy.name": "fresh-mix"},
+            "policy: real_share is required for the policies mix and fresh-mix, and only there",
+        ),
+        ({"policy.name": "mix"}, "policy: real_share is required for the policies mix and fresh-mix, and only there"),
         ({"seeds": [1, 1]}, "(task): seeds: [1, 1] has a seed twice"),
         ({"seeds": []}, "seeds: "),
         ({"scored.beauty": {}}, "(task): scored: unknown metrics ['beauty']; a text task can score ["),

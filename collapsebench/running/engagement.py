@@ -41,18 +41,19 @@ class Engagement:
         self._masked_gradient += (size * masked).sum()
 
     def shares(self, processes: Processes) -> dict[str, float]:
-        """What was counted, by the names of `collapsebench.scoring.engagement.SHARES`; the mean over the processes.
+        """What was counted in all processes, by the names of `collapsebench.scoring.engagement.SHARES`.
 
         Returns:
             ``confident_elements``: share of the elements with p > `SURE` as the model saw them, before the update that
             they were part of. ``masked_elements``: share of the elements to which the loss gave less than `LITTLE` of
             its mean gradient. ``masked_gradient``: these elements' share of cross entropy's gradient.
         """
-        gradient = self._gradient.clamp(min=torch.finfo(self._gradient.dtype).tiny)
-        counts = torch.stack([self._sure, self._masked]).to(gradient.dtype) / max(1, self._elements)
-        shares = torch.cat([counts, (self._masked_gradient / gradient)[None]])
-        sure, elements, masked = processes.mean(shares).tolist()
-        return {"confident_elements": sure, "masked_elements": elements, "masked_gradient": masked}
+        elements = torch.full_like(self._gradient, self._elements)
+        parts, wholes = (self._sure, self._masked, self._masked_gradient), (elements, elements, self._gradient)
+        sums = torch.stack([sum_.to(elements.dtype) for sum_ in (*parts, *wholes)])
+        part, whole = processes.mean(sums).view(2, -1)
+        sure, masked, gradient = (part / whole.clamp(min=torch.finfo(whole.dtype).tiny)).tolist()
+        return {"confident_elements": sure, "masked_elements": masked, "masked_gradient": gradient}
 
 
 def cross_entropy_gradient(observed: Observed) -> Tensor:

@@ -68,9 +68,10 @@ def work_of(spec: TaskSpec, generation: int, real: int | None = None) -> Work:
 def known_items(spec: TaskSpec, real: int | None) -> int | None:
     """Real items that a chain knows: of all `real` ones, those that its seed draws where it starts from a base model.
 
-    Generation 0 is trained on exactly these, so that its budget is that of every other generation.
+    Generation 0 is trained on `policy.size` of these, so that its budget is that of every other generation; the others
+    are kept for later, where a policy brings new ones.
     """
-    return spec.policy.size if spec.init == "base" else real
+    return spec.policy.size + spec.policy.reserved(spec.horizon) if spec.init == "base" else real
 
 
 def updates_of(settings: WorkloadSettings, policy: Policy, generation: int, items: int) -> int:
@@ -85,7 +86,7 @@ def training_items(policy: Policy, generation: int, horizon: int, real: int | No
     if policy.name == "regenerate-fresh":
         return None if real is None else real * (generation + 1) // (horizon + 1)
     if generation == 0:
-        return real
+        return None if real is None else real - policy.reserved(horizon)
     if policy.name == "accumulate":
         return None if real is None else real + generation * policy.size
     return policy.size
@@ -102,9 +103,8 @@ def real_share(spec: TaskSpec, generation: int, real: int | None = None) -> floa
         return 1.0
     if policy.name == "replace":
         return 0.0
-    if policy.name == "mix":
-        assert policy.real_share is not None
-        return round(policy.real_share * policy.size) / policy.size
+    if policy.name in ("mix", "fresh-mix"):
+        return policy.real_items / policy.size
     before, items = (work_of(spec, g, real).items for g in (generation - 1, generation))
     if policy.name == "accumulate-subsample" or before is None or items is None:
         return None
@@ -126,4 +126,5 @@ def least_work(spec: TaskSpec, generation: int, real: int | None = None) -> Work
     found = work_of(spec, generation, real)
     if found.trained is not None and found.drawn is not None:
         return found
-    return work_of(spec, generation, spec.horizon + 1 if spec.policy.name == "regenerate-fresh" else 0)
+    least = spec.horizon + 1 if spec.policy.name == "regenerate-fresh" else spec.policy.reserved(spec.horizon)
+    return work_of(spec, generation, least)

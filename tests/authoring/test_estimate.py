@@ -99,6 +99,7 @@ POLICIES: list[dict[str, Any]] = [
     {"policy.name": "accumulate"},
     {"policy.name": "accumulate-subsample"},
     {"policy": {"name": "mix", "size": 60, "real_share": 0.3}},
+    {"policy": {"name": "fresh-mix", "size": 60, "real_share": 0.3}},
     {"policy.name": "regenerate-fresh"},
 ]
 
@@ -118,7 +119,7 @@ def test_elements_and_disk_are_what_the_loop_records(kind: str, short: Path, tmp
         assert spent.disk <= files <= spent.disk + names  # the headers hold a name and a shape per tensor
 
 
-@pytest.mark.parametrize("changes", POLICIES, ids=lambda c: str(c.get("policy.name", "mix")))
+@pytest.mark.parametrize("changes", POLICIES, ids=lambda c: str(c.get("policy.name") or c["policy"]["name"]))
 def test_every_policy_grows_as_in_the_loop(changes: dict[str, Any], tmp_path: Path) -> None:
     updates = {"workload.training.first.updates": 6, "workload.training.later.updates": 5, "horizon": 2}
     file = write_tiny_task(tmp_path / "task", "gmm", **changes, **updates)

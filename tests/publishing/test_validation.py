@@ -118,9 +118,9 @@ def test_images_of_one_and_of_three_channels_have_their_counts(tasks, channels, 
     assert broken(tasks["vae"], tmp_path, {path: lambda old: channels * old}) == []
 
 
-@pytest.mark.parametrize("name", ["accumulate", "accumulate-subsample", "mix", "regenerate-fresh"])
+@pytest.mark.parametrize("name", ["accumulate", "accumulate-subsample", "mix", "fresh-mix", "regenerate-fresh"])
 def test_every_data_policy_has_valid_submissions(name, tmp_path):
-    policy = {"name": name, "size": 32, "real_share": 0.3 if name == "mix" else None}
+    policy = {"name": name, "size": 32, "real_share": 0.3 if "mix" in name else None}
     assert broken(tiny_task(tmp_path, "gmm", policy=policy), tmp_path, {}) == []
 
 
@@ -239,7 +239,7 @@ def test_the_order_of_seeds_counts_also_where_it_is_not_ascending(tmp_path):
 
 @pytest.mark.parametrize("name", ["accumulate", "mix", "regenerate-fresh"])
 def test_counters_follow_the_data_policy(name, tmp_path):
-    policy = {"name": name, "size": 32, "real_share": 0.3 if name == "mix" else None}
+    policy = {"name": name, "size": 32, "real_share": 0.3 if "mix" in name else None}
     task = tiny_task(tmp_path, "gmm", policy=policy)
     wrong = {"accumulate": "elements_sampled", "mix": "real_share", "regenerate-fresh": "elements_trained"}[name]
     found = broken(task, tmp_path, {GENERATION_1 + wrong: lambda old: old / 2 if name == "mix" else old + 1})

@@ -320,6 +320,10 @@ def metrics(path: Path) -> dict[str, float]:
     return {name: metric["value"] for name, metric in found.items()}
 
 
+def engagement(path: Path) -> dict[str, float]:
+    return json.loads((path / "gen-0" / "metrics.json").read_text())["engagement"]
+
+
 def files_of(path: Path) -> list[str]:
     """All files of a run, below the directory of all runs."""
     out = path.parents[2]
@@ -335,6 +339,7 @@ def test_two_processes_give_the_losses_and_metrics_of_one_and_one_set_of_files(
     assert len(curve(together)) == 3
     assert curve(together) == pytest.approx(curve(alone), rel=1e-4)
     assert metrics(together) == pytest.approx(metrics(alone), rel=1e-4)
+    assert engagement(together) == pytest.approx(engagement(alone), rel=1e-4, abs=1e-4)
     assert files_of(together) == files_of(alone)
     assert [line.split(":")[0] for line in finished.stdout.splitlines()] == ["generation 0", "Artefacts"]
     assert finished.stderr.count("preparing data") == finished.stderr.count("generation 0/0 complete") == 1

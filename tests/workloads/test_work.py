@@ -44,7 +44,7 @@ _FEW_PASSES: dict[str, dict[str, Any]] = {
 
 def changes(kind: str, policy: str) -> dict[str, Any]:
     """What makes the tiny task of a kind one under this policy, with as few updates as show a difference."""
-    given: dict[str, Any] = {"name": policy, "size": 20} | ({"real_share": 0.3} if policy == "mix" else {})
+    given: dict[str, Any] = {"name": policy, "size": 20} | ({"real_share": 0.3} if "mix" in policy else {})
     return {"horizon": LAST, "policy": given} | _FEW_PASSES[kind]
 
 
