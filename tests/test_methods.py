@@ -366,7 +366,7 @@ def test_same_loss_in_two_folders_sees_its_own_neighbours(tmp_path: Path) -> Non
     assert slope(f"{tmp_path}/b/loss.py:MyLoss") == 5.0
 
 
-# --- every generation anew ---------------------------------------------------------------------------------------------
+# --- every generation anew --------------------------------------------------------------------------------------------
 
 KEEPS = """
 from __future__ import annotations

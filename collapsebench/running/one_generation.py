@@ -1,4 +1,4 @@
-"""The process of one generation, started by `collapsebench.running.isolated`: its order on stdin, its news on a pipe."""
+"""The process of one generation, started by `collapsebench.running.isolated`: order on stdin, news on a pipe."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def test_a_generation_that_dies_is_told_and_what_finished_is_kept(tmp_path: Path
     file = tmp_path / "loss.py"
     file.write_text(BRINGS_DOWN_ITS_PROCESS)
     cell = cell_of(write_tiny_task(tmp_path / "task", "gmm"), f"{file}:MyLoss", tmp_path / "runs")
-    with pytest.raises(RunError, match="the process of generation 1 died .exit code 7"):
+    with pytest.raises(RunError, match=r"the process of generation 1 died .exit code 7"):
         run_isolated(cell, named(cell, file), silent)
     assert [cell.directory.state(g) for g in range(2)] == ["ok", "missing"]
 
