@@ -1,6 +1,7 @@
 # make demo         the main job: ce, focal and tce on text-wiki-micro, three seeds, eleven to twelve minutes on two cores
 # make leaderboard  the site over the committed submissions
 # make test         the tests
+# make cheats       losses that cheat, on every ranked micro task; hours, resumes; writes docs/cheats.md
 # make check        format, lint, imports, types, tests
 #
 # Each target makes a virtual environment when there is none. VENV= says where, PYTHON= with which Python.
@@ -10,13 +11,16 @@ OUT ?= runs
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo leaderboard test test-slow test-browser check format environment
+.PHONY: demo leaderboard cheats test test-slow test-browser check format environment
 
 demo: environment
 	$(BIN)/collapsebench compare text-wiki-micro --methods ce,focal,tce --out $(OUT)
 
 leaderboard: environment
 	$(BIN)/collapsebench leaderboard
+
+cheats: environment
+	$(BIN)/python tests/cheats/run.py --out runs/cheats --write docs/cheats.md
 
 test: environment
 	$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -100,7 +100,7 @@ class Loss(Parametrised):
     ignore_index: int = -100
     needs_logits: ClassVar[bool] = False
     track: ClassVar[Literal["loss", "provenance"]] = "loss"
-    _LAST = ("reduction", "ignore_index")
+    OF_EVERY_CLASS = ("reduction", "ignore_index")
 
     def elementwise(self, e: Elements) -> Tensor:  # noqa: ARG002  (an override uses it)
         """Return the loss of each element: same shape as ``e.log_p``, differentiable in it."""

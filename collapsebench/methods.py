@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import importlib.util
 import inspect
 import re
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
@@ -16,6 +14,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from collapsebench.errors import MethodError, UserError
+from collapsebench.fresh_modules import execute_afresh
+from collapsebench.parameters import require_few_words
 from collapsebench.paths import bundled
 
 if TYPE_CHECKING:
@@ -49,7 +49,9 @@ class Contestant:
         source_sha256: digest of the file (or class) that defines it.
         real_data: True for the control: every generation trains on real data.
         track: ``loss``, ``provenance`` or ``open``; ranked apart.
-        make: makes a fresh method, a loss with or without hooks; called once per generation.
+        make: makes a fresh method, a loss with or without hooks; called once per generation. A file is executed anew
+            for it, so nothing that was kept on its classes or in its module is there. Installed packages are imported
+            once in a process, and the class of an object stays what it is: what these keep there, stays there.
     """
 
     name: str
@@ -66,6 +68,15 @@ class Contestant:
     def make_loss(self) -> Loss:
         """The loss of a fresh method."""
         return self.make().make_loss()
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A class, the digest of what defines it, and what finds it again, fresh where that can be."""
+
+    loss_class: Class
+    sha256: str
+    find: Callable[[], Class]
 
 
 def registered_methods() -> dict[str, Path]:
@@ -133,12 +144,11 @@ def _from_text(spec: str, given: dict[str, Any] | None = None) -> Contestant:
     if target == CONTROL:
         if parameters:
             raise MethodError("control takes no parameters: it is ce on real data in every generation.")
-        loss_class, source = _class_in(registered_methods()["ce"], None)
-        return _method(CONTROL, CONTROL, spec, CONTROL, loss_class, {}, source)
+        found = _class_in(registered_methods()["ce"], None)
+        return _method(CONTROL, CONTROL, spec, CONTROL, found, {})
     registered = registered_methods()
     if target in registered:
-        loss_class, source = _class_in(registered[target], None)
-        return _method(target, target, spec, target, loss_class, parameters, source)
+        return _method(target, target, spec, target, _class_in(registered[target], None), parameters)
     if ":" not in target and target.endswith(".py"):
         raise MethodError(f"{target!r} names a file but no class; write {target}:ClassName.")
     if ":" not in target:
@@ -146,12 +156,12 @@ def _from_text(spec: str, given: dict[str, Any] | None = None) -> Contestant:
     place, class_name = target.rsplit(":", 1)
     if place.endswith(".py") or "/" in place:
         path = Path(place).expanduser()
-        loss_class, source = _class_in(path, class_name)
+        found = _class_in(path, class_name)
         spec = f"{path.resolve()}:{class_name}" + spec.removeprefix(target)
         target = f"{path.name}:{class_name}"
     else:
-        loss_class, source = _class_of(_import(place), class_name, place)
-    return _method(class_name, f"{class_name}-{source[:8]}", spec, target, loss_class, parameters, source)
+        found = _class_in_package(place, class_name)
+    return _method(class_name, f"{class_name}-{found.sha256[:8]}", spec, target, found, parameters)
 
 
 def _split(spec: str) -> tuple[str, dict[str, Any]]:
@@ -178,8 +188,8 @@ def _from_entry_point(name: str, spec: str, parameters: dict[str, Any]) -> Conte
     if len(found) > 1:
         raise MethodError(f"method {name!r} is offered by several installed packages: {[e.value for e in found]}.")
     (entry,) = found
-    loss_class, source = _class_of(_import(entry.module), entry.attr, entry.module)
-    return _method(name, f"{name}-{source[:8]}", spec, f"{entry.module}:{entry.attr}", loss_class, parameters, source)
+    loss = _class_in_package(entry.module, entry.attr)
+    return _method(name, f"{name}-{loss.sha256[:8]}", spec, f"{entry.module}:{entry.attr}", loss, parameters)
 
 
 def _from_object(loss: Loss | Method | Class) -> Contestant:
@@ -192,26 +202,28 @@ def _from_object(loss: Loss | Method | Class) -> Contestant:
     source = hashlib.sha256(text.encode()).hexdigest()
     name = loss_class.__name__
     changed = {k: v for k, v in parameters.items() if v != loss_class.default_parameters().get(k)}
-    return _method(name, f"{name}-{source[:8]}", None, None, loss_class, changed, source)
+    found = _Found(loss_class, source, lambda: loss_class)
+    return _method(name, f"{name}-{source[:8]}", None, None, found, changed)
 
 
 def _method(
-    name: str,
-    slug: str,
-    spec: str | None,
-    target: str | None,
-    loss_class: Class,
-    given: dict[str, Any],
-    source: str,
+    name: str, slug: str, spec: str | None, target: str | None, found: _Found, given: dict[str, Any]
 ) -> Contestant:
     from collapsebench.hooks import LossAlone, Method, check_hooks
     from collapsebench.losses import Loss
 
+    loss_class, find = found.loss_class, found.find
     if issubclass(loss_class, Method):
         check_hooks(loss_class)
     loss = loss_class(**given)
+    require_few_words(loss_class.__name__, loss.parameters, loss_class.OF_EVERY_CLASS)
     defaults = loss_class.default_parameters()
     changed = {k: v for k, v in loss.parameters.items() if k not in defaults or v != defaults[k]}
+
+    def make() -> Method:
+        fresh = find()
+        return LossAlone(fresh(**given)) if issubclass(fresh, Loss) else fresh(**given)
+
     suffix = ",".join(f"{k}={_exact(v)}" for k, v in sorted(changed.items()))
     return Contestant(
         name=f"{name}:{suffix}" if suffix else name,
@@ -220,10 +232,10 @@ def _method(
         loss=target,
         description=inspect.cleandoc(vars(loss_class).get("__doc__") or ""),
         parameters=loss.parameters,
-        source_sha256=source,
+        source_sha256=found.sha256,
         real_data=slug == CONTROL,
         track=_track(loss),
-        make=lambda: LossAlone(loss_class(**given)) if issubclass(loss_class, Loss) else loss_class(**given),
+        make=make,
     )
 
 
@@ -247,35 +259,31 @@ def _directory_name(text: str) -> str:
     return f"{safe[:110]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"  # what was cut still tells methods apart
 
 
-def _class_in(path: Path, class_name: str | None) -> tuple[Class, str]:
+def _class_in(path: Path, class_name: str | None) -> _Found:
     if not path.is_file():
         raise MethodError(f"{path}: no such file. A method is {FORMS}.")
     if path.suffix != ".py":
         raise MethodError(f"{path} is not a .py file. A method is {FORMS}.")
-    resolved = path.resolve()
-    source = hashlib.sha256(path.read_bytes()).hexdigest()
-    # The same file in two folders is two modules: what lies beside it may differ.
-    module_name = f"_collapsebench_method_{hashlib.sha256(f'{resolved} {source}'.encode()).hexdigest()[:16]}"
-    if module_name not in sys.modules:
-        folder = str(resolved.parent)
-        # Loaded like a package, so that a loss may import what lies beside it: `from .beside import x`.
-        module_spec = importlib.util.spec_from_file_location(module_name, resolved, submodule_search_locations=[folder])
-        assert module_spec is not None
-        assert module_spec.loader is not None
-        module = importlib.util.module_from_spec(module_spec)
-        sys.modules[module_name] = module
-        sys.path.insert(0, folder)  # … or `import beside`
+    resolved, source = path.resolve(), path.read_bytes()
+
+    def find() -> Class:
         try:
-            module_spec.loader.exec_module(module)
+            module = execute_afresh(resolved, source)
+        except KeyboardInterrupt:
+            raise
         except BaseException as error:
-            del sys.modules[module_name]
-            if isinstance(error, KeyboardInterrupt):
-                raise
             raise MethodError(f"{path} does not import: {_one_line(error)}.") from error
-        finally:
-            sys.path.remove(folder)
-    loss_class, _ = _class_of(sys.modules[module_name], class_name, str(path))
-    return loss_class, source
+        return _class_of(module, class_name, str(path))
+
+    return _Found(find(), hashlib.sha256(source).hexdigest(), find)
+
+
+def _class_in_package(place: str, class_name: str) -> _Found:
+    """A class of an installed module, which is imported once: what it keeps there, it keeps for the whole process."""
+    module = _import(place)
+    found = _class_of(module, class_name, place)
+    file = getattr(module, "__file__", None)
+    return _Found(found, hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else "", lambda: found)
 
 
 def _import(name: str) -> ModuleType:
@@ -285,7 +293,7 @@ def _import(name: str) -> ModuleType:
         raise MethodError(f"{name} does not import: {_one_line(error)}. A method is {FORMS}.") from error
 
 
-def _class_of(module: ModuleType, class_name: str | None, place: str) -> tuple[Class, str]:
+def _class_of(module: ModuleType, class_name: str | None, place: str) -> Class:
     from collapsebench.hooks import Method
     from collapsebench.losses import Loss
 
@@ -306,8 +314,7 @@ def _class_of(module: ModuleType, class_name: str | None, place: str) -> tuple[C
             + (", ".join(own) or "none")
             + "."
         )
-    file = getattr(module, "__file__", None)
-    return own[class_name], hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
+    return own[class_name]
 
 
 def _one_line(error: BaseException) -> str:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar, dataclass_transform, get_origin, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from collapsebench.errors import UserError
+
+MOST_PARAMETERS = 8
+LONGEST_WORD = 40  # characters
 
 
 @dataclass_transform(kw_only_default=True)
@@ -17,7 +21,7 @@ class Parametrised:
         UserError: a parameter is unknown, missing or of the wrong type; all of them are told.
     """
 
-    _LAST: ClassVar[tuple[str, ...]] = ()  # parameters that every class of a kind has, named after its own
+    OF_EVERY_CLASS: ClassVar[tuple[str, ...]] = ()  # parameters that every class of a kind has, named after its own
 
     def __init__(self, **parameters: Any) -> None:
         allowed = self.parameter_types()
@@ -47,7 +51,7 @@ class Parametrised:
         """Parameter names and their annotations, in order of definition, the class's own first."""
         hints = get_type_hints(cls, include_extras=True)
         own = {n: t for n, t in hints.items() if get_origin(t) is not ClassVar and t is not ClassVar}
-        last = {n: own.pop(n) for n in cls._LAST}
+        last = {n: own.pop(n) for n in cls.OF_EVERY_CLASS}
         return {n: t for n, t in own.items() if not n.startswith("_")} | last
 
     @classmethod
@@ -66,3 +70,36 @@ class Parametrised:
     def __repr__(self) -> str:
         shown = ", ".join(f"{k}={v!r}" for k, v in self.parameters.items() if v != self.default_parameters().get(k))
         return f"{type(self).__name__}({shown})"
+
+
+def require_few_words(name: str, parameters: Mapping[str, Any], uncounted: Collection[str] = ()) -> None:
+    """Refuse parameters that could hold a table: a few numbers and short words are all that a method may bring.
+
+    Args:
+        name: of the class. parameters: by name. uncounted: those that every class has.
+
+    Raises:
+        UserError: there are more than `MOST_PARAMETERS`, or one is neither a number, a bool, None nor a short word.
+    """
+    own = [key for key in parameters if key not in uncounted]
+    problems = [f"{len(own)} parameters ({', '.join(own)})"] if len(own) > MOST_PARAMETERS else []
+    problems += [f"{key}={_shortened(value)}" for key, value in parameters.items() if not _is_small(value)]
+    if problems:
+        raise UserError(
+            f"{name} has {'; '.join(problems)}. A method may have at most {MOST_PARAMETERS} parameters, each a number, "
+            f"True, False, None or a word of at most {LONGEST_WORD} characters: no lists or tables. Compute what it "
+            "needs from these."
+        )
+
+
+def _is_small(value: Any) -> bool:
+    if isinstance(value, int):
+        return abs(value) < 2**63  # a longer one is a table in disguise
+    if isinstance(value, str):
+        return len(value) <= LONGEST_WORD
+    return value is None or isinstance(value, float)
+
+
+def _shortened(value: Any) -> str:
+    shown = f"an integer of {value.bit_length()} bits" if isinstance(value, int) else repr(value)
+    return shown if len(shown) <= LONGEST_WORD else f"{shown[:LONGEST_WORD]}…"

@@ -134,6 +134,13 @@ def control_training_set(
     return choose(real, policy.size, generator)
 
 
+def generations_read(policy: Policy, generation: int) -> range:
+    """The earlier generations whose samples `next_training_set` asks for."""
+    if policy.name in ("accumulate", "accumulate-subsample"):
+        return range(generation)
+    return range(max(0, generation - 1), generation)
+
+
 def next_training_set(
     policy: Policy,
     generation: int,

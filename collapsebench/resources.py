@@ -25,6 +25,14 @@ class Resources(Frozen):
     track: Literal["tensorboard", "wandb", "trackio"] | None = None
     features: tuple[Literal["efficientnet-lite0"], ...] = ()
 
+    def absolute(self) -> Resources:
+        """The same for a process in another folder."""
+        inception = self.inception
+        if inception not in (None, "none"):
+            inception = str(Path(inception).expanduser().absolute())
+        folders = {n: path.expanduser().absolute() for n in ("data", "model") if (path := getattr(self, n)) is not None}
+        return self.model_copy(update={"inception": inception, **folders})
+
     @property
     def differences(self) -> list[str]:
         """What is measured otherwise than the task says; all generations of a run agree on it."""

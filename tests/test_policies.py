@@ -19,6 +19,7 @@ from collapsebench.policies import (
     control_training_set,
     first_training_set,
     fraction,
+    generations_read,
     next_training_set,
     prompts,
 )
@@ -180,6 +181,20 @@ def test_control_has_as_many_items_as_the_policy_all_real(name: str, generation:
     assert set(counts(data)) == {REAL}
     rewritten = len(REAL_DATA) // (HORIZON + 1) * generation  # regenerate-fresh rewrites all fractions so far
     assert len(data) == len(compose(name, generation, rewritten if name == "regenerate-fresh" else 20))
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("generation", [1, 2, HORIZON])
+def test_a_policy_reads_the_generations_that_it_says(name: str, generation: int) -> None:
+    asked: list[int] = []
+
+    def samples(g: int) -> TrainingSet:
+        asked.append(g)
+        return numbered(20, g)
+
+    next_training_set(policy(name), generation, HORIZON, REAL_DATA, samples, generator())
+    assert asked == list(generations_read(policy(name), generation))
+    assert list(generations_read(policy(name), 0)) == []
 
 
 @pytest.mark.parametrize("name", ALL)

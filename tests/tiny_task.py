@@ -21,7 +21,9 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from collapsebench.authoring.base import train_base
 from collapsebench.metrics.extractors import SmallClassifier
+from collapsebench.task import load_task
 
 KINDS = ("text", "pretrained-lm", "vae", "diffusion", "gmm")
 SIDE = 12
@@ -247,6 +249,49 @@ def write_tiny_task(folder: Path, kind: str = "text", **changes: Any) -> Path:
         spec["workload"]["evaluation"]["classifier"] = write_classifier(folder)
     file = folder / "task.yaml"
     file.write_text(yaml.safe_dump(spec, sort_keys=False), "utf-8")
+    return file
+
+
+# A model of bytes that knows its letters, and not one word of what it is then trained on.
+_FROM_BASE: dict[str, Any] = {
+    "title": "A tiny Llama on bytes that starts from a base model",
+    "seeds": [0, 1, 2],
+    "horizon": 1,
+    "init": "base",
+    "splits.test": 0.2,
+    "policy.size": 96,
+    "base": {
+        "file": "base.safetensors",
+        "sha256": None,
+        "data": {"source": "local", "path": "base.txt", "documents": "paragraph"},
+        "training": {"batch_size": 16, "first": {"epochs": 4, "learning_rate": 1.0e-2, "decay": "cosine"}},
+    },
+    "workload.vocab_size": 257,
+    "workload.block": 32,
+    "workload.training.batch_size": 8,
+    "workload.training.first": {"epochs": 4, "learning_rate": 1.0e-2, "decay": "cosine"},
+    "workload.training.later": None,
+    "workload.sampler": {"prompt_tokens": 8, "temperature": 1.0, "batch_size": 64},
+    "workload.evaluation": {
+        "test_windows": 64,
+        "selection_windows": 8,
+        "pairs": 0,
+        "batch_size": 64,
+        "by_byte": True,
+    },
+}
+
+
+def write_task_with_base(folder: Path, **changes: Any) -> Path:
+    """Write a tiny task on bytes that starts from a base model, and train that; return the path of the task file.
+
+    Fidelity is 1 at what cross entropy reached at generation 0, and 0 at what the base model has, measured once.
+    """
+    scored = {"nll_per_byte": {"reference": 2.75, "floor": 3.66}}
+    file = write_tiny_task(folder, "text", **(_FROM_BASE | {"scored": scored} | changes))
+    strange = [" ".join(word[::-1] for word in text.split()) for text in paragraphs(100, seed=8)]
+    (folder / "base.txt").write_text("\n\n".join(strange), "utf-8")
+    train_base(load_task(file), folder / "base.safetensors", "cpu", lambda done, total: None)
     return file
 
 

@@ -7,10 +7,11 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from collapsebench.errors import RunError, UserError
 from collapsebench.files import require_folder, write_atomically
-from collapsebench.methods import load_method_with, source_file
+from collapsebench.methods import Contestant, registered_methods, source_file
 from collapsebench.publishing.entries import Entry
 from collapsebench.publishing.submission import (
     Attestation,
@@ -25,11 +26,13 @@ from collapsebench.publishing.submission import (
 )
 from collapsebench.publishing.submit import seed_result, sessions
 from collapsebench.running.cells import Cell
-from collapsebench.running.engines import run_cells
 from collapsebench.running.environment import resolve_device
+from collapsebench.running.isolated import Named, run_isolated
+from collapsebench.running.one_generation import other_source
 from collapsebench.running.preflight import check_supplies
 from collapsebench.running.progress import Listener, silent
 from collapsebench.task import Task
+from collapsebench.workloads.processes import world_size
 
 _COUNTS = 1.5  # a share of n things may differ by one of them
 
@@ -122,30 +125,49 @@ def plan_verification(entry: Entry, task: Task, seed: int | None, generations: i
 
 
 def verification_cell(plan: Plan, out: Path, device: str = "auto") -> Cell:
-    """The chain to run. Imports the contestant's code.
+    """The chain to run. Its method is but a name here: the contestant's code is imported in other processes alone.
 
     Raises:
-        UserError: the loss is not the submitted one, or does not load; a file is where `out` should be.
+        UserError: the loss is another class than the submitted one; a file is where `out` should be.
     """
     require_folder(out, "--out")
     check_supplies(plan.task)
-    parameters = dict(plan.submission.method.parameters)
-    method = load_method_with(plan.loss, parameters, plan.task.spec.workload.kind)
-    _require_digest(plan.submission, method.source_sha256, plan.loss)
+    if world_size() > 1:
+        raise UserError("verify gives every generation a process of its own: start it without `accelerate launch`.")
     submitted = plan.submission.method
-    class_name = submitted.loss.rpartition(":")[2]
-    if plan.loss.rpartition(":")[2] != class_name or method.track != submitted.track:
-        raise UserError(f"{plan.loss}, track {method.track}, is not {class_name}, track {submitted.track}.")
+    wanted = submitted.loss.rpartition(":")[2]
+    if plan.loss.rpartition(":")[2] != wanted:
+        raise UserError(f"{plan.loss} is not {wanted}, which was submitted.")
+
+    def make() -> NoReturn:
+        raise AssertionError("a contestant's code is not run in the process that judges it")
+
+    method = Contestant(
+        name=submitted.name,
+        id=plan.entry.digest,
+        spec=None,
+        loss=submitted.loss,
+        description=submitted.card,
+        parameters=dict(submitted.parameters),
+        source_sha256=submitted.source_sha256,
+        real_data=False,
+        track=submitted.track,
+        make=make,
+    )
     return Cell(plan.task, method, plan.seed, out, plan.generations, resolve_device(device))
 
 
 def verify(plan: Plan, cell: Cell, listener: Listener = silent) -> Outcome:
-    """Run the chain and compare it with the submitted one. Executes the contestant's code.
+    """Run the chain and compare it with the submitted one. Executes the contestant's code, in other processes.
 
     Raises:
+        UserError: the loss is not the submitted one, or does not load.
         RunError: the data prepared here is not the submitted data, or the run failed.
     """
-    run_cells([cell], "inline", None, listener)
+    method = plan.submission.method
+    file = None if plan.loss in registered_methods() else plan.source
+    named = Named(plan.loss, file, dict(method.parameters), method.source_sha256, method.track)
+    run_isolated(cell, named, listener)
     about = json.loads((cell.directory.path / "run.json").read_text("utf-8"))
     if about["task"]["data_sha256"] != plan.submission.task.data_sha256:
         raise RunError(
@@ -161,10 +183,7 @@ def verify(plan: Plan, cell: Cell, listener: Listener = silent) -> Outcome:
 def _require_digest(submission: Submission, found: str, named: str) -> None:
     wanted = submission.method.source_sha256
     if found != wanted:
-        raise UserError(
-            f"{named} is not the loss that was submitted: its sha256 is {found}, the submission has {wanted}. Give "
-            "the submitted version with --method path/to/file.py:ClassName."
-        )
+        raise UserError(other_source(named, found, wanted))
 
 
 def _compared(plan: Plan, submitted: SeedResult, measured: SeedResult, machine: Session) -> Outcome:

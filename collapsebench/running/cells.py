@@ -82,10 +82,14 @@ class Cell:
         return f"{self.method.name} seed {self.seed}"
 
 
-def run_cell(cell: Cell, listener: Listener = silent) -> None:
+def run_cell(cell: Cell, listener: Listener = silent, store: RunDirectory | None = None, first: int = 0) -> None:
     """Run one chain in this process; finished generations are reused.
 
     Sets the task's number of CPU threads and deterministic algorithms for the whole process.
+
+    Args:
+        store: where its generations are, if not in the cell's directory. first: the generation to begin with; of those
+            before, only what it is made from need be there.
     """
     import torch
 
@@ -112,7 +116,8 @@ def run_cell(cell: Cell, listener: Listener = silent) -> None:
         "device": cell.device.split(":")[0],
         "extractors": cell.task.resources.differences,
     }
-    store = SharedRun(cell.directory.path) if world_size() > 1 else cell.directory
+    if store is None:
+        store = SharedRun(cell.directory.path) if world_size() > 1 else cell.directory
     about = circumstances(cell.device, cell.task.spec.threads)
     origin = {
         "task_file": str(cell.task.path),
@@ -126,7 +131,7 @@ def run_cell(cell: Cell, listener: Listener = silent) -> None:
         store.opened(identity, origin, about),
         tracking(cell.task.resources.track, run, cell.out / "tracking", config) as log,
     ):
-        Chain(cell.task, cell.method, cell.seed, workload, store, listener, log).run(cell.generations)
+        Chain(cell.task, cell.method, cell.seed, workload, store, listener, log).run(cell.generations, first)
 
 
 def _keep_freed_memory() -> None:

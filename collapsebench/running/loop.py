@@ -66,10 +66,10 @@ class Chain:
         if n is not None and n != len(self.real):
             self.real = known_real(self.real, n, self.randomness.generator(0, "real data"))
 
-    def run(self, generations: int) -> None:
-        """Compute what is missing of generations 0 to `generations`; stop after a diverged one."""
+    def run(self, generations: int, first: int = 0) -> None:
+        """Compute what is missing of generations `first` to `generations`; stop after a diverged one."""
         self.listener(Event(self.method.name, self.seed, 0, "prepared", real_items=len(self.workload.real)))
-        for g in range(generations + 1):
+        for g in range(first, generations + 1):
             state = self.store.state(g)
             if state == "missing":
                 with self.store.writing(g) as folder:

@@ -1,0 +1,198 @@
+"""A chain whose generations know nothing of each other: each runs in a process, a folder and a home of its own.
+
+What a loss kept in memory or in a file is not there in the next generation, so a chain that lived on it gives other
+numbers here. The other side of it is `collapsebench.running.one_generation`. What this cannot stop, such as a file at a
+fixed place of the disk, is said in ``docs/protocol.md``, section 10.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import site
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from collapsebench import errors
+from collapsebench.errors import CollapsebenchError, RunError
+from collapsebench.paths import cache_dir
+from collapsebench.policies import generations_read
+from collapsebench.running.artifacts import MARKER, RunDirectory
+from collapsebench.running.cells import Cell
+from collapsebench.running.progress import Event, Listener
+
+_SAMPLES = "samples.safetensors"
+_LAST_ONLY = ("model.safetensors", "method.safetensors", MARKER)
+_ORIGIN = ("task_file", "loss", "spec", "description")
+
+
+@dataclass(frozen=True)
+class Named:
+    """A method as a process of its own loads it, and what it has to be.
+
+    Attributes:
+        loss: ``path/to/my_loss.py:MyLoss``, ``tce`` or ``my_package.losses:MyLoss``. file: the file of the first form.
+        parameters: with their types. source_sha256, track: what it must turn out to have.
+    """
+
+    loss: str
+    file: Path | None
+    parameters: dict[str, Any]
+    source_sha256: str
+    track: str
+
+
+def run_isolated(cell: Cell, named: Named, listener: Listener) -> None:
+    """Run a chain with a new process for every generation; finished generations are reused.
+
+    The method is loaded in those processes only; `cell.method` lends its name and id.
+
+    Raises:
+        UserError: the method cannot be loaded, or is not what it has to be. RunError: a generation failed.
+    """
+    store = cell.directory
+    with ExitStack() as opened:
+        locked = False
+        for g in range(cell.generations + 1):
+            state = store.state(g)
+            if state == "missing":
+                with _scratch() as scratch:
+                    made = _generation(cell, named, g, scratch, listener)
+                    if not locked:
+                        opened.enter_context(_opened(store, made))
+                        locked = True
+                    with store.writing(g) as folder:
+                        for file in made.generation(g).iterdir():
+                            if file.name != MARKER:
+                                shutil.copyfile(file, folder / file.name)
+                state = store.state(g)
+            else:
+                listener(Event(cell.method.name, cell.seed, g, "reused"))
+            if state == "diverged":
+                return
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="collapsebench-", ignore_cleanup_errors=True) as name:
+        yield Path(name).resolve()
+
+
+@contextmanager
+def _opened(store: RunDirectory, made: RunDirectory) -> Iterator[None]:
+    """Lock the run's directory as the run that a generation turned out to be of."""
+    about = json.loads((made.path / "run.json").read_text("utf-8"))
+    origin = {key: about.pop(key) for key in _ORIGIN}
+    circumstances = about.pop("circumstances")
+    identity = {key: value for key, value in about.items() if key not in ("schema_version", "resumed")}
+    with store.opened(identity, origin, circumstances):
+        yield
+
+
+def _generation(cell: Cell, named: Named, g: int, scratch: Path, listener: Listener) -> RunDirectory:
+    """Run one generation in a process of its own and return the directory that it wrote."""
+    for name in ("work", "home", "tmp", "loss", "run"):
+        (scratch / name).mkdir()
+    _hand_over(cell, g, scratch / "run")
+    loss = named.loss
+    if named.file is not None:  # alone, without what lies beside it: an entry is one file
+        shutil.copyfile(named.file, scratch / "loss" / named.file.name)
+        loss = f"{scratch / 'loss' / named.file.name}:{named.loss.rpartition(':')[2]}"
+    order = {
+        "task": str(cell.task.path),
+        "budget": cell.task.budget,
+        "resources": cell.task.resources.absolute().model_dump(mode="json"),
+        "loss": loss,
+        "shown": named.loss,
+        "parameters": named.parameters,
+        "source_sha256": named.source_sha256,
+        "track": named.track,
+        "seed": cell.seed,
+        "generation": g,
+        "device": cell.device,
+        "run": str(scratch / "run"),
+    }
+    _carried_out(order, scratch, lambda event: listener(_of(cell, event)))
+    return RunDirectory(scratch / "run")
+
+
+def _hand_over(cell: Cell, g: int, run: Path) -> None:
+    """Copy what generation g is made from: a model or a sample that is not needed is not there."""
+    spec = cell.task.spec
+    wanted = [(h, _SAMPLES) for h in generations_read(spec.policy, g)]
+    last = [name for name in _LAST_ONLY if name != "model.safetensors" or spec.init == "previous"]
+    wanted += [(g - 1, name) for name in last if g > 0]
+    for h, name in wanted:
+        source = cell.directory.generation(h) / name
+        if source.is_file():
+            (run / f"gen-{h}").mkdir(exist_ok=True)
+            shutil.copyfile(source, run / f"gen-{h}" / name)
+
+
+def _of(cell: Cell, event: dict[str, Any]) -> Event:
+    return Event(**{**event, "method": cell.method.name})
+
+
+def _carried_out(order: dict[str, Any], scratch: Path, told: Any) -> None:
+    """Start the process, pass on what it tells, and raise its error."""
+    inlet, outlet = os.pipe()
+    command = [sys.executable, "-P", "-m", "collapsebench.running.one_generation", str(outlet)]
+    try:
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=2, pass_fds=[outlet], cwd=scratch / "work",
+            env=_environment(scratch), start_new_session=True,
+        )  # fmt: skip
+    except BaseException:
+        os.close(inlet)
+        raise
+    finally:
+        os.close(outlet)
+    answer: dict[str, Any] | None = None
+    try:
+        with os.fdopen(inlet, encoding="utf-8") as lines:
+            assert process.stdin is not None
+            with process.stdin:
+                process.stdin.write(json.dumps(order).encode())
+            for line in lines:
+                message = json.loads(line)
+                if "end" in message:
+                    answer = message["end"]
+                    break
+                told(message["event"])
+        process.wait()
+    finally:
+        with suppress(ProcessLookupError):  # whatever it started does not live on, nor itself after Ctrl-C
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    if answer is None:
+        raise RunError(
+            f"the process of generation {order['generation']} died (exit code {process.returncode}; out of memory?); "
+            "what finished is kept. Run the same command again."
+        )
+    if answer:
+        known = getattr(errors, answer["kind"], RunError)
+        raise (known if issubclass(known, CollapsebenchError) else RunError)(answer["text"])
+
+
+def _environment(scratch: Path) -> dict[str, str]:
+    """This process's environment with other folders to write into. Prepared data and downloads stay where they are."""
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser()
+    return {
+        "HF_HOME": str(caches / "huggingface"),
+        "TORCH_HOME": str(caches / "torch"),
+        "PYTHONUSERBASE": site.getuserbase(),
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(str(Path(entry or ".").absolute()) for entry in sys.path),
+        "COLLAPSEBENCH_CACHE": str(cache_dir().absolute()),
+        "HOME": str(scratch / "home"),
+        "XDG_CACHE_HOME": str(scratch / "home"),
+        **{name: str(scratch / "tmp") for name in ("TMPDIR", "TMP", "TEMP")},
+    }

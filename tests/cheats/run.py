@@ -1,0 +1,90 @@
+"""Judge the cheats on ranked tasks, and write what became of them into ``docs/cheats.md``. Resumes where it stopped.
+
+    python tests/cheats/run.py [TASK …] [--out runs/cheats] [--seeds 5] [--generations G] [--write docs/cheats.md]
+
+Without a task: every ranked micro task. Exits with 1 where rule 2 is broken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from judging import Judgement, Verdict, judge, ranked_micro_tasks
+
+from collapsebench.cli.terminal import plain_console
+from collapsebench.files import write_atomically
+from collapsebench.running.progress import Event
+from collapsebench.task import load_task
+
+INTRODUCTION = """# Cheats
+
+Made by `make cheats`; what the losses do is in [tests/cheats/](../tests/cheats/). On a ranked task a loss that learns
+less is significantly worse than cross entropy, one that is the same in another unit ties with it, and one that looks at
+what it must not is refused, found out by `verify`, or not significantly better (two-sided paired t-test, 5 %). Equal is
+also what differs by at most 2 % of cross entropy's mFI with its whole 95 % interval. How distortions fare is shown, and
+no rule decides it.
+"""
+
+
+def main() -> int:
+    """Judge, print, write; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("tasks", nargs="*", help="registered names or task files; every ranked micro task when absent")
+    parser.add_argument("--out", type=Path, default=Path("runs/cheats"), help="directory of the runs")
+    parser.add_argument("--seeds", type=int, default=5, help="how many of the official seeds")
+    parser.add_argument("--generations", type=int, help="the last generation; the task's horizon when absent")
+    parser.add_argument("--write", type=Path, help="file for the tables")
+    given = parser.parse_args()
+    tasks = [load_task(name) for name in given.tasks] or list(ranked_micro_tasks())
+    console = plain_console(stderr=True)
+
+    def listener(event: Event) -> None:
+        if event.phase in ("complete", "diverged"):
+            told = f"{event.method} seed {event.seed}: generation {event.generation} {event.phase}"
+            console.print(told, markup=False, highlight=False)
+
+    parts, broken = [INTRODUCTION], False
+    for task in tasks:
+        last = task.spec.horizon if given.generations is None else given.generations
+        found = judge(task, given.out, task.spec.seeds[: given.seeds], last, listener=listener)
+        parts.append(table(found))
+        broken |= any(verdict.holds is False for verdict in found.verdicts)
+        print(parts[-1], flush=True)
+    if not tasks:
+        parts.append("No registered task is micro, ranked and calibrated at the moment.\n")
+        print(parts[-1])
+    if given.write is not None:
+        write_atomically(given.write, "\n".join(parts))
+    return int(broken)
+
+
+def table(found: Judgement) -> str:
+    """The verdicts on a task as a Markdown table."""
+    ce = f"Cross entropy: mFI {found.mfi:.2f}" + ("" if found.novelty is None else f", novelty {found.novelty:.2f}")
+    lines = [
+        f"## {found.task.id}",
+        "",
+        f"{ce}; {found.seeds} seeds.",
+        "",
+        "| cheat | group | mFI | difference to ce | p | novelty | outcome | rule 2 |",
+        "|---|---|--:|--:|--:|--:|---|---|",
+        *(_row(verdict) for verdict in found.verdicts),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _row(v: Verdict) -> str:
+    numbers = ["", "", "", ""]
+    if v.mfi is not None:
+        novelty = "" if v.novelty is None else f"{v.novelty:.2f}"
+        numbers = [f"{v.mfi:.2f}", f"{v.difference:+.3f} [{v.low:+.3f}, {v.high:+.3f}]", f"{v.p:.2g}", novelty]
+    name = v.cheat.loss.partition(":")[2]
+    outcome = v.outcome + (f": {v.told}" if v.outcome == "caught" else "")
+    rule = {None: "shown only", True: "holds", False: "**broken**"}[v.holds]
+    return f"| {' | '.join([name, v.cheat.group, *numbers, outcome, rule])} |"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
