@@ -117,10 +117,42 @@ class MixtureData(Frozen):
         return self
 
 
+class MarkovData(Frozen):
+    """Sequences drawn from a known Markov chain: the truth; see `collapsebench.data.markov`.
+
+    Attributes:
+        states: how many. seed: decides which states follow which.
+        sure: states that go one way 94 times in 100; the others have 14 successors, the rarest 3 times in 1,000.
+        power: weights are raised to it: the same chain, 2 of it with hardly any rare transitions.
+        sequences: to train on.
+    """
+
+    source: Literal["markov"]
+    states: int = Field(ge=14, le=52)
+    seed: int = Field(ge=0)
+    sure: int = Field(ge=0)
+    power: int = Field(1, ge=1, le=4)
+    sequences: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _sure_states_exist(self) -> MarkovData:
+        if self.sure > self.states:
+            raise ValueError(f"sure: {self.sure} of {self.states} states is more than all")
+        return self
+
+
 TextSource = EmbeddedData | LocalText | HubText
 ImageSource = EmbeddedData | LocalImages | TorchvisionData
 Source = Annotated[
-    EmbeddedData | LocalText | HubText | HubSplits | LocalSplits | LocalImages | TorchvisionData | MixtureData,
+    EmbeddedData
+    | LocalText
+    | HubText
+    | HubSplits
+    | LocalSplits
+    | LocalImages
+    | TorchvisionData
+    | MixtureData
+    | MarkovData,
     Field(discriminator="source"),
 ]
 

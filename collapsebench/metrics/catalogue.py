@@ -131,6 +131,19 @@ METRICS: dict[str, Metric] = {
             "minority_mass", "Mass of the minority mode", "higher", "", (0.0, 1.0), "linear",
             "Probability that the model gives to the region where the truth's smallest component is the likeliest.",
         ),
+        Metric(
+            "transition_kl", "KL(truth ‖ model) per transition", "lower", "nats", (0.0, math.inf), "linear",
+            "Divergence from the known transition table, mean over its stationary distribution; exact.",
+        ),
+        Metric(
+            "rare_mass", "Mass of rare transitions", "higher", "", (0.0, 1.0), "linear",
+            "Share of the probability of rare transitions that the model still gives them, each at most its true one.",
+        ),
+        Metric(
+            "selection_nll", "NLL per transition (selection)", "lower", "nats", (0.0, math.inf), "linear",
+            "Mean negative log-likelihood of held-out transitions: tune on this one.",
+        ),
+        _profile("entropy_rate", "Entropy rate", "nats", "Entropy of the model's next state, mean over the true ones."),
         _profile("density", "Density", "", "Real balls around a sample, relative to k (Naeem 2020); can exceed 1."),
         _profile("class_entropy", "Entropy of classes", "nats", "Entropy of the samples' classes, by the classifier."),
         _profile(

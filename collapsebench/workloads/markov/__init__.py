@@ -1,0 +1,1 @@
+"""Sequences of a known Markov chain."""
