@@ -88,11 +88,13 @@ def read_comparison(
         published: submissions of the same task to compare with; one whose name a cell has is left out.
 
     Raises:
-        UserError: the task is unknown or not calibrated, or no cell is complete.
+        UserError: the task is unknown, not calibrated, or on other settings or data, or no cell is complete.
     """
     cells = cells_of(folder, method_ids, seeds)
     task = task or task_of(folder, cells)
     scales = task_scales(task)
+    for data_sha256 in {cell["about"]["task"]["data_sha256"] for cell in cells}:
+        task.require_scale(data_sha256)
     raw = raw_metrics(cells, generations)
     if raw.empty:
         raise UserError(f"{folder} has no finished generation of the cells asked for; run `collapsebench compare`.")

@@ -20,7 +20,9 @@ from collapsebench.scoring.columns import records
 from collapsebench.scoring.table import HEADLINE
 
 if TYPE_CHECKING:
-    from collapsebench.authoring.calibration import Calibration
+    import pandas as pd
+
+    from collapsebench.task import Task
 
 # Okabe–Ito: told apart by colour-blind readers and on paper; the markers say it a second time.
 _COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442"]
@@ -94,9 +96,13 @@ def forest_figure(comparison: Comparison) -> Figure:
     return figure
 
 
-def calibration_figure(calibration: Calibration) -> Figure:
-    """CE against the control, mean over the official seeds, one panel per scored metric."""
-    metrics = list(calibration.scales)
+def calibration_figure(task: Task, curves: pd.DataFrame) -> Figure:
+    """CE against the control, mean over the official seeds, one panel per scored metric.
+
+    Args:
+        curves: method (ce, control), metric, generation, fidelity.
+    """
+    metrics = list(task.spec.scored)
     figure, axes = plt.subplots(
         1, len(metrics), figsize=(4.2 * len(metrics), 3.6), sharey=True, squeeze=False, layout="constrained"
     )
@@ -104,9 +110,9 @@ def calibration_figure(calibration: Calibration) -> Figure:
         panel.axhspan(0.95, 1.05, color="#009E73", alpha=0.12, lw=0)
         panel.axhline(HEADLINE, color="#999999", linewidth=0.8)
         for method, style in _styles(["ce", CONTROL]).items():
-            curve = calibration.curves.query("method == @method and metric == @metric")
+            curve = curves.query("method == @method and metric == @metric")
             panel.plot(curve["generation"], curve["fidelity"], label=method, markersize=4, **style)
-        panel.set_title(calibration.task.spec.metric(metric).title, fontsize=10)
+        panel.set_title(task.spec.metric(metric).title, fontsize=10)
         panel.set_xlabel("generation")
         panel.set_ylim(-0.02, 1.12)
         panel.spines[["top", "right"]].set_visible(False)
