@@ -6,10 +6,9 @@ import hashlib
 import json
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
-from pydantic_core import PydanticKnownError
 
 from collapsebench.data.sources import AnySplits, EmbeddedData, Source, Splits
 from collapsebench.digest import digest_of
@@ -20,25 +19,9 @@ from collapsebench.paths import bundled
 from collapsebench.resources import NOTHING_GIVEN, Resources
 from collapsebench.task_files import TaskFile, read_task_file, told
 from collapsebench.workloads.kind import Kind
-from collapsebench.workloads.kinds import KINDS
+from collapsebench.workloads.kinds import KINDS, section
 from collapsebench.workloads.settings import WorkloadSettings
 from collapsebench.workloads.training_settings import Training
-
-
-def _section(value: Any) -> Any:
-    """The workload section as the settings of its kind, which `KINDS` knows; errors as those of a tagged union."""
-    if isinstance(value, WorkloadSettings):
-        return value
-    if not isinstance(value, dict):
-        raise PydanticKnownError("model_attributes_type")
-    if "kind" not in value:
-        raise PydanticKnownError("union_tag_not_found", {"discriminator": "'kind'"})
-    kind = value["kind"]
-    if not isinstance(kind, str) or kind not in KINDS:
-        expected = ", ".join(repr(name) for name in KINDS)
-        found = {"discriminator": "'kind'", "tag": str(kind), "expected_tags": expected}
-        raise PydanticKnownError("union_tag_invalid", found)
-    return KINDS[kind].settings.model_validate(value)
 
 
 class Policy(Frozen):
@@ -149,7 +132,7 @@ class TaskSpec(Frozen):
     data: Source
     splits: AnySplits = Splits()
     policy: Policy
-    workload: Annotated[SerializeAsAny[WorkloadSettings], BeforeValidator(_section)]
+    workload: Annotated[SerializeAsAny[WorkloadSettings], BeforeValidator(section)]
     scored: dict[str, Scored] = Field(min_length=1)
     calibrated_on: CalibratedOn | None = None
     checks: Checks = Checks(tolerance=0.005, best_start=1.2)
@@ -270,6 +253,21 @@ class Task:
         file = self.path.parent / "calibration.json"
         rules = json.loads(file.read_text("utf-8")).get("rules", []) if file.is_file() else []
         return tuple(rule["told"] for rule in rules if not rule["kept"])
+
+    @property
+    def mark(self) -> str:
+        """What tables put beside the task's name where its methods are not ranked; empty where they are."""
+        return "retired" if self.spec.retired else "not ranked" if self.broken_rules else ""
+
+    @property
+    def unranked(self) -> str | None:
+        """Why its methods are not ranked, in sentences; None: they are."""
+        if self.spec.retired:
+            return f"{self.id} is retired, and its methods are not ranked. {self.spec.retired.strip()}"
+        if self.broken_rules:
+            told = "; ".join(self.broken_rules)
+            return f"{self.id} breaks rules of a ranked task, so its methods are not ranked. {told}."
+        return None
 
     @property
     def calibrated(self) -> bool:

@@ -19,8 +19,8 @@ from collapsebench.scoring.statistics import NOTHING, Estimate, paired_differenc
 
 
 def ranked_tasks(board: Board, tier: str) -> list[str]:
-    """The ids of a tier's tasks that count: all that are calibrated but those that are retired."""
-    return sorted(i for i, task in board.tasks.items() if task.spec.tier == tier and not task.spec.retired)
+    """The ids of a tier's tasks that count: all that are calibrated but those that are retired or break a rule."""
+    return sorted(i for i, task in board.tasks.items() if task.spec.tier == tier and not task.unranked)
 
 
 def overall_table(board: Board, tier: str, track: str) -> pd.DataFrame:
@@ -87,7 +87,7 @@ def _in_ranking(board: Board, tier: str, track: str) -> pd.DataFrame:
     table = board.table
     if table.empty:
         return table
-    return table[(table["tier"] == tier) & (table["track"] == track) & ~table["retired"].astype(bool)]
+    return table[(table["tier"] == tier) & (table["track"] == track) & ~table["unranked"].astype(bool)]
 
 
 def _shares(board: Board, digests: dict[str, str]) -> dict[str, Array]:

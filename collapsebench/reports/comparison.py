@@ -113,7 +113,7 @@ def read_comparison(
     except ValueError as error:
         raise UserError(f"{folder} cannot be scored: {error}.") from error
     table = ranked_table(found.scores, last)
-    table = unranked(table) if task.spec.retired else table
+    table = unranked(table) if task.unranked else table
     engagement = _engagement(raw, cells, published)
     table = table.assign(masked_gradient=table["method"].map(masked_gradients(engagement)))
     notes += _notes(task, raw, last, cells) + _notes_on_published(published, cells) + _notes_on_power(task, table, last)
@@ -145,8 +145,8 @@ def _engagement(raw: pd.DataFrame, cells: list[dict[str, Any]], published: Seque
 
 def _notes(task: Task, raw: pd.DataFrame, last: int, cells: list[dict[str, Any]]) -> list[str]:
     notes = []
-    if task.spec.retired:
-        notes.append(f"{task.id} is retired, and its methods are not ranked. {task.spec.retired.strip()}")
+    if task.unranked is not None:
+        notes.append(task.unranked)
     if task.budget != 1.0:
         notes.append(f"Only {task.budget:.3g} of the task's budget: a try-out, not to be compared with other results.")
     if last < task.spec.horizon:

@@ -72,7 +72,7 @@ def _panel(axes: Axes, comparison: Comparison, metric: str) -> None:
 def forest_figure(comparison: Comparison) -> Figure:
     """mFI of every method with its interval, in the order of the table, and a line where CE is.
 
-    A task that is retired has no headline: the title says that it is.
+    A task that is not ranked has no headline: the title says so.
     """
     rows = records(comparison.table)
     styles = _styles(comparison.methods)
@@ -88,7 +88,7 @@ def forest_figure(comparison: Comparison) -> Figure:
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(0, comparison.generations * 1.01)
     axes.set_xlabel(f"mFI, generations of {comparison.generations}")
-    told = " (retired, not ranked)" if comparison.task.spec.retired else ": how long fidelity to real data lasts"
+    told = " (not ranked)" if comparison.task.unranked else ": how long fidelity to real data lasts"
     axes.set_title(f"{comparison.task.id}{told}", fontsize=12, loc="left")
     axes.grid(axis="x", color="#dddddd", linewidth=0.8)
     axes.spines[["top", "right", "left"]].set_visible(False)
