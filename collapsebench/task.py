@@ -74,6 +74,7 @@ class Scored(Frozen):
 
 
 DIGITS = 16  # of a digest, where one is named
+CALIBRATION_FILE, PROCESSOR_FILE = "calibration.json", "processor.json"  # beside the task file: what holds of its rules
 
 
 class CalibratedOn(Frozen):
@@ -248,11 +249,11 @@ class Task:
         return json.loads(file.read_text("utf-8")) if file.is_file() else None
 
     @cached_property
-    def broken_rules(self) -> tuple[str, ...]:
-        """The rules of a ranked task that its calibration found broken, a sentence each."""
-        file = self.path.parent / "calibration.json"
-        rules = json.loads(file.read_text("utf-8")).get("rules", []) if file.is_file() else []
-        return tuple(rule["told"] for rule in rules if not rule["kept"])
+    def broken_rules(self) -> dict[str, str]:
+        """The rules of a ranked task that calibration or the processor test found broken: their numbers, by name."""
+        files = [self.path.parent / name for name in (CALIBRATION_FILE, PROCESSOR_FILE)]
+        found = [json.loads(file.read_text("utf-8")) for file in files if file.is_file()]
+        return {r["rule"]: r["told"] for content in found for r in content.get("rules", []) if not r["kept"]}
 
     @property
     def mark(self) -> str:
@@ -265,8 +266,9 @@ class Task:
         if self.spec.retired:
             return f"{self.id} is retired, and its methods are not ranked. {self.spec.retired.strip()}"
         if self.broken_rules:
-            told = "; ".join(self.broken_rules)
-            return f"{self.id} breaks rules of a ranked task, so its methods are not ranked. {told}."
+            rules = ", ".join(self.broken_rules)
+            how = "`collapsebench calibrate TASK --check` has the numbers."
+            return f"{self.id} breaks rules of a ranked task ({rules}), so its methods are not ranked. {how}"
         return None
 
     @property

@@ -252,7 +252,7 @@ def write_tiny_task(folder: Path, kind: str = "text", **changes: Any) -> Path:
     return file
 
 
-# Bytes of the same sentences, from a base model that has seen others; changes as `tiny_spec` takes them.
+# Bytes of the same sentences, from a base model that has seen others in capitals; changes as `tiny_spec` takes them.
 BASED: dict[str, Any] = {
     "name": "tiny-based",
     "title": "A tiny Llama on bytes, every generation from a base model",
@@ -276,7 +276,7 @@ BASED: dict[str, Any] = {
 def write_based_task(folder: Path, **changes: Any) -> Path:
     """Write the tiny text task that starts from a base model, and train that; return the path of the task file."""
     file = write_tiny_task(folder, "text", **(BASED | changes))
-    (folder / "base.txt").write_text("\n\n".join(paragraphs(60, seed=8)), "utf-8")
+    (folder / "base.txt").write_text("\n\n".join(paragraphs(60, seed=8)).upper(), "utf-8")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     train_base(load_task(file), folder / "base.safetensors", "cpu", lambda *_: None)

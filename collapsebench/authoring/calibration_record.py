@@ -13,9 +13,8 @@ from collapsebench.errors import TaskError
 from collapsebench.files import write_atomically
 from collapsebench.frozen import Frozen
 from collapsebench.scoring.fidelity import Scale
-from collapsebench.task import Scored, Task, TaskSpec
+from collapsebench.task import CALIBRATION_FILE, PROCESSOR_FILE, Scored, Task, TaskSpec
 
-FILE = "calibration.json"
 CONFIDENT = "confident_elements"
 """Stands among the metrics: the share of training elements with p > 0.9 (`collapsebench.scoring.engagement`)."""
 
@@ -117,11 +116,6 @@ class Record(Frozen):
     rules: tuple[Rule, ...] = ()
     curves: tuple[Curve, ...] = ()
 
-    @property
-    def broken(self) -> list[Rule]:
-        """The rules that are not kept."""
-        return [rule for rule in self.rules if not rule.kept]
-
     def frame(self) -> pd.DataFrame:
         """The values, long: method, seed, metric, generation, value."""
         rows = [(v.method, v.seed, v.metric, g, x) for v in self.values for g, x in enumerate(v.values)]
@@ -136,7 +130,7 @@ class Record(Frozen):
 
     def write(self, folder: Path) -> Path:
         """Write it beside a task file, a row of a table on a line."""
-        file = folder / FILE
+        file = folder / CALIBRATION_FILE
         content = self.model_dump(mode="json", exclude_none=True)
         parts = [f' "{key}": {_laid_out(value)}' for key, value in content.items()]
         write_atomically(file, "{\n" + ",\n".join(parts) + "\n}\n")
@@ -149,16 +143,31 @@ def read_record(task: Task) -> Record:
     Raises:
         TaskError: nothing is, or something else.
     """
-    file = task.path.parent / FILE
+    file = task.path.parent / CALIBRATION_FILE
     remedy = f"Measure it: collapsebench calibrate {task.path} --write."
     if not file.is_file():
-        raise TaskError(f"{task.id} has no {FILE} beside {task.path}. {remedy}")
+        raise TaskError(f"{task.id} has no {CALIBRATION_FILE} beside {task.path}. {remedy}")
     try:
         return Record.model_validate_json(file.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "content"
         raise TaskError(f"{file} is not what this version writes ({place}: {first['msg']}). {remedy}") from error
+
+
+def processor_rules(task: Task) -> list[Rule]:
+    """What the committed processor test of a task found (`collapsebench.authoring.processor_test`); none without one.
+
+    Raises:
+        TaskError: it was made on other settings.
+    """
+    file = task.path.parent / PROCESSOR_FILE
+    if not file.is_file():
+        return []
+    content = json.loads(file.read_text("utf-8"))
+    if content["sha256"] != task.sha256:
+        raise TaskError(f"{file} is of other settings of {task.id}; run the test again, or remove the file.")
+    return [Rule.model_validate(rule) for rule in content["rules"]]
 
 
 def _laid_out(value: Any) -> str:

@@ -108,12 +108,12 @@ def _calibrated(task: Task, out: Path, device: str) -> Calibration:
 def _check(task: Task) -> None:
     """Tell what holds of the committed calibration; exit with 1 when a rule is broken or it is another task's."""
     from collapsebench.authoring.calibration import check
-    from collapsebench.authoring.calibration_record import read_record
+    from collapsebench.authoring.calibration_record import processor_rules, read_record
 
     problems, record = check(task), read_record(task)
-    for rule in record.rules:
+    for rule in (*record.rules, *processor_rules(task)):
         typer.echo(str(rule))
     for problem in problems:
         typer.echo(f"BROKEN  {problem}")
-    if problems or record.broken:
+    if problems or task.broken_rules:
         raise typer.Exit(1)
