@@ -1,5 +1,6 @@
 # make demo         the main job: ce, focal and tce on text-wiki-micro, three seeds, eleven to twelve minutes on two cores
 # make leaderboard  the site over the committed submissions
+# make processor-test TASK=text-bytes-micro   the baselines again with the instructions of an old processor (rule 7)
 # make test         the tests
 # make cheats       losses that cheat, on every ranked micro task; hours, resumes; writes docs/cheats.md
 # make check        format, lint, imports, types, tests
@@ -8,10 +9,11 @@
 VENV ?= .venv
 PYTHON ?= python3
 OUT ?= runs
+TASK ?= text-bytes-micro
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo leaderboard cheats test test-slow test-browser check format environment
+.PHONY: demo leaderboard cheats processor-test test test-slow test-browser check format environment
 
 demo: environment
 	$(BIN)/collapsebench compare text-wiki-micro --methods ce,focal,tce --out $(OUT)
@@ -21,6 +23,9 @@ leaderboard: environment
 
 cheats: environment
 	$(BIN)/python tests/cheats/run.py --out runs/cheats --write docs/cheats.md
+
+processor-test: environment
+	$(BIN)/python -m collapsebench.authoring.processor_test $(TASK) --out $(OUT)/old-processor
 
 test: environment
 	$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -88,7 +88,12 @@ class Trial:
     published: Sequence[Entry] = ()
 
     def run(self, engine: Engine = "auto", listener: Listener = silent) -> None:
-        """Run the missing cells; `listener` is called with `collapsebench.running.progress.Event`."""
+        """Run the missing cells; `listener` is called with `collapsebench.running.progress.Event`.
+
+        Raises:
+            UserError: the task's references were measured on other data.
+        """
+        _require_own_data(self.cells[0].task)
         run_cells(self.cells, engine, None, listener)
 
     def comparison(self) -> Comparison:
@@ -135,15 +140,22 @@ def score(directory: str | Path) -> list[Comparison]:
 
 def _require_calibrated(task: Task) -> None:
     """Raise `UserError` unless the scored metrics have their references and floors, and will be measured."""
-    if not task.calibrated:
-        raise UserError(
-            f"{task.id} has no references yet, so fidelity is undefined. Measure them with "
-            f"`collapsebench calibrate {task.path} --write`, or use `collapsebench run` for raw metrics."
-        )
+    task.require_scale()
     if task.resources.inception == "none" and "fid" in task.spec.scored:
         raise UserError(
             f"{task.id} scores FID, so --inception none leaves nothing to compare; use `collapsebench run`."
         )
+
+
+def _require_own_data(task: Task) -> None:
+    """Raise `UserError`, before anything is run, when the data prepared here is not what the references are of.
+
+    Where preparing it is too heavy, scoring finds out from ``run.json``.
+    """
+    from collapsebench.workloads import load_workload
+
+    if task.spec.calibrated_on is not None and task.spec.kind.prepare is None:
+        task.require_scale(load_workload(task, "cpu").data_sha256)
 
 
 def _published_baselines(task: Task) -> list[Entry]:

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 # Never part of a digest: what is shown, which seeds are official, and how raw metrics become fidelities and verdicts.
 _NEVER: Mapping[str, frozenset[str]] = {
-    "TaskSpec": frozenset({"title", "retired", "beside", "seeds", "scored", "checks"}),
+    "TaskSpec": frozenset({"title", "retired", "beside", "seeds", "scored", "calibrated_on", "checks"}),
     "Base": frozenset({"file"}),  # their content has a digest of its own
 }
 

@@ -6,10 +6,9 @@ import hashlib
 import json
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
-from pydantic_core import PydanticKnownError
 
 from collapsebench.data.sources import AnySplits, EmbeddedData, Source, Splits
 from collapsebench.digest import digest_of
@@ -18,27 +17,11 @@ from collapsebench.frozen import Frozen
 from collapsebench.metrics.catalogue import METRICS, Metric
 from collapsebench.paths import bundled
 from collapsebench.resources import NOTHING_GIVEN, Resources
-from collapsebench.task_files import TaskFile, read_task_file
+from collapsebench.task_files import TaskFile, read_task_file, told
 from collapsebench.workloads.kind import Kind
-from collapsebench.workloads.kinds import KINDS
+from collapsebench.workloads.kinds import KINDS, section
 from collapsebench.workloads.settings import WorkloadSettings
 from collapsebench.workloads.training_settings import Training
-
-
-def _section(value: Any) -> Any:
-    """The workload section as the settings of its kind, which `KINDS` knows; errors as those of a tagged union."""
-    if isinstance(value, WorkloadSettings):
-        return value
-    if not isinstance(value, dict):
-        raise PydanticKnownError("model_attributes_type")
-    if "kind" not in value:
-        raise PydanticKnownError("union_tag_not_found", {"discriminator": "'kind'"})
-    kind = value["kind"]
-    if not isinstance(kind, str) or kind not in KINDS:
-        expected = ", ".join(repr(name) for name in KINDS)
-        found = {"discriminator": "'kind'", "tag": str(kind), "expected_tags": expected}
-        raise PydanticKnownError("union_tag_invalid", found)
-    return KINDS[kind].settings.model_validate(value)
 
 
 class Policy(Frozen):
@@ -100,6 +83,21 @@ class Scored(Frozen):
         return self
 
 
+DIGITS = 16  # of a digest, where one is named
+CALIBRATION_FILE, PROCESSOR_FILE = "calibration.json", "processor.json"  # beside the task file: what holds of its rules
+
+
+class CalibratedOn(Frozen):
+    """What the scale was measured on: beginnings of two digests. On anything else the scale says nothing.
+
+    Attributes:
+        settings: of the task, `Task.sha256`. data: prepared from the task's data, ``data_sha256`` in ``run.json``.
+    """
+
+    settings: str = Field(pattern=rf"^[0-9a-f]{{{DIGITS}}}$")
+    data: str = Field(pattern=rf"^[0-9a-f]{{{DIGITS}}}$")
+
+
 class Checks(Frozen):
     """What submissions to this task are held against (``docs/protocol.md``).
 
@@ -127,6 +125,7 @@ class TaskSpec(Frozen):
         base: that model, for ``init: base`` only.
         threads: CPU threads of a cell. Fixed, because results depend on it in the last bits.
         scored: the metrics that make the fidelity, with their frozen scale.
+        calibrated_on: what that scale was measured on; None: not recorded, and not checked.
         checks: what submissions are held against.
         workload: model, training, sampling and evaluation, in the terms of the modality.
     """
@@ -146,8 +145,9 @@ class TaskSpec(Frozen):
     data: Source
     splits: AnySplits = Splits()
     policy: Policy
-    workload: Annotated[SerializeAsAny[WorkloadSettings], BeforeValidator(_section)]
+    workload: Annotated[SerializeAsAny[WorkloadSettings], BeforeValidator(section)]
     scored: dict[str, Scored] = Field(min_length=1)
+    calibrated_on: CalibratedOn | None = None
     checks: Checks = Checks(tolerance=0.005, best_start=1.2)
 
     @model_validator(mode="after")
@@ -229,6 +229,7 @@ class Task:
         extended: tuple[Path, ...] = (),
     ):
         self.spec = spec if budget == 1.0 else _reduced(spec, budget)
+        self._whole = spec
         self.path = path
         self.budget = budget
         self.resources = resources
@@ -259,19 +260,78 @@ class Task:
         file = self.path.parent / "splits.json"
         return json.loads(file.read_text("utf-8")) if file.is_file() else None
 
+    @cached_property
+    def broken_rules(self) -> dict[str, str]:
+        """The rules of a ranked task that calibration or the processor test found broken: their numbers, by name."""
+        files = [self.path.parent / name for name in (CALIBRATION_FILE, PROCESSOR_FILE)]
+        found = [json.loads(file.read_text("utf-8")) for file in files if file.is_file()]
+        return {r["rule"]: r["told"] for content in found for r in content.get("rules", []) if not r["kept"]}
+
+    @property
+    def mark(self) -> str:
+        """What tables put beside the task's name where its methods are not ranked; empty where they are."""
+        return "retired" if self.spec.retired else "not ranked" if self.broken_rules else ""
+
+    @property
+    def unranked(self) -> str | None:
+        """Why its methods are not ranked, in sentences; None: they are."""
+        if self.spec.retired:
+            return f"{self.id} is retired, and its methods are not ranked. {self.spec.retired.strip()}"
+        if self.broken_rules:
+            rules = ", ".join(self.broken_rules)
+            how = "`collapsebench calibrate TASK --check` has the numbers."
+            return f"{self.id} breaks rules of a ranked task ({rules}), so its methods are not ranked. {how}"
+        return None
+
     @property
     def calibrated(self) -> bool:
-        """Whether every scored metric has its reference and floor."""
-        return all(scale.reference is not None for scale in self.spec.scored.values())
+        """Whether every scored metric has its reference and floor, measured on these settings."""
+        return self.without_scale is None
+
+    @property
+    def without_scale(self) -> str | None:
+        """Why fidelity is undefined on this task, in a sentence; None: it is defined, as far as the settings say."""
+        if any(scale.reference is None for scale in self.spec.scored.values()):
+            return f"{self.id} has no references yet, so fidelity is undefined."
+        measured_on = self.spec.calibrated_on
+        if measured_on is not None and measured_on.settings != digest_of(self._whole)[:DIGITS]:
+            return (
+                f"the references of {self.id} were measured on other settings ({measured_on.settings}…, these are "
+                f"{digest_of(self._whole)[:DIGITS]}…), so fidelity is undefined."
+            )
+        return None
+
+    def require_scale(self, data_sha256: str | None = None) -> None:
+        """Refuse to score on references that are missing, or were measured on something else.
+
+        Args:
+            data_sha256: of the data that is scored on; None: not known yet.
+
+        Raises:
+            TaskError: they are; the message says what to do.
+        """
+        reason = self.without_scale
+        measured_on = self.spec.calibrated_on
+        # A part of the budget prepares other data, and its results have no meaning beside others anyway.
+        if reason is None and measured_on is not None and data_sha256 is not None and self.budget == 1.0:
+            if measured_on.data != data_sha256[:DIGITS]:
+                reason = (
+                    f"the references of {self.id} were measured on other data ({measured_on.data}…, this is "
+                    f"{data_sha256[:DIGITS]}…), so fidelity is undefined."
+                )
+        if reason is not None:
+            remedy = f"Measure them with `collapsebench calibrate {self.path} --write`"
+            raise TaskError(f"{reason} {remedy}, or use `collapsebench run` for raw metrics.")
 
     def base_weights(self) -> Path:
-        """The file of the base model's weights.
+        """The file of the base model's weights; a member of a family finds those of the file that it extends.
 
         Raises:
             DataError: it is missing or another one, or the task has not got one yet.
         """
         assert self.spec.base is not None
-        file = (self.path.parent / self.spec.base.file).resolve()
+        places = [(folder / self.spec.base.file).resolve() for folder in self.folders]
+        file = next((place for place in places if place.is_file()), places[0])
         if self.spec.base.sha256 is None or not file.is_file():
             raise DataError(f"{self.id} has no base model at {file}; train it: collapsebench base {self.path}.")
         found = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -336,22 +396,5 @@ def _validated(file: TaskFile) -> TaskSpec:
     try:
         return TaskSpec.model_validate(file.content)
     except ValidationError as error:
-        lines = [f"  {_told(e, file)}" for e in error.errors()]
+        lines = [f"  {told(e, file)}" for e in error.errors()]
         raise TaskError(f"{path} has {len(lines)} error(s):\n" + "\n".join(lines)) from error
-
-
-def _told(error: Any, file: TaskFile) -> str:
-    """Where an error is, what it is, and in which file if that is one which the task's own extends."""
-    place, origin = _place(error["loc"]), file.origin(_place(error["loc"]))
-    given = "" if isinstance(error["input"], dict) else f" (given: {error['input']!r})"
-    if error["type"] == "extra_forbidden":
-        told = f"unknown key{given}"
-    else:
-        told = error["msg"].removeprefix("Value error, ") + ("" if error["type"] == "missing" else given)
-    where = "" if origin == file.files[0] else f" [in {origin}]"
-    return f"{'.'.join(str(part) for part in place) or '(task)'}: {told}{where}"
-
-
-def _place(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    """The path of an error in the file; pydantic also names the member of a union, which is not in the file."""
-    return location[:1] + location[2:] if location[:1] in (("data",), ("splits",)) else location

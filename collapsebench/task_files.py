@@ -21,7 +21,7 @@ from collapsebench.errors import TaskError
 EXTENDS = "extends"
 
 # Of one task alone. Two tasks must not be called the same, and one that changes has to say so itself.
-_OWN = ("name", "version", "title", "retired", "beside")
+_OWN = ("name", "version", "title", "retired", "beside", "calibrated_on")
 # Where a path stands that is relative to the file it is written in.
 RELATIVE_PATHS = (
     ("data", "path"),
@@ -67,6 +67,28 @@ def read_task_file(path: Path) -> TaskFile:
         return _read(path, ())
     except RecursionError as error:
         raise TaskError(f"{path} is not valid YAML: an alias is part of what it stands for.") from error
+
+
+def told(error: Any, file: TaskFile) -> str:
+    """Where an error is, what it is, and in which file if that is one which the task's own extends.
+
+    Args:
+        error: one of pydantic's, on the content of the file.
+    """
+    place = _place_of(error["loc"])
+    origin = file.origin(place)
+    given = "" if isinstance(error["input"], dict) else f" (given: {error['input']!r})"
+    if error["type"] == "extra_forbidden":
+        problem = f"unknown key{given}"
+    else:
+        problem = error["msg"].removeprefix("Value error, ") + ("" if error["type"] == "missing" else given)
+    where = "" if origin == file.files[0] else f" [in {origin}]"
+    return f"{'.'.join(str(part) for part in place) or '(task)'}: {problem}{where}"
+
+
+def _place_of(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """The path of an error in the file; pydantic also names the member of a union, which is not in the file."""
+    return location[:1] + location[2:] if location[:1] in (("data",), ("splits",)) else location
 
 
 def as_yaml(content: dict[str, Any]) -> str:

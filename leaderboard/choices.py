@@ -18,9 +18,9 @@ MOST_METHODS = 8
 
 
 def choose_task(reading: Reading) -> Task:
-    """One of the calibrated tasks, those that are retired last; the first that has entries unless told otherwise."""
+    """One of the calibrated tasks, those that are not ranked last; the first that has entries unless told otherwise."""
     tasks, submitted = reading.board.tasks, set(reading.board.table["task"])
-    ids = sorted(tasks, key=lambda i: (tasks[i].spec.retired is not None, tasks[i].spec.tier, i))
+    ids = sorted(tasks, key=lambda i: (tasks[i].mark != "", tasks[i].spec.tier, i))
     report_unknown("task", ids, "calibrated task")
     start = next((i for i in ids if i in submitted), ids[0])
     return tasks[_choose("task", "Task", {i: marked(tasks[i]) for i in ids}, start)]
@@ -39,10 +39,10 @@ def choose_methods(labels: Sequence[str]) -> list[str]:
 def choose_entry(reading: Reading) -> str | None:
     """The digest of an entry, superseded ones included; None when there are none."""
     board = reading.board
-    retired = {task_id for task_id, task in board.tasks.items() if task.spec.retired}
+    unranked = {task_id for task_id, task in board.tasks.items() if task.unranked}
     entries = sorted(
         board.entries.values(),
-        key=lambda e: (e.task_id in retired, e.task_id, e.digest in board.superseded, e.name, e.digest),
+        key=lambda e: (e.task_id in unranked, e.task_id, e.digest in board.superseded, e.name, e.digest),
     )
     if not entries:
         return None

@@ -39,9 +39,13 @@ def show_overall(reading: Reading, tier: str, track: str, search: str) -> None:
 
 
 def left_out(board: Board, tier: str) -> str:
-    """Which tasks do not count, because they are retired."""
-    retired = sorted(i for i, task in board.tasks.items() if task.spec.tier == tier and task.spec.retired)
-    return f"Left out, because they are retired: {', '.join(retired)}." if retired else ""
+    """Which tasks do not count, because they are retired or break a rule."""
+    mine = sorted((i, task) for i, task in board.tasks.items() if task.spec.tier == tier)
+    retired = ", ".join(i for i, task in mine if task.spec.retired)
+    broken = ", ".join(i for i, task in mine if task.unranked and not task.spec.retired)
+    told = [f"Left out, because they are retired: {retired}."] if retired else []
+    told += [f"Left out, because they break a rule of a ranked task: {broken}."] if broken else []
+    return " ".join(told)
 
 
 def _show_table(board: Board, table: pd.DataFrame, tasks: list[str], tier: str, track: str) -> None:

@@ -17,7 +17,7 @@ _WIDTHS = {"method": 128, "rank_best": 52, "mfi": 64, "binds": 190}
 def ranking(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of a task's ranking, from those of `collapsebench.publishing.board.Board.table`.
 
-    A retired task has no column for ranks.
+    A task that is not ranked has no column for ranks.
     """
     rows = []
     found = records(table.drop(columns="curve"))

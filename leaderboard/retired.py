@@ -1,4 +1,4 @@
-"""Tasks that are retired: how pages say that what was measured on them is not ranked."""
+"""Tasks that are retired, or break a rule: how pages say that what was measured on them is not ranked."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from plain_text import as_markdown
 
 from collapsebench.task import Task
 
-MARK = "retired"
 _ICON = ":material/inventory_2:"
 
 
 def reason_of(task: Task) -> str:
-    """Why the task is retired, as Markdown; empty when it is not."""
-    return as_markdown(task.spec.retired or "")
+    """Why the task is not ranked, as Markdown; empty when it is."""
+    return as_markdown(task.spec.retired or task.unranked or "")
 
 
 def marked(task: Task) -> str:
-    """The task's id, with the mark when it is retired."""
-    return f"{task.id} ({MARK})" if task.spec.retired else task.id
+    """The task's id, with the mark when it is not ranked."""
+    return f"{task.id} ({task.mark})" if task.mark else task.id
 
 
 def show_mark(task: Task) -> None:
     """A short mark with the reason behind it; nothing for a task that is ranked."""
-    if task.spec.retired:
-        st.badge("Retired task: not ranked", color="orange", icon=_ICON, help=reason_of(task))
+    if task.mark:
+        told = "Retired task: not ranked" if task.spec.retired else "Task that breaks a rule: not ranked"
+        st.badge(told, color="orange", icon=_ICON, help=reason_of(task))
 
 
 def show_banner(task: Task) -> None:
@@ -35,3 +35,5 @@ def show_banner(task: Task) -> None:
             f"stays below.\n\n{reason_of(task)}",
             icon=_ICON,
         )
+    elif task.mark:
+        st.warning(f"**This task breaks rules of a ranked task.**\n\n{reason_of(task)}", icon=_ICON)

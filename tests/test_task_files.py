@@ -12,10 +12,10 @@ from command import collapsebench
 from pydantic import BaseModel
 from tiny_task import tiny_spec, write_classifier, write_tiny_task
 
-from collapsebench.authoring.calibration import Calibration
+from collapsebench.authoring.calibration import frozen_text
+from collapsebench.authoring.calibration_record import Record
 from collapsebench.errors import RunError, TaskError
-from collapsebench.scoring.fidelity import Scale
-from collapsebench.task import TaskSpec, load_task
+from collapsebench.task import CalibratedOn, Scored, TaskSpec, load_task
 from collapsebench.task_files import RELATIVE_PATHS, as_yaml, read_task_file
 from collapsebench.workloads import load_workload
 from collapsebench.workloads.kinds import KINDS as RECORDS
@@ -243,14 +243,17 @@ def test_show_prints_the_file_and_everything_that_holds(tmp_path: Path, family: 
 
 
 SCALES = {
-    "perplexity": Scale(30.5, 200.0, "log"),
-    "next_token_accuracy": Scale(1e-07, 0.0, "linear"),
-    "pair_accuracy": Scale(0.65, 0.5, "linear"),
+    "perplexity": Scored(reference=30.5, floor=200.0),
+    "next_token_accuracy": Scored(reference=1e-07, floor=0.0),
+    "pair_accuracy": Scored(reference=0.65, floor=0.5),
 }
 
 
 def rewritten(file: Path) -> str:
-    text = Calibration(load_task(file), SCALES, None, None)._with_scales(file.read_text("utf-8"))  # type: ignore[arg-type]
+    task = load_task(file)
+    digests = {"sha256": task.sha256, "data_sha256": "5e" * 32}
+    measured = {"circumstances": (), "floors": {}, "base": {}, "values": (), "seconds": ()}
+    text = frozen_text(task, Record(task=task.id, scored=SCALES, **digests, **measured))
     file.write_text(text, "utf-8")
     return text
 
@@ -268,10 +271,9 @@ def test_calibration_writes_the_scale_into_the_tasks_own_file(tmp_path: Path, fa
     before = family.read_text()
     file = member(tmp_path, section)
     text = rewritten(file)
-    scored = load_task(file).spec.scored
-    assert {name: (scored[name].reference, scored[name].floor) for name in scored} == {
-        name: (scale.reference, scale.floor) for name, scale in SCALES.items()
-    }
+    task = load_task(file)
+    assert task.spec.scored == SCALES
+    assert task.spec.calibrated_on == CalibratedOn(settings=task.sha256[:16], data="5e" * 8)
     assert text.startswith(f"extends: {BASE}\n{OWN}")
     assert rewritten(file) == text, "and again"
     assert family.read_text() == before

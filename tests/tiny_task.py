@@ -295,6 +295,39 @@ def write_task_with_base(folder: Path, **changes: Any) -> Path:
     return file
 
 
+# Bytes of the same sentences, from a base model that has seen others in capitals; changes as `tiny_spec` takes them.
+BASED: dict[str, Any] = {
+    "name": "tiny-based",
+    "title": "A tiny Llama on bytes, every generation from a base model",
+    "horizon": 2,
+    "init": "base",
+    "base": {
+        "file": "base.safetensors",
+        "sha256": None,
+        "data": {"source": "local", "path": "base.txt", "documents": "paragraph"},
+        "training": {"batch_size": 8, "first": {"epochs": 1, "learning_rate": 1.0e-2, "decay": "cosine"}},
+    },
+    "workload.vocab_size": 257,
+    "workload.block": 32,
+    "workload.training": {"batch_size": 8, "first": {"epochs": 3, "learning_rate": 1.0e-2, "decay": "cosine"}},
+    "workload.sampler.temperature": 1.0,
+    "workload.evaluation.pairs": 0,
+    "workload.evaluation.by_byte": True,
+    "scored": {"nll_per_byte": {}, "next_token_accuracy": {}},
+}
+
+
+def write_based_task(folder: Path, **changes: Any) -> Path:
+    """Write the tiny text task that starts from a base model, and train that; return the path of the task file."""
+    file = write_tiny_task(folder, "text", **(BASED | changes))
+    (folder / "base.txt").write_text("\n\n".join(paragraphs(60, seed=8)).upper(), "utf-8")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    train_base(load_task(file), folder / "base.safetensors", "cpu", lambda *_: None)
+    torch.set_num_threads(threads)
+    return file
+
+
 def write_language_model(folder: Path, vocab_size: int = 320) -> None:
     """A Llama of random weights with grouped heads, and a BPE tokeniser, as `transformers` saves them."""
     tokenizer = Tokenizer(models.BPE())

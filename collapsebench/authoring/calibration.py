@@ -1,86 +1,67 @@
-"""Calibration: measure a task's references and floors on CE and the control alone, and check the rule.
+"""Calibration: measure a task's references and floors on CE, the control and the base model, and check the rules.
 
-Diffusion tasks have a scale σ to be measured first, on CE's generation 0.
-
-The rule (fixed before any other method is run): CE falls through fidelity 0.75 between generations 2 and 5, and the
-control, trained on real data with the same budget, keeps every scored fidelity within 0.95 and 1.05.
+No other method is looked at. What was measured is committed beside the task, per seed, and can be checked again.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import yaml
 
+from collapsebench.authoring.calibration_record import CONFIDENT, Curve, Record, Seconds, Values, read_record
+from collapsebench.authoring.floors import looked_at, measured_floors, require_scale
+from collapsebench.authoring.grid import grid_cells, read_grid
+from collapsebench.authoring.rules import Measured, grid_fidelities, learns_everywhere, rules_of
 from collapsebench.errors import RunError, TaskError
 from collapsebench.files import write_atomically
 from collapsebench.methods import CONTROL
 from collapsebench.running.cells import Cell
 from collapsebench.running.plan import plan
-from collapsebench.running.results import raw_metrics_of
-from collapsebench.scoring.fidelity import Scale, fidelity_interval, unclipped_fidelity
-from collapsebench.scoring.table import HEADLINE
-from collapsebench.task import Task
+from collapsebench.running.results import cells_of, raw_metrics
+from collapsebench.task import DIGITS, Scored, Task
 from collapsebench.task_files import read_mapping
-
-CE_INTERVAL = (2.0, 5.0)
-CONTROL_RANGE = (0.95, 1.05)
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What calibration measured.
-
-    Attributes:
-        task: the task. scales: reference and floor of every scored metric.
-        curves: mean over seeds of the fidelity, not clipped: method (ce, control), metric, generation, fidelity.
-        interval: CE's FI(0.75) on the mean curves, the smallest over the metrics; None when it never falls.
-    """
+    """What calibration measured, and the task it was measured on."""
 
     task: Task
-    scales: dict[str, Scale]
-    curves: pd.DataFrame
-    interval: float | None
+    record: Record
+
+    @property
+    def measured(self) -> Measured:
+        """The record in the terms of the rules."""
+        return Measured(self.task.spec, self.record)
 
     @property
     def frozen(self) -> bool:
         """Whether the task already holds these numbers."""
-        return all(
-            (self.task.spec.scored[name].reference, self.task.spec.scored[name].floor) == (s.reference, s.floor)
-            for name, s in self.scales.items()
-        )
-
-    @property
-    def control_range(self) -> tuple[float, float]:
-        """Smallest and largest mean fidelity of the control, over metrics and generations."""
-        control = self.curves[self.curves["method"] == CONTROL]["fidelity"]
-        return float(control.min()), float(control.max())
+        return self.task.spec.scored == self.record.scored
 
     def lines(self) -> list[str]:
         """The outcome for people."""
-        lines = [f"{self.task.id}: references are CE's generation 0, mean over seeds {list(self.task.spec.seeds)}"]
-        for name, scale in self.scales.items():
-            lines.append(f"  {name}: reference {scale.reference:g}, floor {scale.floor:g}")
-        for (method, metric), curve in self.curves.groupby(["method", "metric"]):
-            lines.append(f"  {method:<8} {metric:<22} " + " ".join(f"{f:.2f}" for f in curve["fidelity"]))
-        low, high = self.control_range
-        kept = low >= CONTROL_RANGE[0] and high <= CONTROL_RANGE[1]
-        fell = self.interval is not None and CE_INTERVAL[0] <= self.interval <= CE_INTERVAL[1]
-        told = "never falls below" if self.interval is None else f"FI({HEADLINE}) = {self.interval:.2f}"
-        lines.append(
-            f"{'kept  ' if fell else 'BROKEN'}  CE: {told}; the rule asks for {CE_INTERVAL[0]:g} to {CE_INTERVAL[1]:g}"
-        )
-        lines.append(
-            f"{'kept  ' if kept else 'BROKEN'}  control: {low:.3f} to {high:.3f}; the rule asks for "
-            f"{CONTROL_RANGE[0]} to {CONTROL_RANGE[1]}"
-        )
-        return lines
+        spec, record, measured = self.task.spec, self.record, self.measured
+        lines = [f"{self.task.id}: references are CE's generation 0, mean over seeds {list(spec.seeds)}"]
+        for name, scale in record.scored.items():
+            seeds = record.base.get(name, ())
+            floor = f"base model, {len(seeds)} seeds" if len(seeds) > 1 else "base model" if seeds else "chance"
+            lines.append(f"  {name}: reference {scale.reference:g}, floor {scale.floor:g} ({floor})")
+        for (method, metric), curve in measured.curves.groupby(["method", "metric"]):
+            mfi = measured.mfi(str(method), str(metric)).mean() / spec.horizon
+            shown = " ".join(f"{f:.3f}" for f in curve["fidelity"])
+            lines.append(f"  {method:<8} {metric:<22} {shown}   mFI / G {mfi:.3f}")
+        for (rate, length), fidelity in grid_fidelities(measured).items():
+            lines.append(f"  learning rate × {rate:g}, length × {length:g}: f(0) {fidelity:.4f}")
+        lines.append(f"  seconds of a cell: {_seconds_text(record)}")
+        return [*lines, *map(str, record.rules)]
 
     def write(self) -> list[Path]:
         """Freeze references and floors in the task file; write splits.json and calibration.{json,png} beside it."""
@@ -88,34 +69,43 @@ class Calibration:
         from collapsebench.workloads import load_workload
 
         folder = self.task.path.parent
-        files = [self.task.path, *(folder / name for name in ("splits.json", "calibration.json", "calibration.png"))]
-        write_atomically(files[0], self._with_scales(files[0].read_text("utf-8")))
+        splits, picture = folder / "splits.json", folder / "calibration.png"
+        write_atomically(self.task.path, frozen_text(self.task, self.record))
         listing = load_workload(self.task, "cpu").listing()
-        write_atomically(files[1], json.dumps(listing, indent=1, ensure_ascii=False) + "\n")
-        curves = self.curves.assign(fidelity=self.curves["fidelity"].round(6))
-        content = {"task": self.task.id, "curves": curves.to_dict("records"), "ce_interval": self.interval}
-        write_atomically(files[2], json.dumps(content, indent=1) + "\n")
-        save_figure(calibration_figure(self), files[3])
-        return files
+        write_atomically(splits, json.dumps(listing, indent=1, ensure_ascii=False) + "\n")
+        written = self.record.write(folder)
+        save_figure(calibration_figure(self.task, self.measured.curves), picture)
+        return [self.task.path, splits, written, picture]
 
-    def _with_scales(self, text: str) -> str:
-        """The text of the task file with these scales; a file that takes over the section gets one of its own."""
-        block = "".join(
-            f"  {name}: {{reference: {scale.reference!r}, floor: {scale.floor!r}}}\n"
-            for name, scale in self.scales.items()
-        )
-        section = re.compile(r"^(scored:[ \t]*(?:!replace[ \t]*)?(?:#.*)?\n)(?:[ \t#].*\n?|\n)*", re.MULTILINE)
-        if "scored" in read_mapping(text, self.task.path):
-            changed, n = section.subn(lambda found: found[1] + block, text)
-        else:
-            changed, n = f"{text.rstrip()}\n\nscored:\n{block}", 1
-        with suppress(TaskError, KeyError):  # a file of another layout is no longer YAML, or says something else
-            if n == 1 and read_mapping(changed, self.task.path)["scored"] == yaml.safe_load(block):
-                return changed
-        raise RunError(
-            f"{self.task.path}: the section scored cannot be rewritten where it stands. Put its metrics on lines of "
-            "their own below `scored:` and calibrate again; the runs are kept."
-        )
+
+def frozen_text(task: Task, record: Record) -> str:
+    """The text of the task file with the record's scale, and what it was measured on.
+
+    A file that takes over the section ``scored`` gets one of its own.
+
+    Raises:
+        RunError: the sections cannot be rewritten where they stand.
+    """
+    before = task.path.read_text("utf-8")
+    scored = "".join(
+        f"  {name}: {{reference: {s.reference!r}, floor: {s.floor!r}}}\n" for name, s in record.scored.items()
+    )
+    on = {"settings": record.sha256[:DIGITS], "data": record.data_sha256[:DIGITS]}
+    line = f'calibrated_on: {{settings: "{on["settings"]}", data: "{on["data"]}"}}\n'
+    own = re.sub(r"(?m)^calibrated_on:.*\n?", "", before)
+    head = r"^(scored:[ \t]*(?:!replace[ \t]*)?(?:#.*)?\n)(?:[ \t#].*\n?|\n)*"
+    if "scored" in read_mapping(before, task.path):
+        changed, n = re.subn(head, lambda found: found[1] + scored + line, own, flags=re.MULTILINE)
+    else:
+        changed, n = f"{own.rstrip()}\n\nscored:\n{scored}{line}", 1
+    with suppress(TaskError, KeyError):  # a file of another layout is no longer YAML, or says something else
+        found = read_mapping(changed, task.path)
+        if n == 1 and found["scored"] == yaml.safe_load(scored) and found["calibrated_on"] == on:
+            return changed
+    raise RunError(
+        f"{task.path}: the section scored cannot be rewritten where it stands. Put its metrics on lines of "
+        "their own below `scored:`, and calibrated_on on one line, and calibrate again; the runs are kept."
+    )
 
 
 def calibration_cells(task: Task, out: Path, device: str) -> list[Cell]:
@@ -123,72 +113,118 @@ def calibration_cells(task: Task, out: Path, device: str) -> list[Cell]:
     return plan(task, ["ce", CONTROL], task.spec.seeds, out, None, device)
 
 
-def sigma_cells(task: Task, out: Path, device: str) -> list[Cell]:
-    """What has to run before a task without the scale of its log p can be calibrated: CE's generation 0. Else nothing.
-
-    CE's own training does not depend on σ beyond rounding: these cells run without one, in a directory of their own,
-    and later again with it.
-    """
-    if task.spec.kind.unmeasured(task.spec.workload) is None:
-        return []
-    return plan(task, ["ce"], task.spec.seeds, out / "sigma", 0, device)
-
-
-def write_sigma(cells: list[Cell]) -> float:
-    """Write the scale of log p into the task file: the mean over seeds of CE's metric for it, four digits.
-
-    Raises:
-        RunError: CE diverged, or the task file has no line like ``sigma: null``.
-    """
-    task = cells[0].task
-    scale = task.spec.kind.scale
-    assert scale is not None
-    raw = raw_metrics_of(cells[0].out / task.id, ["ce"], task.spec.seeds)
-    sigma = float(f"{raw.loc[raw['metric'] == scale.metric, 'value'].astype(float).mean():.4g}")
-    text, n = re.subn(
-        rf"(?m)^(\s+){scale.setting}: null",
-        lambda found: f"{found[1]}{scale.setting}: {sigma!r}",
-        task.path.read_text("utf-8"),
-    )
-    if n != 1 or not math.isfinite(sigma):
-        raise RunError(
-            f"{task.path}: {scale.setting} was not measured, or there is no line `{scale.setting}: null` to write it "
-            "to."
-        )
-    write_atomically(task.path, text)
-    return sigma
+def settings_cells(task: Task, out: Path, device: str) -> list[Cell]:
+    """The cells of other settings of ce; none for a task that no setting would make a ranked one."""
+    return grid_cells(task, out, device) if learns_everywhere(task.spec) else []
 
 
 def measure_calibration(cells: list[Cell]) -> Calibration:
-    """Measure references, floors and curves from finished cells.
+    """Measure references, floors and rules from finished cells of `calibration_cells` and `settings_cells`.
 
     Raises:
         RunError: CE or the control diverged, so there is nothing to calibrate on.
     """
-    from collapsebench.workloads import load_workload
-
-    task = cells[0].task
-    raw = raw_metrics_of(cells[0].out / task.id, ["ce", CONTROL], task.spec.seeds)
+    task, out = cells[0].task, cells[0].out
+    found = cells_of(out / task.id, ["ce", CONTROL], task.spec.seeds)
+    raw = raw_metrics(found, task.spec.horizon)
     if (raw["status"] != "ok").any():
         raise RunError(f"{task.id}: ce or control diverged; lower the learning rates of the task.")
-    floors = load_workload(task, "cpu").floors()
+    floors, base = measured_floors(task, cells[0].device, out)
     first = raw[(raw["method"] == "ce") & (raw["generation"] == 0)].groupby("metric")["value"].mean()
-    scales = {
-        name: Scale(_rounded(float(first[name])), _rounded(floors[name]), task.spec.metric(name).scale)
-        for name in task.spec.scored
-    }
-    rows = []
-    for name, scale in scales.items():
-        values = raw[raw["metric"] == name]
-        fidelities = values.assign(fidelity=unclipped_fidelity(values["value"].to_numpy(float), scale))
-        rows.append(fidelities.groupby(["method", "metric", "generation"])[["fidelity"]].mean().reset_index())
-    curves = pd.concat(rows, ignore_index=True)
-    intervals = [
-        fidelity_interval(curve["fidelity"].clip(0, 1).to_numpy(), HEADLINE)
-        for _, curve in curves[curves["method"] == "ce"].groupby("metric")
+    references = {name: _rounded(float(first[name])) for name in task.spec.scored}
+    rounded = {name: _rounded(floor) for name, floor in floors.items()}
+    require_scale(task, references, rounded)
+    about = [cell["about"] for cell in found]
+    (data_sha256,) = {run["task"]["data_sha256"] for run in about}
+    record = Record(
+        task=task.id,
+        sha256=task.sha256,
+        data_sha256=data_sha256,
+        circumstances=tuple(
+            _distinct([session for run in about for session in (run["circumstances"], *run["resumed"])])
+        ),
+        scored={name: Scored(reference=references[name], floor=rounded[name]) for name in task.spec.scored},
+        floors=floors,
+        base=base,
+        values=(*_values(task, raw), *_engagement(found)),
+        grid=read_grid(task, out, floors) if learns_everywhere(task.spec) else None,
+        seconds=tuple(
+            Seconds(method=cell["label"], seed=cell["about"]["seed"], phases=_two_digits(cell["seconds"]))
+            for cell in found
+        ),
+    )
+    curves = Measured(task.spec, record).curves
+    rows = curves.assign(fidelity=curves["fidelity"].round(6)).to_dict("records")
+    rules = rules_of(task.spec, record)
+    return Calibration(
+        task, record.model_copy(update={"rules": rules, "curves": tuple(map(Curve.model_validate, rows))})
+    )
+
+
+def check(task: Task) -> list[str]:
+    """What the committed calibration of a task says that does not hold, one line each; nothing is run.
+
+    Raises:
+        TaskError: there is none.
+    """
+    record = read_record(task)
+    problems = [
+        f"{name}: the record has {was[:DIGITS]}…, the task {now[:DIGITS]}…"
+        for name, was, now in (("task", record.task, task.id), ("settings", record.sha256, task.sha256))
+        if was != now
     ]
-    fallen = [i.generations for i in intervals if not i.censored]
-    return Calibration(task, scales, curves, min(fallen) if fallen else None)
+    measured_on = task.spec.calibrated_on
+    if measured_on is None or measured_on.data != record.data_sha256[:DIGITS]:
+        there = "nothing" if measured_on is None else f"{measured_on.data}…"
+        problems.append(f"data: the record has {record.data_sha256[:DIGITS]}…, the task says {there}")
+    if task.spec.scored != record.scored:
+        problems.append("scored: the task has another scale than the record")
+    if not problems and (rules_of(task.spec, record)) != record.rules:
+        problems.append("rules: they do not follow from the values of the record; calibrate again")
+    return problems
+
+
+def _values(task: Task, raw: pd.DataFrame) -> list[Values]:
+    """Every metric that could be scored or tuned on."""
+    names = {*looked_at(task), *(name for name in task.spec.metrics if task.spec.metric(name).direction)}
+    mine = raw[raw["metric"].isin(names)].sort_values(["method", "metric", "seed", "generation"])
+    return [
+        Values(method=method, seed=seed, metric=metric, values=tuple(map(float, cell["value"])))
+        for (method, metric, seed), cell in mine.groupby(["method", "metric", "seed"])
+    ]
+
+
+def _engagement(cells: list[dict[str, Any]]) -> list[Values]:
+    found = []
+    for cell in cells:
+        shares = [shares[CONFIDENT] for _, shares in sorted(cell["engagement"].items()) if shares]
+        if shares:
+            about = cell["about"]
+            found.append(Values(method=cell["label"], seed=about["seed"], metric=CONFIDENT, values=tuple(shares)))
+    return found
+
+
+def _distinct(sessions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for session in sessions:
+        if session not in found:
+            found.append(session)
+    return found
+
+
+def _seconds_text(record: Record) -> str:
+    """Mean over the cells of a method, by phase."""
+    told = []
+    for method in ("ce", CONTROL):
+        cells = [s for s in record.seconds if s.method == method]
+        phases = {phase: sum(s.phases[phase] for s in cells) / len(cells) for phase in cells[0].phases}
+        shown = ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in phases.items())
+        told.append(f"{method} {sum(phases.values()):.1f} ({shown})")
+    return "; ".join(told)
+
+
+def _two_digits(phases: dict[str, float]) -> dict[str, float]:
+    return {phase: round(seconds, 2) for phase, seconds in phases.items()}
 
 
 def _rounded(value: float) -> float:

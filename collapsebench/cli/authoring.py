@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,6 +19,10 @@ from collapsebench.cli.options import (
 )
 from collapsebench.cli.watched import run_watched
 from collapsebench.errors import UserError
+
+if TYPE_CHECKING:
+    from collapsebench.authoring.calibration import Calibration
+    from collapsebench.task import Task
 
 
 def base(
@@ -47,17 +51,24 @@ def calibrate(
     task: TaskArgument,
     out: OutOption = Path("runs"),
     write: Annotated[bool, typer.Option("--write", help="Freeze references, floors and splits in the task.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Run nothing: hold what is committed against the task and the rules.")
+    ] = False,
     device: DeviceOption = "auto",
     data: DataOption = None,
     model: ModelOption = None,
     inception: InceptionOption = None,
 ) -> None:
-    """Measure a task's references and floors on ce and control, and check the calibration rule."""
-    from collapsebench.authoring.calibration import calibration_cells, measure_calibration, sigma_cells, write_sigma
-    from collapsebench.cli.terminal import plain_console
+    """Measure a task's references and floors on ce, control and the base model, and check the rules."""
+    from collapsebench.authoring.sigma import sigma_cells, write_sigma
 
     resources = resources_of(data, inception, model=model)
     loaded = load(task, 1.0, resources)
+    if check and write:
+        raise UserError("--check runs and writes nothing: give it without --write.")
+    if check:
+        _check(loaded)
+        return
     if needed := sigma_cells(loaded, out, device):
         if not write:
             raise UserError(
@@ -66,14 +77,43 @@ def calibrate(
         run_watched(needed, "auto")
         typer.echo(f"sigma = {write_sigma(needed)}, measured on ce at generation 0 and written into {loaded.path}")
         loaded = load(task, 1.0, resources)
-    cells = calibration_cells(loaded, out, device)
-    run_watched(cells, "auto")
-    outcome = measure_calibration(cells)
-    console = plain_console()
+    outcome = _calibrated(loaded, out, device)
     for line in outcome.lines():
-        console.print(line, markup=False, highlight=False)
+        typer.echo(line)
     if write:
         for path in outcome.write():
-            console.print(f"wrote {path}", markup=False, highlight=False)
+            typer.echo(f"wrote {path}")
     elif not outcome.frozen:
-        console.print("Nothing was written; --write freezes these numbers in the task.", style="yellow")
+        typer.echo("Nothing was written; --write freezes these numbers in the task.")
+
+
+def _calibrated(task: Task, out: Path, device: str) -> Calibration:
+    """Run what is missing, watched, and measure."""
+    from collapsebench.authoring.calibration import calibration_cells, measure_calibration, settings_cells
+    from collapsebench.authoring.grid import counting
+    from collapsebench.cli.terminal import plain_console, work_progress
+    from collapsebench.running.engines import run_cells
+
+    cells = calibration_cells(task, out, device)
+    run_watched(cells, "auto")
+    console = plain_console(stderr=True)
+    settings = settings_cells(task, out, device)
+    with work_progress("other settings of ce", console) as on_cell:
+        run_cells(settings, "auto", None, counting(settings, on_cell))
+    if task.spec.init == "base":
+        console.print("measuring the untouched base model …", style="dim")
+    return measure_calibration(cells)
+
+
+def _check(task: Task) -> None:
+    """Tell what holds of the committed calibration; exit with 1 when a rule is broken or it is another task's."""
+    from collapsebench.authoring.calibration import check
+    from collapsebench.authoring.calibration_record import processor_rules, read_record
+
+    problems, record = check(task), read_record(task)
+    for rule in (*record.rules, *processor_rules(task)):
+        typer.echo(str(rule))
+    for problem in problems:
+        typer.echo(f"BROKEN  {problem}")
+    if problems or task.broken_rules:
+        raise typer.Exit(1)

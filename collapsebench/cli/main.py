@@ -67,8 +67,8 @@ def list_(what: Annotated[What | None, typer.Argument(help="tasks or methods; bo
         tasks = [load_task(name) for name in registered_tasks()]
         width = max(len(task.id) for task in tasks)
         for task in tasks:
-            retired = "retired: " if task.spec.retired else ""
-            typer.echo(f"  {task.id:<{width}} {task.spec.tier:<9} {retired}{task.spec.title}")
+            mark = f"{task.mark}: " if task.mark else ""
+            typer.echo(f"  {task.id:<{width}} {task.spec.tier:<9} {mark}{task.spec.title}")
     if what in (None, What.METHODS):
         typer.echo("methods")
         for name, path in registered_methods().items():

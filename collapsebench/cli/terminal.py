@@ -175,8 +175,8 @@ def _line_per_generation(cells: Sequence[Cell], console: Console) -> Listener:
 
 def comparison_table(comparison: Comparison) -> Table:
     """The final table of a comparison."""
-    retired = ", retired" if comparison.task.spec.retired else ""
-    title = f"{comparison.task.id}{retired}, generations 0–{comparison.generations}"
+    mark = f", {comparison.task.mark}" if comparison.task.mark else ""
+    title = f"{comparison.task.id}{mark}, generations 0–{comparison.generations}"
     return _table(title, records(comparison.table), comparison.shown_name)
 
 
@@ -194,7 +194,7 @@ def _table(title: str, rows: Sequence[dict[str, Any]], shown_name: Callable[[str
 def print_comparison(comparison: Comparison, console: Console) -> None:
     """The table, what it means, and what must be known about it."""
     console.print(comparison_table(comparison))
-    signs = "" if comparison.task.spec.retired else " Rank: 95 % interval. ▲ better, ▼ worse, ≈ not told apart."
+    signs = "" if comparison.task.unranked else " Rank: 95 % interval. ▲ better, ▼ worse, ≈ not told apart."
     console.print(
         "mFI: generations until fidelity to real data falls below λ, averaged over all λ; the smallest over "
         f"{', '.join(comparison.task.spec.scored)}.{signs}",
@@ -239,7 +239,8 @@ def draft_lines(draft: Draft, row: dict[str, Any] | None) -> list[str]:
 
 
 def print_leaderboard(table: pd.DataFrame, console: Console) -> None:
-    """The ranking of every task; those that are retired come last, and say so."""
-    for (task, retired, track), group in table.groupby(["task", "retired", "track"], sort=False):
-        title = f"{task}, {'retired: not ranked, ' if retired else ''}track {track}"
+    """The ranking of every task; those that are not ranked come last, and say so."""
+    for (task, retired, unranked, track), group in table.groupby(["task", "retired", "unranked", "track"], sort=False):
+        mark = "retired: not ranked, " if retired else "not ranked, " if unranked else ""
+        title = f"{task}, {mark}track {track}"
         console.print(_table(title, records(group.drop(columns="curve"))))

@@ -10,6 +10,7 @@ from collapsebench.data.sources import MarkovData
 _SURE = (940, 14, 11, 9, 7, 6, 5, 4, 2, 2)
 _OPEN = (320, 210, 140, 100, 70, 50, 35, 25, 18, 12, 8, 5, 4, 3)
 
+
 def transition_weights(data: MarkovData) -> list[list[int]]:
     """Weights of every transition, (states, states) whole numbers ≥ 0; a row divided by its sum is a distribution.
 

@@ -19,9 +19,9 @@ from collapsebench.scoring.statistics import NOTHING, Estimate, paired_differenc
 
 
 def ranked_tasks(board: Board, tier: str) -> list[str]:
-    """The ids of a tier's tasks that count: all that are calibrated but those that are retired or stand beside."""
-    specs = {i: task.spec for i, task in board.tasks.items()}
-    return sorted(i for i, spec in specs.items() if spec.tier == tier and not spec.retired and not spec.beside)
+    """The ids of a tier's tasks that count: all that are calibrated but those that are not ranked or stand beside."""
+    counted = {i: task for i, task in board.tasks.items() if not task.unranked and not task.spec.beside}
+    return sorted(i for i, task in counted.items() if task.spec.tier == tier)
 
 
 def overall_table(board: Board, tier: str, track: str) -> pd.DataFrame:

@@ -32,7 +32,7 @@ from collapsebench.scoring.table import Scores, SeedTable, ranked_table, unranke
 from collapsebench.task import Task
 
 KEYS = ["task", "track", "method", "digest"]
-_DESCRIPTION = ("tier", "retired", "modality", "what", "date", "authors", "verified", "curve")
+_DESCRIPTION = ("tier", "retired", "unranked", "modality", "what", "date", "authors", "verified", "curve")
 _MANY = 200  # files from which on starting processes to read them costs less than it saves
 _AT_ONCE = 32  # of them, as one piece of work
 _SHARED = ("mfi", "mfi_low", "mfi_high", "start", "start_low", "start_high", "start_uncapped")
@@ -45,9 +45,10 @@ class Board:
 
     Attributes:
         tasks: all that are known, by id.
-        table: one row per entry that stands, sorted by task, track and mean mFI: `KEYS`, tier, retired, modality, date,
-            authors, verified, what (equal for one method on several tasks), curve (mean fidelity by generation) and the
-            columns of `collapsebench.scoring.table.ranked_table`. Retired tasks come last, and are not ranked.
+        table: one row per entry that stands, sorted by task, track and mean mFI: `KEYS`, tier, retired, unranked
+            (retired, or a rule is broken), modality, date, authors, verified, what (equal for one method on several
+            tasks), curve (mean fidelity by generation) and the columns of
+            `collapsebench.scoring.table.ranked_table`. Unranked tasks come last.
         entries: by digest, superseded ones included. superseded: their digests.
         attestations: by the digest of the entry.
         broken: files that are not valid, with their problems.
@@ -121,7 +122,7 @@ def read_board(
             by_task.setdefault(entry.task_id, []).append(entry)
     tables = [
         _described(by_task[i], tasks[i], cells, attestations)
-        for i in sorted(by_task, key=lambda i: (tasks[i].spec.retired is not None, i))
+        for i in sorted(by_task, key=lambda i: (tasks[i].unranked is not None, i))
     ]
     table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=[*KEYS, *_DESCRIPTION])
     return Board(tasks, table, entries, superseded, attestations, broken, {d: cells[d] for d in entries})
@@ -165,6 +166,7 @@ def _described(
         task=task.id,
         tier=task.spec.tier,
         retired=task.spec.retired is not None,
+        unranked=task.unranked is not None,
         masked_gradient=entry.map(lambda e: e.masked_gradient).astype(float),
         track=entry.map(lambda e: e.track),
         modality=task.spec.workload.kind,
@@ -179,7 +181,7 @@ def _described(
 
 def _ranked(scores: pd.DataFrame, task: Task, tracks: dict[str, str]) -> pd.DataFrame:
     table = ranked_table(scores, task.spec.horizon, tracks)
-    return unranked(table, tracks) if task.spec.retired else table
+    return unranked(table, tracks) if task.unranked else table
 
 
 def verification(entry: Entry, attestations: list[Attestation]) -> Verified:

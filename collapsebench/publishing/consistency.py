@@ -72,6 +72,10 @@ def check_against_task(submission: Submission, task: Task) -> list[Problem]:
 def _task(submission: Submission, task: Task) -> Iterator[Problem]:
     if submission.task.sha256 != task.sha256:
         yield Problem("task-digest", "task.sha256", submission.task.sha256, f"{task.sha256}, the digest of {task.id}")
+    measured_on = task.spec.calibrated_on
+    if measured_on is not None and not submission.task.data_sha256.startswith(measured_on.data):
+        allowed = f"{measured_on.data}…, on which the references of {task.id} were measured"
+        yield Problem("data", "task.data_sha256", submission.task.data_sha256, allowed)
     given, own = submission.task.scored, task.spec.scored
     for name in sorted(given.keys() | own.keys()):
         path = f"task.scored.{name}"

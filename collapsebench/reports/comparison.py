@@ -88,11 +88,13 @@ def read_comparison(
         published: submissions of the same task to compare with; one whose name a cell has is left out.
 
     Raises:
-        UserError: the task is unknown or not calibrated, or no cell is complete.
+        UserError: the task is unknown, not calibrated, or on other settings or data, or no cell is complete.
     """
     cells = cells_of(folder, method_ids, seeds)
     task = task or task_of(folder, cells)
     scales = task_scales(task)
+    for data_sha256 in {cell["about"]["task"]["data_sha256"] for cell in cells}:
+        task.require_scale(data_sha256)
     raw = raw_metrics(cells, generations)
     if raw.empty:
         raise UserError(f"{folder} has no finished generation of the cells asked for; run `collapsebench compare`.")
@@ -111,7 +113,7 @@ def read_comparison(
     except ValueError as error:
         raise UserError(f"{folder} cannot be scored: {error}.") from error
     table = ranked_table(found.scores, last)
-    table = unranked(table) if task.spec.retired else table
+    table = unranked(table) if task.unranked else table
     engagement = _engagement(raw, cells, published)
     table = table.assign(masked_gradient=table["method"].map(masked_gradients(engagement)))
     notes += _notes(task, raw, last, cells) + _notes_on_published(published, cells) + _notes_on_power(task, table, last)
@@ -143,8 +145,8 @@ def _engagement(raw: pd.DataFrame, cells: list[dict[str, Any]], published: Seque
 
 def _notes(task: Task, raw: pd.DataFrame, last: int, cells: list[dict[str, Any]]) -> list[str]:
     notes = []
-    if task.spec.retired:
-        notes.append(f"{task.id} is retired, and its methods are not ranked. {task.spec.retired.strip()}")
+    if task.unranked is not None:
+        notes.append(task.unranked)
     if task.spec.beside:
         notes.append(f"{task.id} is no part of the mean over tasks. {task.spec.beside.strip()}")
     if task.budget != 1.0:

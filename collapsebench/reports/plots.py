@@ -20,7 +20,9 @@ from collapsebench.scoring.columns import records
 from collapsebench.scoring.table import HEADLINE
 
 if TYPE_CHECKING:
-    from collapsebench.authoring.calibration import Calibration
+    import pandas as pd
+
+    from collapsebench.task import Task
 
 # Okabe–Ito: told apart by colour-blind readers and on paper; the markers say it a second time.
 _COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442"]
@@ -70,7 +72,7 @@ def _panel(axes: Axes, comparison: Comparison, metric: str) -> None:
 def forest_figure(comparison: Comparison) -> Figure:
     """mFI of every method with its interval, in the order of the table, and a line where CE is.
 
-    A task that is retired has no headline: the title says that it is.
+    A task that is not ranked has no headline: the title says so.
     """
     rows = records(comparison.table)
     styles = _styles(comparison.methods)
@@ -86,7 +88,7 @@ def forest_figure(comparison: Comparison) -> Figure:
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(0, comparison.generations * 1.01)
     axes.set_xlabel(f"mFI, generations of {comparison.generations}")
-    told = " (retired, not ranked)" if comparison.task.spec.retired else ": how long fidelity to real data lasts"
+    told = " (not ranked)" if comparison.task.unranked else ": how long fidelity to real data lasts"
     axes.set_title(f"{comparison.task.id}{told}", fontsize=12, loc="left")
     axes.grid(axis="x", color="#dddddd", linewidth=0.8)
     axes.spines[["top", "right", "left"]].set_visible(False)
@@ -94,9 +96,13 @@ def forest_figure(comparison: Comparison) -> Figure:
     return figure
 
 
-def calibration_figure(calibration: Calibration) -> Figure:
-    """CE against the control, mean over the official seeds, one panel per scored metric."""
-    metrics = list(calibration.scales)
+def calibration_figure(task: Task, curves: pd.DataFrame) -> Figure:
+    """CE against the control, mean over the official seeds, one panel per scored metric.
+
+    Args:
+        curves: method (ce, control), metric, generation, fidelity.
+    """
+    metrics = list(task.spec.scored)
     figure, axes = plt.subplots(
         1, len(metrics), figsize=(4.2 * len(metrics), 3.6), sharey=True, squeeze=False, layout="constrained"
     )
@@ -104,9 +110,9 @@ def calibration_figure(calibration: Calibration) -> Figure:
         panel.axhspan(0.95, 1.05, color="#009E73", alpha=0.12, lw=0)
         panel.axhline(HEADLINE, color="#999999", linewidth=0.8)
         for method, style in _styles(["ce", CONTROL]).items():
-            curve = calibration.curves.query("method == @method and metric == @metric")
+            curve = curves.query("method == @method and metric == @metric")
             panel.plot(curve["generation"], curve["fidelity"], label=method, markersize=4, **style)
-        panel.set_title(calibration.task.spec.metric(metric).title, fontsize=10)
+        panel.set_title(task.spec.metric(metric).title, fontsize=10)
         panel.set_xlabel("generation")
         panel.set_ylim(-0.02, 1.12)
         panel.spines[["top", "right"]].set_visible(False)

@@ -60,6 +60,7 @@ def comparison_as_json(comparison: Comparison) -> dict[str, Any]:
         "collapsebench": __version__,
         "task": comparison.task.id,
         "retired": comparison.task.spec.retired,
+        "broken_rules": comparison.task.broken_rules,
         "task_sha256": comparison.task.sha256,
         "scored": {name: scale.model_dump() for name, scale in comparison.task.spec.scored.items()},
         "generations": comparison.generations,

@@ -85,22 +85,15 @@ class Cell:
 def run_cell(cell: Cell, listener: Listener = silent, store: RunDirectory | None = None, first: int = 0) -> None:
     """Run one chain in this process; finished generations are reused.
 
-    Sets the task's number of CPU threads and deterministic algorithms for the whole process.
+    See `fix_arithmetic` for what it sets for the whole process.
 
     Args:
         store: where its generations are, if not in the cell's directory. first: the generation to begin with; of those
             before, only what it is made from need be there.
     """
-    import torch
-
     from collapsebench.running.loop import Chain
 
-    _keep_freed_memory()
-    torch.set_num_threads(cell.task.spec.threads)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    # Filling fresh memory guards against reading what was never written, and costs a tenth of sampling.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    fix_arithmetic(cell.task.spec.threads)
     workload = load_workload(cell.task, cell.device)
     identity = {
         "task": {"id": cell.task.id, "sha256": cell.task.sha256, "data_sha256": workload.data_sha256},
@@ -132,6 +125,18 @@ def run_cell(cell: Cell, listener: Listener = silent, store: RunDirectory | None
         tracking(cell.task.resources.track, run, cell.out / "tracking", config) as log,
     ):
         Chain(cell.task, cell.method, cell.seed, workload, store, listener, log).run(cell.generations, first)
+
+
+def fix_arithmetic(threads: int) -> None:
+    """Set the number of CPU threads and deterministic algorithms for the whole process: results depend on them."""
+    import torch
+
+    _keep_freed_memory()
+    torch.set_num_threads(threads)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # Filling fresh memory guards against reading what was never written, and costs a tenth of sampling.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def _keep_freed_memory() -> None:

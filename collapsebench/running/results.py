@@ -14,16 +14,20 @@ from collapsebench.running.artifacts import RunDirectory
 from collapsebench.scoring.fidelity import DIVERGED
 from collapsebench.task import Task, load_task, registered_tasks
 
+CALIBRATION = "calibration"
+"""Folder below an ``--out`` of what calibration runs besides ce and the control. Nothing in it is scored."""
+
 
 def run_folders(directory: Path) -> list[Path]:
-    """The folders ``<task>@<version>`` below a directory of runs.
+    """The folders ``<task>@<version>`` below a directory of runs, but those of `CALIBRATION`.
 
     Raises:
         UserError: there are none, or it is a file.
     """
     if directory.is_file():
         raise UserError(f"{directory} is a file; give the --out directory of `collapsebench compare` or `run`.")
-    folders = sorted({file.parents[2] for file in directory.glob("**/seed-*/run.json")}, key=str)
+    found = {file.parents[2] for file in directory.glob("**/seed-*/run.json")}
+    folders = sorted((f for f in found if CALIBRATION not in f.relative_to(directory).parts), key=str)
     if not folders:
         raise UserError(f"no runs below {directory}; give the --out directory of `collapsebench compare` or `run`.")
     return folders

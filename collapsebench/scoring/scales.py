@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from collapsebench.errors import UserError
 from collapsebench.scoring.fidelity import Scale
 from collapsebench.scoring.table import Scores, score_methods
 
@@ -18,10 +17,9 @@ def task_scales(task: Task) -> dict[str, Scale]:
     """The frozen scales of a task's scored metrics.
 
     Raises:
-        UserError: the task has not been calibrated.
+        TaskError: the task has not been calibrated, or on other settings.
     """
-    if not task.calibrated:
-        raise UserError(f"{task.id} is not calibrated; run `collapsebench calibrate {task.path} --write`.")
+    task.require_scale()
     return {
         name: Scale(float(s.reference or 0), float(s.floor or 0), task.spec.metric(name).scale)
         for name, s in task.spec.scored.items()

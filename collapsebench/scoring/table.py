@@ -139,7 +139,7 @@ def ranked_table(scores: pd.DataFrame, last: int, tracks: Mapping[str, str] | No
 
 
 def unranked(table: pd.DataFrame, tracks: Mapping[str, str] | None = None) -> pd.DataFrame:
-    """A table as `ranked_table` makes it, of a task that is retired: no ranks, no verdicts, methods by name.
+    """A table as `ranked_table` makes it, of a task that is not ranked: no ranks, no verdicts, methods by name.
 
     The numbers stay: they are what was measured. What they were taken for, who is better, is withdrawn.
     """

@@ -73,16 +73,16 @@ def ask() -> Filters:
 
 
 def show_task(task: Task, rows: pd.DataFrame) -> None:
-    """One task: what it is, and its ranking; of a retired one why it is that, and what was measured."""
+    """One task: what it is, and its ranking; of one that is not ranked why, and what was measured."""
     spec = task.spec
-    (st.subheader if spec.retired else st.header)(as_markdown(task.id), anchor=spec.name)
+    (st.subheader if task.unranked else st.header)(as_markdown(task.id), anchor=spec.name)
     scored = ", ".join(as_markdown(spec.metric(name).title) for name in spec.scored)
     st.caption(
         f"{as_markdown(spec.title)}. {len(spec.seeds)} seeds, generations 0 to {spec.horizon}. Scored: {scored}."
     )
-    if spec.retired:
+    if task.unranked:
         st.markdown(reason_of(task), width=820)
-    alt = f"entries of {task.id}, not ranked" if spec.retired else f"ranking of {task.id}"
+    alt = f"entries of {task.id}, not ranked" if task.unranked else f"ranking of {task.id}"
     show_ranking(rows, f"ranking-{spec.name}", alt)
     with st.container(horizontal=True, gap="medium"):
         st.page_link(
@@ -104,9 +104,9 @@ def show_no_ranked(board: Board, filters: Filters) -> None:
     tasks = ranked_tasks(board, filters.tier)
     if not tasks:
         st.info(
-            f"No task of the {filters.tier} tier is ranked at the moment. Those that were are retired: below stands "
-            "why, and what was measured on them. The ranking begins again with their successors. Until then "
-            "`collapsebench compare` runs and compares methods on every task as before.",
+            f"No task of the {filters.tier} tier is ranked at the moment. Below stands why, and what was measured. The "
+            "ranking begins again with their successors. Until then `collapsebench compare` runs and compares methods "
+            "on every task as before.",
             icon=":material/hourglass_empty:",
         )
     elif board.table["task"].isin(tasks).any():
@@ -135,6 +135,16 @@ def show_retired(reading: Reading, rows: pd.DataFrame) -> None:
         "What was measured stays, and nothing is concluded from it: no ranks, no verdicts, no overall "
         "score. Methods are listed by name. These tasks take no new entries."
     )
+    for task_id, of_task in rows.groupby("task", sort=False):
+        show_task(reading.board.tasks[str(task_id)], of_task)
+
+
+def show_unranked(reading: Reading, rows: pd.DataFrame) -> None:
+    """What was measured on tasks that break a rule."""
+    if rows.empty:
+        return
+    st.header("Tasks that are not ranked", anchor="unranked")
+    st.caption("They break a rule of a ranked task, so nothing is concluded: no ranks, no verdicts, no overall score.")
     for task_id, of_task in rows.groupby("task", sort=False):
         show_task(reading.board.tasks[str(task_id)], of_task)
 
@@ -179,8 +189,9 @@ rows = filters.rows(reading.board.table)
 if rows.empty:
     show_no_entries(filters, reading.board)
 else:
-    retired = rows["retired"].astype(bool)
-    show_ranked(reading, filters, rows[~retired])
+    retired, unranked = rows["retired"].astype(bool), rows["unranked"].astype(bool)
+    show_ranked(reading, filters, rows[~unranked])
+    show_unranked(reading, rows[unranked & ~retired])
     show_retired(reading, rows[retired])
     st.download_button(
         "Download these rows as CSV",

@@ -42,11 +42,11 @@ def show_rank(reading: Reading, verdict: Verdict) -> None:
     with st.spinner("Ranking it among the others …"):
         row = rank_of(reading.board, entry, submission)
     row = {key: None if pd.isna(value) else value for key, value in row.items()}
-    retired = row["rank_best"] is None
-    st.header("What it scores" if retired else "Where it would stand", anchor="rank")
+    unranked = row["rank_best"] is None
+    st.header("What it scores" if unranked else "Where it would stand", anchor="rank")
     st.caption(f"Among the entries of {as_markdown(entry.task_id)}, track {entry.track}.")
     with st.container(horizontal=True, gap="large"):
-        if not retired:
+        if not unranked:
             st.metric("Rank", f"{RANK.text(row)} of {row['entries']}", help=RANK.meaning, width="content")
         for column in shown_columns([row]):
             if column not in (RANK, METHOD) and column.name != f"ratio_{row['method']}":

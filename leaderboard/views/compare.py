@@ -12,7 +12,7 @@ from plain_text import as_markdown
 from rankings import finite
 from reading import Reading, read
 from reproduction import machine
-from retired import MARK, marked
+from retired import marked
 from wording import MFI
 
 from collapsebench.publishing.across_tasks import compared_methods, methods_by_label, paired_seeds
@@ -38,7 +38,7 @@ def show_ratios(found: pd.DataFrame, pairs: pd.DataFrame, one: str, other: str) 
     rows = []
     for row in records(found):
         seeds = pairs.loc[pairs["task"] == row["task"], "difference"]
-        told = MARK if row["retired"] else verdict(row, seeds, one, other)
+        told = row["mark"] or verdict(row, seeds, one, other)
         rows.append({**row, "text": interval_text(row, "ratio"), "verdict": told})
     table = pd.DataFrame(rows)
     drawn = table[[finite(r) and r > 0 for r in table["ratio"]]]
@@ -50,7 +50,7 @@ def show_ratios(found: pd.DataFrame, pairs: pd.DataFrame, one: str, other: str) 
         f"mFI of {as_markdown(one)} divided by that of {as_markdown(other)}, geometric mean over paired seeds; right "
         f"of 1, {as_markdown(one)} stays faithful longer. Lines: 95 % intervals (Student t), each for a comparison "
         "that was planned; n/a where an mFI is 0. The verdict is that of the interval of the difference."
-        + (" Tasks that are retired have no verdict; their pages say why." if found["retired"].any() else "")
+        + (" Tasks that are not ranked have no verdict; their pages say why." if found["mark"].any() else "")
         + (f" Not drawn, because there is no positive ratio: {undrawn}." if undrawn else ""),
         width=820,
     )
@@ -160,9 +160,9 @@ else:
     pairs = reading.kept(paired_seeds, known[one], known[other])
     tasks = {task_id: reading.board.tasks[task_id] for task_id in found["task"]}
     shown = {task_id: marked(task) for task_id, task in tasks.items()}
-    retired = [tasks[task_id].spec.retired is not None for task_id in found["task"]]
+    marks = [tasks[task_id].mark for task_id in found["task"]]
     pairs = pairs.assign(task=pairs["task"].map(shown))
-    show_ratios(found.assign(task=found["task"].map(shown), retired=retired), pairs, one, other)
+    show_ratios(found.assign(task=found["task"].map(shown), mark=marks), pairs, one, other)
     show_seeds(pairs, one, other)
     show_circumstances(reading, found, (one, other))
     show_link(a=one, b=other)

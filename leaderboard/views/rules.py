@@ -8,7 +8,6 @@ import pandas as pd
 import streamlit as st
 from cards import site_markdown
 from reading import Reading, read
-from retired import MARK
 
 from collapsebench.paths import bundled
 from collapsebench.publishing.board import cell_costs
@@ -52,7 +51,7 @@ def show_costs(reading: Reading) -> None:
                 "method": None if seconds is None else seconds * seeds / 60,
                 "measured on": ", ".join(sorted(set(mine["processor"]))) or "not measured",
                 "device": ", ".join(sorted(set(mine["device"]))),
-                "state": MARK if task.spec.retired else "open" if task.calibrated else "not calibrated yet",
+                "state": task.mark or "open" if task.calibrated else "not calibrated yet",
             }
         )
     number = st.column_config.NumberColumn

@@ -55,7 +55,7 @@ def show_ranks(reading: Reading, task: Task, rows: pd.DataFrame) -> None:
     best = rows.head(MOST_INTERVALS)
     found = records(best.drop(columns="curve"))
     shown = pd.DataFrame([{**row, "text": interval_text(row, "mfi")} for row in found])
-    st.header("What was measured" if task.spec.retired else "How long each method stays faithful", anchor="ranks")
+    st.header("What was measured" if task.unranked else "How long each method stays faithful", anchor="ranks")
     told = "; ".join(f"{m} {text}" for m, text in zip(shown["method"], shown["text"], strict=True))
     st.altair_chart(
         charts.interval_chart(shown, charts.styles(list(shown["method"])), task.spec.horizon),

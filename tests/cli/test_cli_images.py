@@ -127,7 +127,8 @@ def test_calibration_of_a_diffusion_task_measures_sigma_first(tmp_path: Path) ->
     assert finished.code == 0, finished.err
     sigma = yaml.safe_load(task.read_text())["workload"]["sigma"]
     measured = [
-        RunDirectory(tmp_path / f"runs/sigma/tiny-diffusion@1/ce/seed-{s}").read(0, "metrics.json") for s in (0, 1)
+        RunDirectory(tmp_path / f"runs/calibration/sigma/tiny-diffusion@1/ce/seed-{s}").read(0, "metrics.json")
+        for s in (0, 1)
     ]
     mean = sum(m["metrics"]["noise_rms"]["value"] for m in measured) / 2
     assert sigma == pytest.approx(mean, rel=1e-3)

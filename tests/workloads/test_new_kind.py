@@ -14,10 +14,11 @@ from bigrams.kind import BIGRAM
 from tiny_task import paragraphs
 
 from collapsebench.api import compare, run, score
-from collapsebench.authoring.calibration import calibration_cells, measure_calibration, sigma_cells
+from collapsebench.authoring.calibration import calibration_cells, measure_calibration
 from collapsebench.authoring.doctor import diagnose
 from collapsebench.authoring.estimate import estimate
 from collapsebench.authoring.estimates.sizes import known_sizes
+from collapsebench.authoring.sigma import sigma_cells
 from collapsebench.errors import TaskError
 from collapsebench.files import write_atomically
 from collapsebench.publishing.board import Board, read_board

@@ -66,6 +66,7 @@ PRETRAINED = Kind(
     supplies="collapsebench.workloads.pretrained.supplies:pretrained_supplies",
     check_room="collapsebench.workloads.pretrained.room:check_room",
     prepare="collapsebench.workloads.pretrained.data:training_windows",
+    discrete=True,
     parallel=True,
     steps="sampler.new_tokens",
     sequences=lambda settings: Fraction(settings.block, settings.sampler.new_tokens),

