@@ -37,6 +37,7 @@ class RunDirectory:
 
     def __init__(self, path: Path):
         self.path = path
+        self._later: dict[str, Any] | None = None  # circumstances of a session that has computed nothing yet
 
     @staticmethod
     def of(out: Path, task_id: str, method_id: str, seed: int) -> RunDirectory:
@@ -56,7 +57,7 @@ class RunDirectory:
             origin: where task and method come from (``task_file``, ``loss``, ``spec``, …), as of the first session.
                 Scoring looks there for tasks that are not registered, submissions name the loss by it.
             circumstances: machine and versions, written when the run starts; a later session that differs is added
-                under ``resumed``.
+                under ``resumed`` when it begins its first generation: one that only reads has made nothing.
 
         Raises:
             RunError: another process works here, or the disk is full. UserError: it is another run's directory.
@@ -97,11 +98,17 @@ class RunDirectory:
                     "Use another --out directory, or delete this one."
                 )
             sessions = [found.get("circumstances"), *found.get("resumed", [])]
-            if json.loads(json.dumps(circumstances)) in sessions:
-                return
-            content = {**found, "resumed": [*found.get("resumed", []), circumstances]}
-        with _disk_errors(self.path):
-            write_atomically(file, json.dumps(content, indent=1, sort_keys=True) + "\n")
+            self._later = None if json.loads(json.dumps(circumstances)) in sessions else circumstances
+            return
+        _write_run(file, content)
+
+    def _add_session(self) -> None:
+        """Write down the circumstances of this session, if they are new."""
+        file = self.path / "run.json"
+        found = _read_json(file)
+        if self._later is not None and found is not None:
+            _write_run(file, {**found, "resumed": [*found.get("resumed", []), self._later]})
+        self._later = None
 
     def state(self, g: int) -> State:
         """Whether generation g is there, whole and undamaged; a damaged one counts as missing."""
@@ -129,6 +136,7 @@ class RunDirectory:
         partial = self.path / f".gen-{g}.partial"
         final = self.generation(g)
         with _disk_errors(self.path):
+            self._add_session()
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
             yield partial
@@ -155,6 +163,11 @@ class RunDirectory:
     def seconds(self, g: int) -> dict[str, float]:
         """Seconds per phase of generation g. Not under the checksums, since no two runs agree on it; may be empty."""
         return _read_json(self.generation(g) / "timing.json") or {}
+
+
+def _write_run(file: Path, content: dict[str, Any]) -> None:
+    with _disk_errors(file.parent):
+        write_atomically(file, json.dumps(content, indent=1, sort_keys=True) + "\n")
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

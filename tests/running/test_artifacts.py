@@ -178,9 +178,12 @@ def test_new_circumstances_of_a_resumed_run_are_added_once(store: RunDirectory) 
     with opened(store):
         pass
     later = {"packages": {"torch": "2"}}
-    for _ in range(2):
-        with store.opened(IDENTITY, ORIGIN, later):
-            pass
+    with store.opened(IDENTITY, ORIGIN, later):
+        pass
+    assert json.loads((store.path / "run.json").read_text())["resumed"] == [], "a session that makes nothing is none"
+    for g in (0, 1):
+        with store.opened(IDENTITY, ORIGIN, later), store.writing(g) as folder:
+            (folder / "metrics.json").write_text("{}")
     about = json.loads((store.path / "run.json").read_text())
     assert about["circumstances"] == CIRCUMSTANCES
     assert about["resumed"] == [later]
