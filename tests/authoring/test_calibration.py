@@ -389,6 +389,7 @@ def test_comparison_on_a_task_that_breaks_a_rule_has_no_ranks_and_says_which(wor
 # The same elsewhere
 
 
+@pytest.mark.slow  # five processes that import torch
 def test_processor_test_compares_the_same_cells_and_resumes(tmp_path: Path) -> None:
     task = write_tiny_task(tmp_path, "gmm")
     compared = collapsebench(*with_methods(task, "ce,tce", "runs"), cwd=tmp_path)
