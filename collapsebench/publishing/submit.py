@@ -85,8 +85,8 @@ def draft_submissions(directory: Path, method: str | None, about: About, out: Pa
         out: folder of submissions; the new ones are held against its entries and the committed ones.
 
     Raises:
-        UserError: nothing was run, the method is not clear, the task is retired, or the runs are not complete: what is
-            missing is listed with the command that computes it.
+        UserError: nothing was run, the method is not clear, the task is retired or calibrated on something else, or
+            the runs are not complete: what is missing is listed with the command that computes it.
     """
     found = {folder: cells_of(folder, None, None) for folder in run_folders(directory)}
     context = _context(out)
@@ -132,6 +132,7 @@ def _draft(task: Task, cells: list[dict[str, Any]], about: About, out: Path, con
     _require_whole(task, by_seed)
     seeds = task.spec.seeds
     runs = [by_seed[seed]["about"] for seed in seeds]
+    task.require_scale(_same(runs, "task", "data_sha256"))
     stores = [RunDirectory(by_seed[seed]["path"]) for seed in seeds]
     content = {
         "schema_version": 1,
