@@ -35,7 +35,8 @@ def execute_afresh(path: Path, source: bytes) -> ModuleType:
     sys.modules[name] = module  # annotations are looked up there
     sys.path.insert(0, folder)
     try:
-        exec(compile(source, str(path), "exec"), module.__dict__)  # not by the loader, which may take cached bytes
+        # Not by the loader, which may take cached bytes; and without the future features of this file.
+        exec(compile(source, str(path), "exec", dont_inherit=True), module.__dict__)
     except BaseException:
         del sys.modules[name]
         raise
@@ -47,5 +48,8 @@ def execute_afresh(path: Path, source: bytes) -> ModuleType:
 
 
 def _lies_in(folder: Path, module: ModuleType) -> bool:
+    """Whether a module, or the package that it is in, stands right in the folder; not what is installed below it."""
     file = getattr(module, "__file__", None)
-    return file is not None and Path(file).is_relative_to(folder)
+    if file is None or not Path(file).is_relative_to(folder):
+        return False
+    return "site-packages" not in Path(file).relative_to(folder).parts
