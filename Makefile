@@ -1,4 +1,5 @@
-# make demo         the main job: ce, focal and tce on text-wiki-micro, three seeds, eleven to twelve minutes on two cores
+# make demo         the main job: ce, focal and tce on text-bytes-micro, three seeds, about five minutes on two cores
+# make baselines    all seeds of the baselines on the micro tasks, to be submitted; hours, resumes
 # make leaderboard  the site over the committed submissions
 # make processor-test TASK=text-bytes-micro   the baselines again with the instructions of an old processor (rule 7)
 # make test         the tests
@@ -9,14 +10,19 @@
 VENV ?= .venv
 PYTHON ?= python3
 OUT ?= runs
+TASKS ?= markov-micro text-bytes-micro
 TASK ?= text-bytes-micro
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo leaderboard cheats processor-test test test-slow test-browser check format environment
+.PHONY: demo baselines leaderboard cheats processor-test test test-slow test-browser check format environment
 
 demo: environment
-	$(BIN)/collapsebench compare text-wiki-micro --methods ce,focal,tce --out $(OUT)
+	$(BIN)/collapsebench compare text-bytes-micro --methods ce,focal,tce --seeds 0,1,2 --out $(OUT)
+
+# With a clean checkout, so that the entries name the commit that they were run with.
+baselines: environment
+	for task in $(TASKS); do $(BIN)/collapsebench compare $$task --methods ce,focal,tce --out $(OUT)/baselines || exit 1; done
 
 leaderboard: environment
 	$(BIN)/collapsebench leaderboard

@@ -193,8 +193,8 @@ def _noise(measured: Measured) -> Iterator[Rule]:
 def _detectable(measured: Measured) -> Rule:
     """What a planned comparison finds, before there is another method to compare with.
 
-    Two chains that share nothing differ by √2 times the deviation of one. Methods share initial weights, data and noise,
-    but what they write differs from generation 0 on: on text, pairing takes nothing off.
+    Two chains that share nothing differ by √2 times the deviation of one. Methods share initial weights, data and
+    noise, but what they write differs from generation 0 on: on text, pairing takes nothing off.
     """
     mfi = measured.mfi("ce")
     told = "detectable: needs two seeds"
