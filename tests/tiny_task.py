@@ -25,7 +25,7 @@ from collapsebench.authoring.base import train_base
 from collapsebench.metrics.extractors import SmallClassifier
 from collapsebench.task import load_task
 
-KINDS = ("text", "pretrained-lm", "vae", "diffusion", "gmm")
+KINDS = ("text", "pretrained-lm", "vae", "diffusion", "gmm", "markov")
 SIDE = 12
 # What conftest's short tasks train on: updates of each generation, and how often a loss is asked in an update.
 SHORT_UPDATES = dict.fromkeys(KINDS, (6, 4, 4)) | {"pretrained-lm": (2, 4, 6)}
@@ -184,6 +184,29 @@ _GMM: dict[str, Any] = {
     },
 }
 
+_MARKOV: dict[str, Any] = {
+    "name": "tiny-markov",
+    "title": "A chain of 14 states",
+    "data": {"source": "markov", "states": 14, "seed": 0, "sure": 4, "sequences": 120},
+    "policy": {"name": "replace", "size": 64},
+    "workload": {
+        "kind": "markov",
+        "length": 9,
+        "training": {
+            "batch_size": 16,
+            "weight_decay": 0.0,
+            "clip_norm": None,
+            "first": {"updates": 30, "learning_rate": 0.3, "decay": "cosine"},
+            "later": {"updates": 12, "learning_rate": 0.2, "decay": "cosine"},
+        },
+        "selection_sequences": 20,
+    },
+    "scored": {
+        "transition_kl": {"reference": 0.2, "floor": 1.0},
+        "rare_mass": {"reference": 0.9, "floor": 0.0},
+    },
+}
+
 _PRETRAINED: dict[str, Any] = {
     "name": "tiny-lm",
     "title": "A tiny model from a folder on sentences from a grammar",
@@ -220,7 +243,14 @@ _PRETRAINED: dict[str, Any] = {
     },
 }
 
-_SPECS = {"text": _TEXT, "pretrained-lm": _PRETRAINED, "vae": _VAE, "diffusion": _DIFFUSION, "gmm": _GMM}
+_SPECS = {
+    "text": _TEXT,
+    "pretrained-lm": _PRETRAINED,
+    "vae": _VAE,
+    "diffusion": _DIFFUSION,
+    "gmm": _GMM,
+    "markov": _MARKOV,
+}
 
 
 def tiny_spec(kind: str = "text", **changes: Any) -> dict[str, Any]:
