@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_task import tiny_spec, write_tiny_task
+from tiny_task import tiny_spec, write_based_task, write_tiny_task
 from torch import Tensor
 
 from collapsebench.api import run
-from collapsebench.authoring.base import train_base
 from collapsebench.data.markov import transition_weights
 from collapsebench.data.sources import MarkovData
 from collapsebench.policies import REAL, TrainingSet
@@ -152,13 +151,11 @@ def test_floor_is_what_the_long_run_alone_has(workload: MarkovWorkload) -> None:
 
 
 def test_what_has_no_probability_is_never_drawn() -> None:
-    probabilities = torch.tensor([0.0, 0.5, 0.0, 0.5 - 1e-12, 0.0], dtype=torch.float64)
-    below_1 = torch.nextafter(torch.tensor(1.0), torch.tensor(0.0)).double()
-    ends = torch.tensor([0.0, 0.5, 1.0, float(below_1), 1 - 2**-53], dtype=torch.float64)
-    uniform = torch.cat([ends, torch.linspace(0, 1, 1001, dtype=torch.float64)])
-    drawn = draw(probabilities.expand(len(uniform), -1), uniform)
-    assert set(drawn.tolist()) == {1, 3}
+    probabilities = torch.tensor([0.0, 0.1, 0.0, 0.2, 0.0], dtype=torch.float64)
+    uniform = torch.cat([torch.tensor([0.0, 1.0, 1 - 2**-53]), torch.linspace(0, 1, 1001)]).double()
+    drawn = draw((probabilities / probabilities.sum()).expand(len(uniform), -1), uniform)
     assert drawn[:3].tolist() == [1, 3, 3]
+    assert set(drawn.tolist()) == {1, 3}
 
 
 def test_states_are_drawn_as_often_as_they_are_probable(workload: MarkovWorkload) -> None:
@@ -184,31 +181,11 @@ def test_sequences_go_where_the_truth_goes_from_where_it_is_in_the_long_run(tmp_
     assert bool((found.truth[items[:, :-1], items[:, 1:]] > 0).all())
 
 
-def based(folder: Path, **changes: Any) -> Path:
-    """A tiny Markov task that starts from a table without rare transitions, and the table."""
-    training = tiny_spec("markov")["workload"]["training"] | {
-        "first": {"epochs": 4, "learning_rate": 0.3, "decay": "cosine"},
-        "later": None,
-    }
-    base = {
-        "file": "base.safetensors",
-        "sha256": None,
-        "data": tiny_spec("markov")["data"] | {"power": 2, "sequences": 400},
-        "training": training,
-    }
-    settings = {"init": "base", "base": base, "workload.training": training} | changes
-    file = write_tiny_task(folder, "markov", **settings)
-    train_base(load_task(file), folder / "base.safetensors", "cpu", lambda *_: None)
-    return file
-
-
 def test_splits_are_draws_of_their_own(tmp_path: Path) -> None:
     # 33 states in a row are hardly ever drawn twice
     same = tiny_spec("markov")["data"] | {"sequences": 200, "sure": 0}
-    file = based(tmp_path, **{
-        "workload.length": 33, "data": same, "workload.selection_sequences": 200,
-        "base.data": same,
-    })  # fmt: skip
+    changes = {"workload.length": 33, "workload.selection_sequences": 200, "data": same, "base.data": same}
+    file = write_based_task(tmp_path, "markov", train=False, **changes)
     found: MarkovWorkload = load_workload(load_task(file), "cpu")
     splits = [found.real.items, found.selection, found.base_items().items]
     rows = [{tuple(row) for row in split.tolist()} for split in splits]
@@ -275,7 +252,7 @@ def test_diversity_of_a_row_falls_by_one_over_n_per_generation(workload: MarkovW
 
 
 def test_chain_from_a_base_model_without_rare_transitions(tmp_path: Path) -> None:
-    file = based(tmp_path / "task", **{"horizon": 2})
+    file = write_based_task(tmp_path / "task", "markov")
     path = run(file, "ce", out=tmp_path / "runs", device="cpu")
     found: MarkovWorkload = load_workload(load_task(file), "cpu")
     base = found.load_model(tmp_path / "task" / "base.safetensors")
