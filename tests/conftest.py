@@ -36,6 +36,7 @@ _SHORT_SAMPLING: dict[str, dict[str, Any]] = {
     "vae": {"workload.sampler.batch_size": 16},
     "diffusion": {"workload.sampler": {"batch_size": 16}, "workload.schedule.sample_steps": 2},
     "gmm": {},
+    "markov": {},
 }
 
 

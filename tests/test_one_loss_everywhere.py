@@ -41,6 +41,7 @@ SHAPES = {  # of log p in training
     "vae": (16, 1, SIDE, SIDE),
     "diffusion": (16, 1, SIDE, SIDE),
     "gmm": (100,),
+    "markov": (16, 8),
 }
 
 
@@ -160,7 +161,7 @@ class WatchesPrediction(Loss):
 
 def log_p_again(kind: str, prediction: Tensor, target: Tensor) -> Tensor:
     """log p from what a loss with `needs_logits` sees."""
-    if kind in ("text", "pretrained-lm"):
+    if kind in ("text", "pretrained-lm", "markov"):
         return -F.cross_entropy(prediction.movedim(-1, 1), target, reduction="none")
     if kind == "vae":
         return target * F.logsigmoid(prediction) + (1 - target) * F.logsigmoid(-prediction)

@@ -25,7 +25,7 @@ from collapsebench.authoring.base import train_base
 from collapsebench.metrics.extractors import SmallClassifier
 from collapsebench.task import load_task
 
-KINDS = ("text", "pretrained-lm", "vae", "diffusion", "gmm")
+KINDS = ("text", "pretrained-lm", "vae", "diffusion", "gmm", "markov")
 SIDE = 12
 # What conftest's short tasks train on: updates of each generation, and how often a loss is asked in an update.
 SHORT_UPDATES = dict.fromkeys(KINDS, (6, 4, 4)) | {"pretrained-lm": (2, 4, 6)}
@@ -184,6 +184,29 @@ _GMM: dict[str, Any] = {
     },
 }
 
+_MARKOV: dict[str, Any] = {
+    "name": "tiny-markov",
+    "title": "A chain of 14 states",
+    "data": {"source": "markov", "states": 14, "seed": 0, "sure": 4, "sequences": 120},
+    "policy": {"name": "replace", "size": 64},
+    "workload": {
+        "kind": "markov",
+        "length": 9,
+        "training": {
+            "batch_size": 16,
+            "weight_decay": 0.0,
+            "clip_norm": None,
+            "first": {"updates": 30, "learning_rate": 0.3, "decay": "cosine"},
+            "later": {"updates": 12, "learning_rate": 0.2, "decay": "cosine"},
+        },
+        "selection_sequences": 20,
+    },
+    "scored": {
+        "transition_kl": {"reference": 0.2, "floor": 1.0},
+        "rare_mass": {"reference": 0.9, "floor": 0.0},
+    },
+}
+
 _PRETRAINED: dict[str, Any] = {
     "name": "tiny-lm",
     "title": "A tiny model from a folder on sentences from a grammar",
@@ -220,7 +243,14 @@ _PRETRAINED: dict[str, Any] = {
     },
 }
 
-_SPECS = {"text": _TEXT, "pretrained-lm": _PRETRAINED, "vae": _VAE, "diffusion": _DIFFUSION, "gmm": _GMM}
+_SPECS = {
+    "text": _TEXT,
+    "pretrained-lm": _PRETRAINED,
+    "vae": _VAE,
+    "diffusion": _DIFFUSION,
+    "gmm": _GMM,
+    "markov": _MARKOV,
+}
 
 
 def tiny_spec(kind: str = "text", **changes: Any) -> dict[str, Any]:
@@ -252,79 +282,70 @@ def write_tiny_task(folder: Path, kind: str = "text", **changes: Any) -> Path:
     return file
 
 
-# A model of bytes that knows its letters, and not one word of what it is then trained on.
-_FROM_BASE: dict[str, Any] = {
-    "title": "A tiny Llama on bytes that starts from a base model",
-    "seeds": [0, 1, 2],
-    "horizon": 1,
-    "init": "base",
-    "splits.test": 0.2,
-    "policy.size": 96,
-    "base": {
-        "file": "base.safetensors",
-        "sha256": None,
-        "data": {"source": "local", "path": "base.txt", "documents": "paragraph"},
-        "training": {"batch_size": 16, "first": {"epochs": 4, "learning_rate": 1.0e-2, "decay": "cosine"}},
+# Changes that make a tiny task, as `tiny_spec` takes them, one whose generations all start from a base model.
+BASED: dict[str, dict[str, Any]] = {
+    "text": {  # bytes; the model knows its letters, and not one word of what it is then trained on
+        "name": "tiny-based",
+        "title": "A tiny Llama on bytes, every generation from a base model",
+        "horizon": 2,
+        "init": "base",
+        "base": {
+            "file": "base.safetensors",
+            "sha256": None,
+            "data": {"source": "local", "path": "base.txt", "documents": "paragraph"},
+            "training": {"batch_size": 16, "first": {"epochs": 4, "learning_rate": 1.0e-2, "decay": "cosine"}},
+        },
+        "splits.test": 0.2,
+        "workload.vocab_size": 257,
+        "workload.block": 32,
+        "workload.training": {"batch_size": 8, "first": {"epochs": 4, "learning_rate": 1.0e-2, "decay": "cosine"}},
+        "workload.sampler": {"prompt_tokens": 8, "temperature": 1.0, "batch_size": 64},
+        "workload.evaluation": {
+            "test_windows": 64,
+            "selection_windows": 8,
+            "pairs": 0,
+            "batch_size": 64,
+            "by_byte": True,
+        },
+        "scored": {"nll_per_byte": {}, "next_token_accuracy": {}},
     },
-    "workload.vocab_size": 257,
-    "workload.block": 32,
-    "workload.training.batch_size": 8,
-    "workload.training.first": {"epochs": 4, "learning_rate": 1.0e-2, "decay": "cosine"},
-    "workload.training.later": None,
-    "workload.sampler": {"prompt_tokens": 8, "temperature": 1.0, "batch_size": 64},
-    "workload.evaluation": {
-        "test_windows": 64,
-        "selection_windows": 8,
-        "pairs": 0,
-        "batch_size": 64,
-        "by_byte": True,
+    "markov": {  # a table without rare transitions
+        "name": "tiny-markov-based",
+        "title": "A chain of 14 states, every generation from a base table",
+        "horizon": 2,
+        "init": "base",
+        "base": {
+            "file": "base.safetensors",
+            "sha256": None,
+            "data": _MARKOV["data"] | {"power": 2, "sequences": 400},
+            "training": {
+                "batch_size": 16,
+                "weight_decay": 0.0,
+                "clip_norm": None,
+                "first": {"epochs": 4, "learning_rate": 0.3, "decay": "cosine"},
+            },
+        },
+        "workload.training.first": {"epochs": 4, "learning_rate": 0.3, "decay": "cosine"},
+        "workload.training.later": None,
     },
 }
 
 
-def write_task_with_base(folder: Path, **changes: Any) -> Path:
-    """Write a tiny task on bytes that starts from a base model, and train that; return the path of the task file.
+def write_based_task(folder: Path, kind: str = "text", train: bool = True, **changes: Any) -> Path:
+    """Write a tiny task that starts from a base model, and train that; return the path of the task file.
 
-    Fidelity is 1 at what cross entropy reached at generation 0, and 0 at what the base model has, measured once.
+    Args:
+        kind: text or markov. train: False leaves the base model to be trained. changes: as `tiny_spec` takes them.
     """
-    scored = {"nll_per_byte": {"reference": 2.75, "floor": 3.66}}
-    file = write_tiny_task(folder, "text", **(_FROM_BASE | {"scored": scored} | changes))
-    strange = [" ".join(word[::-1] for word in text.split()) for text in paragraphs(100, seed=8)]
-    (folder / "base.txt").write_text("\n\n".join(strange), "utf-8")
-    train_base(load_task(file), folder / "base.safetensors", "cpu", lambda done, total: None)
-    return file
-
-
-# Bytes of the same sentences, from a base model that has seen others in capitals; changes as `tiny_spec` takes them.
-BASED: dict[str, Any] = {
-    "name": "tiny-based",
-    "title": "A tiny Llama on bytes, every generation from a base model",
-    "horizon": 2,
-    "init": "base",
-    "base": {
-        "file": "base.safetensors",
-        "sha256": None,
-        "data": {"source": "local", "path": "base.txt", "documents": "paragraph"},
-        "training": {"batch_size": 8, "first": {"epochs": 1, "learning_rate": 1.0e-2, "decay": "cosine"}},
-    },
-    "workload.vocab_size": 257,
-    "workload.block": 32,
-    "workload.training": {"batch_size": 8, "first": {"epochs": 3, "learning_rate": 1.0e-2, "decay": "cosine"}},
-    "workload.sampler.temperature": 1.0,
-    "workload.evaluation.pairs": 0,
-    "workload.evaluation.by_byte": True,
-    "scored": {"nll_per_byte": {}, "next_token_accuracy": {}},
-}
-
-
-def write_based_task(folder: Path, **changes: Any) -> Path:
-    """Write the tiny text task that starts from a base model, and train that; return the path of the task file."""
-    file = write_tiny_task(folder, "text", **(BASED | changes))
-    (folder / "base.txt").write_text("\n\n".join(paragraphs(60, seed=8)).upper(), "utf-8")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    train_base(load_task(file), folder / "base.safetensors", "cpu", lambda *_: None)
-    torch.set_num_threads(threads)
+    file = write_tiny_task(folder, kind, **(BASED[kind] | changes))
+    if kind == "text":
+        strange = [" ".join(word[::-1] for word in text.split()) for text in paragraphs(100, seed=8)]
+        (folder / "base.txt").write_text("\n\n".join(strange), "utf-8")
+    if train:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        train_base(load_task(file), folder / "base.safetensors", "cpu", lambda *_: None)
+        torch.set_num_threads(threads)
     return file
 
 

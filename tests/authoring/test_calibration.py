@@ -99,7 +99,7 @@ def test_grid_tries_other_settings_of_one_and_the_same_task(calibrated: Path) ->
     grid = record_of(calibrated / "task")["grid"]
     assert grid["metric"] == "selection_perplexity"
     assert {(tried["rate"], tried["length"]) for tried in grid["tried"]} == GRID
-    assert {tried["length"]: tried["epochs"] for tried in grid["tried"]} == {0.5: 2, 1.0: 3, 2.0: 6}
+    assert {tried["length"]: tried["epochs"] for tried in grid["tried"]} == {0.5: 2, 1.0: 4, 2.0: 8}
     assert all(len(tried["values"]) == len(grid["seeds"]) == 2 for tried in grid["tried"])
     folder = calibrated / "runs" / "calibration" / "grid" / "rate-2-length-0.5"
     about = json.loads((folder / "tiny-based@1" / "ce" / "seed-1" / "run.json").read_text("utf-8"))
@@ -136,7 +136,7 @@ def test_member_of_a_family_starts_from_the_base_model_beside_the_file_it_extend
 
 
 def test_other_settings_are_not_scored_on_the_scale(workplace: Path) -> None:
-    changed(workplace / "task" / "task.yaml", **{"workload.training.first.epochs": 4})
+    changed(workplace / "task" / "task.yaml", **{"workload.training.first.epochs": 5})
     moved_runs(workplace)
     for command in (
         with_methods(Path("task/task.yaml"), "ce", "other"),
@@ -204,7 +204,7 @@ def sound_record(task_file: Path) -> dict[str, Any]:
             "rate": r,
             "length": n,
             "learning_rate": r * 0.01,
-            "epochs": int(3 * n + 0.5),
+            "epochs": int(4 * n),
             "values": [20.0 + r, 21.0, 22.0],
         }
         for r, n in sorted(GRID)
@@ -243,7 +243,7 @@ def sound(tmp_path: Path) -> Callable[..., Path]:
             "nll_per_byte": {"reference": 1.5, "floor": 2.0},
             "next_token_accuracy": {"reference": 0.5, "floor": 0.4},
         }
-        settings = BASED | {"seeds": list(range(10)), "scored": scored} | of_task
+        settings = BASED["text"] | {"seeds": list(range(10)), "scored": scored} | of_task
         file = write_tiny_task(tmp_path, "text", **settings)
         measured_on = {"settings": load_task(file).sha256[:16], "data": "5e" * 8}
         changed(file, calibrated_on=measured_on)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from tiny_task import write_task_with_base
+from tiny_task import write_based_task
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -32,13 +33,20 @@ def one_of_each_family(tasks: list[Task]) -> list[str]:
 
 
 FAMILIES = one_of_each_family(RANKED)
+# Fidelity is 1 at what cross entropy reached at generation 0, and 0 at what the base model has, measured once.
+JUDGED: dict[str, Any] = {
+    "seeds": [0, 1, 2],
+    "horizon": 1,
+    "policy.size": 96,
+    "scored": {"nll_per_byte": {"reference": 2.75, "floor": 3.66}},
+}
 
 
 @pytest.fixture(scope="module")
 def judged(tmp_path_factory: pytest.TempPathFactory) -> Judgement:
     """The cheats on a tiny task that starts from a base model: two generations, three seeds."""
     folder = tmp_path_factory.mktemp("cheats")
-    task = load_task(write_task_with_base(folder))
+    task = load_task(write_based_task(folder, **JUDGED))
     return judge(task, folder / "runs", task.spec.seeds, task.spec.horizon, "inline")
 
 
@@ -103,7 +111,7 @@ def test_rule_2_holds_on_a_ranked_task(name: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["MemoryOnTorch", "MemoryInFile"])
 def test_a_memory_that_one_process_cannot_prevent_is_found_by_verification(name: str, tmp_path: Path) -> None:
-    task = load_task(write_task_with_base(tmp_path / "task"))
+    task = load_task(write_based_task(tmp_path / "task", **JUDGED))
     cheat = Cheat(f"leaks.py:{name}", "leak")
     trial = prepare(task, [cheat.spec], [0], tmp_path / "runs", 1, "cpu")
     trial.run("inline")

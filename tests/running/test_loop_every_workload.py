@@ -32,6 +32,7 @@ from collapsebench.task import load_task
 from collapsebench.workloads import load_workload
 from collapsebench.workloads.images import diffusion, vae
 from collapsebench.workloads.images import metrics as image_metrics
+from collapsebench.workloads.markov import workload as markov
 from collapsebench.workloads.mixture import workload as gmm
 from collapsebench.workloads.pretrained import sampling as stream_sampling
 from collapsebench.workloads.pretrained import workload as pretrained
@@ -45,6 +46,7 @@ WORKLOADS: dict[str, Any] = {
     "vae": vae.VaeWorkload,
     "diffusion": diffusion.DiffusionWorkload,
     "gmm": gmm.GmmWorkload,
+    "markov": markov.MarkovWorkload,
 }
 SHOWN = {
     "text": "samples.json",
@@ -52,6 +54,7 @@ SHOWN = {
     "vae": "samples.png",
     "diffusion": "samples.png",
     "gmm": "density.json",
+    "markov": "samples.json",
 }
 NUMBERS = ("metrics.json", "training.json", "samples.safetensors", "model.safetensors")
 FRACTION = 16  # windows of real data that are new to each generation of the short pretrained-lm task
@@ -166,6 +169,7 @@ SAMPLING_GENERATION_1: dict[str, tuple[Any, str, int]] = {
     "vae": (vae.VaeWorkload, "_means", 3 + 1 + 2),  # three batches and what is shown, per generation
     "diffusion": (DDIMScheduler, "step", 2 * (3 + 1) + 3),
     "gmm": (gmm, "_draw", 1 + 1 + 1),  # the real data, generation 0, generation 1
+    "markov": (markov, "draw", 2 * 9 + 8 + 4),  # the real sequences and the held-out ones, generation 0
 }
 EVALUATING_GENERATION_1: dict[str, tuple[Any, str, int]] = {
     "text": (text, "continuation_log_probs", 2),
@@ -173,6 +177,7 @@ EVALUATING_GENERATION_1: dict[str, tuple[Any, str, int]] = {
     "vae": (image_metrics, "manifold_metrics", 2),
     "diffusion": (image_metrics, "manifold_metrics", 2),
     "gmm": (gmm, "finite", 2),
+    "markov": (markov, "finite", 2),
 }
 # moment: generations finished by then, and what makes a process die there
 MOMENTS: dict[str, tuple[int, Callable[[str], None]]] = {
@@ -337,7 +342,7 @@ POLICIES: dict[str, set[int]] = {  # where generation 2's training items come fr
     "fresh-mix": {REAL, 1},
     "regenerate-fresh": {REAL, 1},
 }
-SIZES = {"text": 128, "pretrained-lm": 48, "vae": 48, "gmm": 100}
+SIZES = {"text": 128, "pretrained-lm": 48, "vae": 48, "gmm": 100, "markov": 64}
 ALLOWED = [(kind, name) for kind in SIZES for name in POLICIES if kind != "pretrained-lm" or name == "regenerate-fresh"]
 
 

@@ -39,6 +39,7 @@ _FEW_PASSES: dict[str, dict[str, Any]] = {
     "vae": _FEW_UPDATES | {"workload.evaluation.samples": 16},
     "diffusion": _FEW_UPDATES | {"workload.evaluation.samples": 16, "workload.schedule.sample_steps": 2},
     "gmm": _FEW_UPDATES,
+    "markov": _FEW_UPDATES,
 }
 
 
