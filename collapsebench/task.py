@@ -84,7 +84,7 @@ class Scored(Frozen):
 
 
 DIGITS = 16  # of a digest, where one is named
-CALIBRATION_FILE, PROCESSOR_FILE = "calibration.json", "processor.json"  # beside the task file: what holds of its rules
+CALIBRATION_FILE, PROCESSOR_FILE, CHEATS_FILE = "calibration.json", "processor.json", "cheats.json"  # hold its rules
 
 
 class CalibratedOn(Frozen):
@@ -262,8 +262,8 @@ class Task:
 
     @cached_property
     def broken_rules(self) -> dict[str, str]:
-        """The rules of a ranked task that calibration or the processor test found broken: their numbers, by name."""
-        files = [self.path.parent / name for name in (CALIBRATION_FILE, PROCESSOR_FILE)]
+        """The rules of a ranked task that were found broken, by calibration or a test: their numbers, by name."""
+        files = [self.path.parent / name for name in (CALIBRATION_FILE, PROCESSOR_FILE, CHEATS_FILE)]
         found = [json.loads(file.read_text("utf-8")) for file in files if file.is_file()]
         return {r["rule"]: r["told"] for content in found for r in content.get("rules", []) if not r["kept"]}
 
@@ -279,7 +279,7 @@ class Task:
             return f"{self.id} is retired, and its methods are not ranked. {self.spec.retired.strip()}"
         if self.broken_rules:
             rules = ", ".join(self.broken_rules)
-            how = "`collapsebench calibrate TASK --check` has the numbers."
+            how = "`collapsebench calibrate TASK --check` and docs/cheats.md have the numbers."
             return f"{self.id} breaks rules of a ranked task ({rules}), so its methods are not ranked. {how}"
         return None
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from judging import Judgement, Verdict, judge, ranked_micro_tasks
 
 from collapsebench.cli.terminal import plain_console
-from collapsebench.files import write_atomically
+from collapsebench.files import write_atomically, write_json
 from collapsebench.running.progress import Event
-from collapsebench.task import load_task
+from collapsebench.task import CHEATS_FILE, load_task
 
 INTRODUCTION = """# Cheats
 
@@ -35,7 +35,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/cheats"), help="directory of the runs")
     parser.add_argument("--seeds", type=int, default=5, help="how many of the official seeds")
     parser.add_argument("--generations", type=int, help="the last generation; the task's horizon when absent")
-    parser.add_argument("--write", type=Path, help="file for the tables")
+    parser.add_argument("--write", type=Path, help=f"file for the tables; also {CHEATS_FILE} beside each task")
     given = parser.parse_args()
     tasks = [load_task(name) for name in given.tasks] or list(ranked_micro_tasks())
     console = plain_console(stderr=True)
@@ -50,7 +50,10 @@ def main() -> int:
         last = task.spec.horizon if given.generations is None else given.generations
         found = judge(task, given.out, task.spec.seeds[: given.seeds], last, listener=listener)
         parts.append(table(found))
-        broken |= any(verdict.holds is False for verdict in found.verdicts)
+        rule = judged(found)
+        broken |= not rule["kept"]
+        if given.write is not None:
+            write_json(task.path.parent / CHEATS_FILE, {"seeds": found.seeds, "rules": [rule]})
         print(parts[-1], flush=True)
     if not tasks:
         parts.append("No registered task is micro, ranked and calibrated at the moment.\n")
@@ -58,6 +61,14 @@ def main() -> int:
     if given.write is not None:
         write_atomically(given.write, "\n".join(parts))
     return int(broken)
+
+
+def judged(found: Judgement) -> dict[str, object]:
+    """Rule 2 on a task: its name, whether it is kept, and what was found, as calibration writes its rules."""
+    wrong = [verdict for verdict in found.verdicts if verdict.holds is False]
+    told = "; ".join(f"{v.cheat.loss.partition(':')[2]} is {v.outcome} (mFI {v.mfi:.2f})" for v in wrong)
+    count = sum(verdict.holds is not None for verdict in found.verdicts)
+    return {"rule": "cheats", "kept": not wrong, "told": f"cheats: {told or f'all {count} behave as rule 2 says'}"}
 
 
 def table(found: Judgement) -> str:
