@@ -38,7 +38,7 @@ def marked(text: str) -> list[str]:
     [
         ("The mill in Harwick was built by Mary Stone.", ["Harwick", "Mary", "Stone"]),
         ("Mary built it. John paid. Then Nadia left!", ["Nadia"]),  # a word that begins a sentence may be any word
-        ("He asked, \"Where is Rosa?\" and left", ["Rosa"]),
+        ('He asked, "Where is Rosa?" and left', ["Rosa"]),
         ("It had 120 windows and cost 1,200.50 pounds", ["120", "1,200.50"]),
         ("1990 was a year", ["1990"]),
         ("they saw Jean-Luc O'Neil; Oscar, too", ["Jean-Luc", "Oscar"]),  # O' is no capital and a small letter
@@ -156,7 +156,12 @@ def test_base_model_is_trained_on_windows_of_its_own_text(finished: tuple[Path, 
 # The Bible of the package
 
 
-VERSES = [(1001001, "In the beginning.\n"), (1001002, "The earth was `empty`. "), (1002001, "Finished.\n\n"), (2001001, "Names")]
+VERSES = [
+    (1001001, "In the beginning.\n"),
+    (1001002, "The earth was `empty`. "),
+    (1002001, "Finished.\n\n"),
+    (2001001, "Names"),
+]
 
 
 def write_bible(file: Path, arguments: str | None = None) -> Path:
