@@ -53,7 +53,7 @@ def flop_counter() -> FlopCounterMode:
 
 
 class ElementwiseCounter(TorchDispatchMode):
-    """One FLOP per number for every operation on floats that computes something: the only work of a mixture or a table."""
+    """One FLOP per number for every operation on floats that computes: the only work of a mixture or a table."""
 
     MOVED = (
         "clone",

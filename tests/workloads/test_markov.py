@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,7 @@ def test_distance_is_the_sum_over_all_transitions(workload: MarkovWorkload) -> N
     assert found["transition_kl"] == pytest.approx(float(kl), rel=1e-12)
     assert found["rare_mass"] == pytest.approx(kept / rare, rel=1e-12)
     assert found["entropy_rate"] == pytest.approx(entropy, rel=1e-12)
-    steps = [(a, b) for row in workload.selection.tolist() for a, b in zip(row[:-1], row[1:], strict=True)]
+    steps = [(a, b) for row in workload.selection.tolist() for a, b in pairwise(row)]
     nll = -sum(float(table[a, b].log()) for a, b in steps) / len(steps)
     assert found["selection_nll"] == pytest.approx(nll, rel=1e-12)
 
