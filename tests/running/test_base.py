@@ -100,7 +100,7 @@ def test_who_learns_nothing_has_what_the_base_model_has(based_kind: str, tmp_pat
             samples = load_file(path / f"gen-{g}" / "samples.safetensors")["items"]
             measured = workload.evaluate(model, samples, lambda n: None)
             assert values(path, g) == {name: m.value for name, m in measured.items()}
-    metric = "nll_per_byte" if based_kind == "text" else "transition_kl"
+    metric = "nll_per_byte" if based_kind == "text" else "selection_nll"
     assert values(path, 0)[metric] < values(path, 1)[metric] == values(path, 2)[metric]
 
 
