@@ -104,7 +104,8 @@ def test_log_p_is_one_finite_number_below_0_per_element(
         assert e.log_p.dtype in (torch.float32, torch.float64)
         assert bool(torch.isfinite(e.log_p).all())
         assert bool((e.log_p <= 0).all())
-        assert float(e.log_p.detach().std()) > 0
+        untouched = kind == "markov" and e.generation == e.step == 0  # a table in which all is as likely
+        assert untouched or float(e.log_p.detach().std()) > 0
     expected = [
         (generation, step, updates)
         for generation, updates in enumerate(SHORT_UPDATES[kind][:2])
@@ -212,7 +213,7 @@ def test_loss_on_predictions_is_checked_against_those_of_its_task(
 ) -> None:
     if kind == fits:
         run(short, loss, out=tmp_path, generations=0, device="cpu")
-    elif kind in ("text", "pretrained-lm"):
+    elif kind in ("text", "pretrained-lm", "markov"):
         with pytest.raises(LossError, match=f"{loss.__name__}.elementwise failed on a batch of 64"):
             run(short, loss, out=tmp_path, generations=0, device="cpu")
         assert not list(tmp_path.iterdir())
@@ -258,8 +259,9 @@ def test_focal_loss_with_gamma_0_is_cross_entropy(
 def test_truncated_cross_entropy_trains_other_weights_than_cross_entropy(
     kind: str, short_variant: Callable[..., Path], tmp_path: Path
 ) -> None:
-    longer: dict[str, dict[str, Any]] = {  # until a model of text is sure of anything
+    longer: dict[str, dict[str, Any]] = {  # until a model of text, or a table, is sure of anything
         "text": {"workload.training.first": {"updates": 120, "learning_rate": 3e-2, "decay": "cosine"}},
+        "markov": {"workload.training.first.updates": 60},
         "pretrained-lm": {"workload.training.epochs": 20, "workload.training.learning_rate": 3e-2},
     }
     task = short_variant(**longer.get(kind, {}))

@@ -317,12 +317,12 @@ BASED: dict[str, dict[str, Any]] = {
         "base": {
             "file": "base.safetensors",
             "sha256": None,
-            "data": _MARKOV["data"] | {"power": 2, "sequences": 400},
+            "data": _MARKOV["data"] | {"power": 2, "sequences": 1000},
             "training": {
-                "batch_size": 16,
+                "batch_size": 64,
                 "weight_decay": 0.0,
                 "clip_norm": None,
-                "first": {"epochs": 4, "learning_rate": 0.3, "decay": "cosine"},
+                "first": {"epochs": 10, "learning_rate": 0.3, "decay": "cosine"},
             },
         },
         "workload.training.first": {"epochs": 4, "learning_rate": 0.3, "decay": "cosine"},

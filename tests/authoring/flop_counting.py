@@ -53,7 +53,7 @@ def flop_counter() -> FlopCounterMode:
 
 
 class ElementwiseCounter(TorchDispatchMode):
-    """One FLOP per number for every operation on floats that computes something: the only work of a mixture."""
+    """One FLOP per number for every operation on floats that computes: the only work of a mixture or a table."""
 
     MOVED = (
         "clone",
@@ -88,7 +88,7 @@ class ElementwiseCounter(TorchDispatchMode):
 
 def counted(kind: str, work: Callable[[], Any]) -> tuple[int, Any]:
     """FLOPs of a piece of work, and what it returns."""
-    counter = ElementwiseCounter() if kind == "gmm" else flop_counter()
+    counter = ElementwiseCounter() if kind in ("gmm", "markov") else flop_counter()
     with counter:
         out = work()
     return counter.get_total_flops(), out

@@ -231,7 +231,7 @@ def _session(spec: TaskSpec) -> dict[str, Any]:
 def _samples(spec: TaskSpec) -> dict[str, Any]:
     shown = [str(g) for g in range(spec.horizon + 1)]
     common = {"seed": spec.seeds[0]}
-    if spec.workload.kind in ("text", "pretrained-lm"):
+    if spec.workload.kind in ("text", "pretrained-lm", "markov"):
         texts = {g: [{"prompt": "The mill in", "text": f" Harwick was built\nin 190{g}."}] for g in shown}
         return {"kind": "text", "generations": texts, **common}
     if spec.workload.kind == "gmm":

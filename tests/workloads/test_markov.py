@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +125,7 @@ def test_distance_is_the_sum_over_all_transitions(workload: MarkovWorkload) -> N
     assert found["transition_kl"] == pytest.approx(float(kl), rel=1e-12)
     assert found["rare_mass"] == pytest.approx(kept / rare, rel=1e-12)
     assert found["entropy_rate"] == pytest.approx(entropy, rel=1e-12)
-    steps = [(a, b) for row in workload.selection.tolist() for a, b in itertools.pairwise(row)]
+    steps = [(a, b) for row in workload.selection.tolist() for a, b in pairwise(row)]
     nll = -sum(float(table[a, b].log()) for a, b in steps) / len(steps)
     assert found["selection_nll"] == pytest.approx(nll, rel=1e-12)
 
@@ -207,7 +207,7 @@ def counts_of(items: Tensor) -> Tensor:
 
 
 def test_cross_entropy_fits_the_counts(tmp_path: Path) -> None:
-    first = {"updates": 1500, "learning_rate": 0.3, "decay": "cosine"}
+    first = {"updates": 500, "learning_rate": 0.3, "decay": "cosine"}
     changes = {"workload.training.batch_size": 120, "workload.training.first": first}
     file = write_tiny_task(tmp_path / "task", "markov", **changes)
     path = run(file, "ce", out=tmp_path, generations=0, device="cpu")
@@ -215,7 +215,7 @@ def test_cross_entropy_fits_the_counts(tmp_path: Path) -> None:
     seen = counts.sum(1) > 0
     logits = load_file(path / "gen-0" / "model.safetensors")["logits"]
     empirical = counts / counts.sum(1, keepdim=True)
-    torch.testing.assert_close(logits.softmax(1)[seen], empirical[seen], rtol=0, atol=1e-3)
+    torch.testing.assert_close(logits.softmax(1)[seen], empirical[seen], rtol=0, atol=2e-3)
     assert float((logits[~seen].abs()).sum()) == 0  # of what was never seen, nothing was learned
 
 
@@ -270,8 +270,8 @@ def test_chain_from_a_base_model_without_rare_transitions(tmp_path: Path) -> Non
             nll = -logits.log_softmax(1)[samples[:, :-1].long(), samples[:, 1:].long()].mean()
             real = -logits.log_softmax(1)[found.real.items[:, :-1].long(), found.real.items[:, 1:].long()].mean()
             assert float(nll) < float(real)
-    assert values[0]["transition_kl"] < before["transition_kl"]
+    assert before["rare_mass"] < 0.1
     assert values[0]["rare_mass"] > before["rare_mass"]
-    assert values[2]["transition_kl"] > values[0]["transition_kl"]
+    assert values[0]["transition_kl"] < values[1]["transition_kl"] < values[2]["transition_kl"]
     shown = json.loads((path / "gen-2" / "samples.json").read_text())
     assert [len(s["prompt"] + s["text"]) for s in shown] == [9] * 8
