@@ -143,7 +143,7 @@ class _Autocast(TorchFunctionMode):
     def _cast(self, value: Any) -> Any:
         if not isinstance(value, Tensor) or value.dtype != torch.float32:
             return value
-        if not (value.is_leaf and value.requires_grad):
+        if not (value.is_leaf and value.requires_grad) or value._is_view():  # a slice of a weight is soon gone
             return value.to(self.half)
         if id(value) not in self.weights:
             self.weights[id(value)] = value.to(self.half)
