@@ -261,7 +261,7 @@ def tiny_spec(kind: str = "text", **changes: Any) -> dict[str, Any]:
         section = spec
         for parent in parents:
             section = section[parent]
-        section[key] = value
+        section[key] = copy.deepcopy(value)
     return spec
 
 
