@@ -7,6 +7,7 @@ facts tell: of how many elements the model was sure, and on how much of cross en
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,7 +32,7 @@ class Engagement:
         """Add the elements of a forward pass.
 
         Args:
-            masked: bool, shape of log p: which of them the loss masks, as `masked_by` says.
+            masked: bool, shape of log p: which of them the loss masks, as `Pull.masked` says.
         """
         size = cross_entropy_gradient(observed)
         self._elements += size.numel()
@@ -68,28 +69,49 @@ def cross_entropy_gradient(observed: Observed) -> Tensor:
     return (2 * log_p.abs()).sqrt() if observed.density else torch.expm1(log_p).abs()
 
 
-def masked_by(observed: Observed, at_log_p: Tensor | None, at_prediction: Tensor | None) -> Tensor:
-    """Which elements of a pass the loss masks: gives at most `LITTLE` of its mean gradient; all, if that is 0.
+class Pull(NamedTuple):
+    """How strongly a loss pulls at every element of a pass; shapes of log p.
 
-    Where a loss is a function of the prediction, cross entropy's own gradient there depends on p, and the loss's is
-    taken in proportion to it, so that cross entropy masks nothing however it is written.
+    Attributes:
+        loss: size of the loss's gradient. unit: size that a gradient of 1 with respect to log p has there. Both at
+            log p, or at the prediction where the loss is a function of it.
+    """
+
+    loss: Tensor
+    unit: Tensor
+
+    def masked(self) -> Tensor:
+        """Which elements the loss masks: gives at most `LITTLE` of its mean gradient; all, if that is 0. Bool.
+
+        Where a loss is a function of the prediction, cross entropy's own gradient there depends on p, and the loss's is
+        taken in proportion to it, so that cross entropy masks nothing however it is written.
+        """
+        return self.loss <= LITTLE * (self.loss.sum() / self.unit.sum()) * self.unit
+
+    def to_cross_entropy(self, weight: float) -> Tensor:
+        """The factor that gives the loss's gradient the mean size of cross entropy's, a scalar; 1 if it is 0.
+
+        Args:
+            weight: of cross entropy's gradient with respect to the log p of one element.
+        """
+        size = self.loss.sum()
+        return torch.where(size > 0, weight * self.unit.sum() / size, 1.0)
+
+
+def pull(observed: Observed, at_log_p: Tensor | None, at_prediction: Tensor | None) -> Pull:
+    """How strongly a loss pulls.
 
     Args:
         observed: with its graph. at_log_p, at_prediction: the loss's gradients; None: it has none there.
-
-    Returns:
-        Bool, shape of log p.
     """
     if at_prediction is None:
         assert at_log_p is not None, "a loss that has a gradient has it somewhere"
-        size = at_log_p.abs()
-        return size <= LITTLE * size.mean()
+        return Pull(at_log_p.abs(), torch.ones_like(at_log_p))
     assert observed.prediction is not None
     ones = torch.ones_like(observed.log_p)
     (own,) = torch.autograd.grad(observed.log_p, observed.prediction, ones, retain_graph=True)
     dims = observed.log_p.dim()
     if at_log_p is not None:
         at_prediction = at_prediction + own * at_log_p.reshape(*at_log_p.shape, *[1] * (own.dim() - dims))
-    size, unit = (gradient.flatten(dims).norm(dim=-1) if gradient.dim() > dims else gradient.abs()
-                  for gradient in (at_prediction, own))  # fmt: skip
-    return size <= LITTLE * (size.sum() / unit.sum()) * unit
+    return Pull(*(gradient.flatten(dims).norm(dim=-1) if gradient.dim() > dims else gradient.abs()
+                  for gradient in (at_prediction, own)))  # fmt: skip

@@ -47,6 +47,7 @@ class Schedule:
         updates: optimiser steps. rate: learning rate of each, by its index.
         batch_size: items per update. micro_batch: items per forward pass; None: the whole batch.
         betas, weight_decay: of AdamW. clip_norm: gradients are scaled down to this norm; None: never.
+        rescale: the loss's gradient gets, in every pass, the mean size of cross entropy's.
         ema_decay: the trained model is the exponential moving average of its weights over the updates; None: the last.
         elements: of an item. progress: of an item trained on, in the unit of the progress bar.
     """
@@ -61,6 +62,7 @@ class Schedule:
     progress: int
     micro_batch: int | None = None
     ema_decay: float | None = None
+    rescale: bool = False
 
 
 def stage_schedule(
@@ -82,6 +84,7 @@ def stage_schedule(
         elements=elements,
         progress=progress,
         ema_decay=ema_decay,
+        rescale=training.rescale,
     )
 
 

@@ -41,6 +41,8 @@ class Training(Frozen):
     Attributes:
         batch_size: items per update: token windows, images, points.
         clip_norm: gradients are scaled down to this norm; None: never.
+        rescale: the loss's gradient gets, in every pass, the mean size of cross entropy's, so that the size of a loss
+            is no method. Where gradients are as small as AdamW's ε, or beside a term of the workload's own, it is one.
         first: generation 0. later: every other one; None: as the first.
     """
 
@@ -48,6 +50,7 @@ class Training(Frozen):
     weight_decay: float = Field(0.1, ge=0)
     betas: tuple[float, float] = (0.9, 0.95)
     clip_norm: float | None = Field(1.0, gt=0)
+    rescale: bool = False
     first: Stage
     later: Stage | None = None
 

@@ -128,6 +128,28 @@ def test_share_of_masked_elements_is_counted(workload: Workload) -> None:
     assert masked(workload, Half()) == pytest.approx(0.5, abs=0.05)
 
 
+class Times(Loss):
+    """Cross entropy in another unit."""
+
+    factor: float = 4.0
+
+    def elementwise(self, e: Elements) -> Tensor:
+        return -self.factor * e.log_p
+
+
+def test_size_of_a_loss_is_no_method_where_its_gradient_is_rescaled(workload: Workload, monkeypatch) -> None:
+    schedule = replace(workload.schedule(0, len(workload.real)), clip_norm=None)
+    plain, four = (weights(trained(workload, loss)[1]) for loss in (CrossEntropy(), Times()))
+    assert any(not torch.equal(a, b) for a, b in zip(plain, four, strict=True))  # with a rate limit on the gradient
+    monkeypatch.setattr(workload, "schedule", lambda *_: replace(schedule, rescale=True))
+    losses = CrossEntropy(), Times(), Times(factor=2**-40)
+    plain, four, tiny = (weights(trained(workload, loss)[1]) for loss in losses)
+    for a, b, c in zip(plain, four, tiny, strict=True):
+        assert torch.equal(a, b) and torch.equal(a, c)
+    _, untouched = trained(workload, Nothing())
+    assert all(p.isfinite().all() for p in weights(untouched))
+
+
 class Weighted(Loss):
     """Cross entropy with a weight for every element, which it remembers."""
 
