@@ -12,6 +12,7 @@ import typer
 from collapsebench import __version__
 from collapsebench.cli import authoring as authoring_commands
 from collapsebench.cli import submissions as submission_commands
+from collapsebench.cli import tuning as tuning_commands
 from collapsebench.cli.options import (
     Against,
     BudgetOption,
@@ -25,11 +26,12 @@ from collapsebench.cli.options import (
     OutOption,
     TaskArgument,
     What,
+    integers,
     on_task,
     resources_of,
 )
 from collapsebench.cli.watched import run_watched, watched
-from collapsebench.errors import CollapsebenchError, UserError
+from collapsebench.errors import CollapsebenchError
 
 if TYPE_CHECKING:
     from collapsebench.reports.comparison import Comparison
@@ -136,7 +138,7 @@ def compare(
     from collapsebench.api import prepare
 
     wanted = None if methods is None else split_methods(methods)
-    chosen = None if seeds is None else _integers(seeds)
+    chosen = None if seeds is None else integers(seeds)
     trial = prepare(task, wanted, chosen, out, generations, device, against.value)
     with watched(trial.cells) as listener:
         trial.run(engine.value, listener)
@@ -220,13 +222,6 @@ def split_methods(text: str) -> list[str]:
     return methods
 
 
-def _integers(text: str) -> list[int]:
-    try:
-        return [int(piece) for piece in text.split(",")]
-    except ValueError:
-        raise UserError(f"--seeds {text!r} is not allowed; give integers separated by commas, such as 0,1,2.") from None
-
-
 def _report(comparison: Comparison) -> None:
     from collapsebench.cli.terminal import plain_console, print_comparison
     from collapsebench.reports.report import write_report
@@ -250,6 +245,7 @@ def _print_last_metrics(cell: Cell) -> None:
 for _command in (
     authoring_commands.base,
     authoring_commands.calibrate,
+    tuning_commands.tune,
     submission_commands.submit,
     submission_commands.validate,
     submission_commands.verify,

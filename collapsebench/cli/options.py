@@ -190,3 +190,11 @@ def load(task: str, budget: float, resources: Resources) -> Task:
     from collapsebench.task import load_task
 
     return load_task(task, budget, resources)
+
+
+def integers(text: str) -> list[int]:
+    """Numbers of seeds as they are typed: ``0,1,2``."""
+    try:
+        return [int(piece) for piece in text.split(",")]
+    except ValueError:
+        raise UserError(f"--seeds {text!r} is not allowed; give integers separated by commas, such as 0,1,2.") from None

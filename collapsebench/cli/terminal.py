@@ -220,6 +220,7 @@ def draft_lines(draft: Draft, row: dict[str, Any] | None) -> list[str]:
         f"  loss       {s.method.loss}, sha256 {s.method.source_sha256[:16]}…",
         f"  code       {s.method.url or 'no address given: --url says where others find it'}",
         f"  card       {s.method.card[:300]}",
+        *([] if s.method.tuning_runs is None else [f"  tuning     {s.method.tuning_runs:g} runs (protocol 4.3)"]),
         f"  results    seeds {', '.join(str(r.seed) for r in s.results)}, generations 0 to {draft.task.spec.horizon}",
         f"  samples    {shown}",
     ]

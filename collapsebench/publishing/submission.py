@@ -135,6 +135,7 @@ class MethodReference(Strict):
         name: as tables show it. loss: the class, as ``tce``, ``my_loss.py:MyLoss`` or ``my_package.losses:MyLoss``.
         parameters: all parameters of the loss. source_sha256: digest of the file that defines it.
         card: one paragraph on what it does and why. url: where the code is.
+        tuning_runs: that `collapsebench tune` counted (protocol 4.3).
     """
 
     name: Name
@@ -144,6 +145,7 @@ class MethodReference(Strict):
     source_sha256: Sha256
     card: Paragraph
     url: Url | None
+    tuning_runs: Annotated[float, Field(ge=0, le=10**6)] | None = None
 
 
 class Measured(Strict):

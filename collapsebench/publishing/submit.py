@@ -27,7 +27,8 @@ from collapsebench.publishing.submission import (
 )
 from collapsebench.publishing.validation import Context, known_tasks, parse_as, published_entries, validate_content
 from collapsebench.running.artifacts import RunDirectory
-from collapsebench.running.results import cells_of, run_folders, task_of
+from collapsebench.running.results import TUNING, cells_of, run_folders, task_of
+from collapsebench.running.tuning_runs import tuning_runs
 from collapsebench.task import Task
 from collapsebench.workloads.kind import SAMPLE_FILES, SampleFormat
 from collapsebench.workloads.pictures import png, top_rows
@@ -144,7 +145,7 @@ def _draft(task: Task, cells: list[dict[str, Any]], about: About, out: Path, con
                 name: {"reference": scale.reference, "floor": scale.floor} for name, scale in task.spec.scored.items()
             },
         },
-        "method": _method(runs[0], about),
+        "method": _method(runs[0], about) | _tuning(task, by_seed[seeds[0]]["path"], method["name"]),
         "authors": list(about.authors),
         "licence": about.licence,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -221,6 +222,12 @@ def _same(runs: list[dict[str, Any]], *keys: str) -> Any:
     if any(value != values[0] for value in values):
         raise UserError(f"the seeds of {runs[0]['method']['name']} differ in {'.'.join(keys)}; run them all again.")
     return values[0]
+
+
+def _tuning(task: Task, cell: Path, method: str) -> dict[str, float]:
+    """What was spent on tuning the method below the same directory of runs; nothing if nothing was."""
+    spent = tuning_runs(cell.parents[2] / TUNING / task.id, task.spec.horizon, method)
+    return {"tuning_runs": spent} if spent else {}
 
 
 def _method(run: dict[str, Any], about: About) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,6 +118,33 @@ def calibration_figure(task: Task, curves: pd.DataFrame) -> Figure:
         panel.spines[["top", "right"]].set_visible(False)
     axes[0][0].set_ylabel("fidelity")
     axes[0][0].legend(frameon=False, loc="lower left")
+    return figure
+
+
+def tuning_figure(title: str, panels: Mapping[str, Mapping[str, Sequence[float]]], measured: str) -> Figure:
+    """Mean fidelity by generation of the variants of a method, one panel per method, ce in all of them.
+
+    Args:
+        panels: by heading, and within a panel by variant, the curve; a panel's variants go from light to dark.
+        measured: what fidelity is measured in.
+    """
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(4.8 * len(panels), 4.0), sharey=True, squeeze=False, layout="constrained"
+    )
+    shades = matplotlib.colormaps["viridis_r"]
+    for panel, (heading, curves) in zip(axes[0], panels.items(), strict=True):
+        variants = [name for name in curves if name != "ce"]
+        for i, name in enumerate(variants):
+            shade = shades((i + 1) / (len(variants) + 1))
+            panel.plot(curves[name], label=name, color=shade, marker=_MARKERS[i % len(_MARKERS)], markersize=4)
+        panel.plot(curves["ce"], label="ce", color="black", linestyle="--", linewidth=1.4)
+        panel.set_title(heading, fontsize=10)
+        panel.set_xlabel("generation")
+        panel.set_ylim(-0.02, 1.05)
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.legend(frameon=False, fontsize=8)
+    axes[0][0].set_ylabel(f"fidelity, {measured}")
+    figure.suptitle(title, fontsize=12)
     return figure
 
 

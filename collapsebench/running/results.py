@@ -17,9 +17,12 @@ from collapsebench.task import Task, load_task, registered_tasks
 CALIBRATION = "calibration"
 """Folder below an ``--out`` of what calibration runs besides ce and the control. Nothing in it is scored."""
 
+TUNING = "tuning"
+"""Folder below an ``--out`` of what tuning runs. Nothing in it is scored: its test metrics are not to be looked at."""
+
 
 def run_folders(directory: Path) -> list[Path]:
-    """The folders ``<task>@<version>`` below a directory of runs, but those of `CALIBRATION`.
+    """The folders ``<task>@<version>`` below a directory of runs, but those of `CALIBRATION` and `TUNING`.
 
     Raises:
         UserError: there are none, or it is a file.
@@ -27,7 +30,7 @@ def run_folders(directory: Path) -> list[Path]:
     if directory.is_file():
         raise UserError(f"{directory} is a file; give the --out directory of `collapsebench compare` or `run`.")
     found = {file.parents[2] for file in directory.glob("**/seed-*/run.json")}
-    folders = sorted((f for f in found if CALIBRATION not in f.relative_to(directory).parts), key=str)
+    folders = sorted((f for f in found if not {CALIBRATION, TUNING} & {*f.relative_to(directory).parts}), key=str)
     if not folders:
         raise UserError(f"no runs below {directory}; give the --out directory of `collapsebench compare` or `run`.")
     return folders

@@ -49,6 +49,7 @@ def show_method(submission: Submission) -> None:
         "loss": method.loss,
         "parameters": parameters,
         "track": method.track,
+        "runs spent on tuning": "not counted" if method.tuning_runs is None else f"{method.tuning_runs:g}",
         "sha256 of its source": method.source_sha256,
         "authors": "; ".join(submission.authors),
         "date": submission.date,

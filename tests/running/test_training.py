@@ -145,7 +145,8 @@ def test_size_of_a_loss_is_no_method_where_its_gradient_is_rescaled(workload: Wo
     losses = CrossEntropy(), Times(), Times(factor=2**-40)
     plain, four, tiny = (weights(trained(workload, loss)[1]) for loss in losses)
     for a, b, c in zip(plain, four, tiny, strict=True):
-        assert torch.equal(a, b) and torch.equal(a, c)
+        assert torch.equal(a, b)
+        assert torch.equal(a, c)
     _, untouched = trained(workload, Nothing())
     assert all(p.isfinite().all() for p in weights(untouched))
 
