@@ -231,7 +231,7 @@ def test_the_command_of_the_docs_measures_a_rate(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page = (Path(__file__).parents[2] / "docs" / "estimate.md").read_text("utf-8")
-    code = page.split("python -c '")[1].split("' text-wiki-micro")[0]
+    code = page.split("python -c '")[1].split("' text-bytes-micro")[0]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["-c", str(tiny)])
     exec(code, {})

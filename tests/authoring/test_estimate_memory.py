@@ -176,7 +176,8 @@ def test_activations_are_what_autograd_keeps(kind: str, tmp_path: Path) -> None:
     with saved_bytes(model.parameters()) as found:
         train(workload, model, workload.real, loss, 0, randomness, lambda _: None)
     factor = estimate(task).memory.activations / sum(found.values())
-    assert 0.95 <= factor <= (1.25 if kind == "diffusion" else 1.4)  # of little models, the loss is a large part
+    # Of little models, the loss is a large part, and of a table nearly all.
+    assert 0.95 <= factor <= {"diffusion": 1.25, "gmm": 1.6, "markov": 2.6}.get(kind, 1.4)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])

@@ -37,8 +37,12 @@ FAMILIES = one_of_each_family(RANKED)
 JUDGED: dict[str, Any] = {
     "seeds": [0, 1, 2],
     "horizon": 1,
-    "policy.size": 96,
-    "scored": {"nll_per_byte": {"reference": 2.75, "floor": 3.66}},
+    "data.sequences": 2000,
+    "policy.size": 256,
+    "workload.length": 17,
+    "workload.training.rescale": True,
+    "workload.training.first": {"epochs": 8, "learning_rate": 0.3, "decay": "cosine"},
+    "scored": {"transition_kl": {"reference": 0.048, "floor": 0.337}},
 }
 
 
@@ -46,7 +50,7 @@ JUDGED: dict[str, Any] = {
 def judged(tmp_path_factory: pytest.TempPathFactory) -> Judgement:
     """The cheats on a tiny task that starts from a base model: two generations, three seeds."""
     folder = tmp_path_factory.mktemp("cheats")
-    task = load_task(write_based_task(folder, **JUDGED))
+    task = load_task(write_based_task(folder, "markov", **JUDGED))
     return judge(task, folder / "runs", task.spec.seeds, task.spec.horizon, "inline")
 
 
@@ -111,7 +115,7 @@ def test_rule_2_holds_on_a_ranked_task(name: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["MemoryOnTorch", "MemoryInFile"])
 def test_a_memory_that_one_process_cannot_prevent_is_found_by_verification(name: str, tmp_path: Path) -> None:
-    task = load_task(write_based_task(tmp_path / "task", **JUDGED))
+    task = load_task(write_based_task(tmp_path / "task", "markov", **JUDGED))
     cheat = Cheat(f"leaks.py:{name}", "leak")
     trial = prepare(task, [cheat.spec], [0], tmp_path / "runs", 1, "cpu")
     trial.run("inline")
