@@ -75,10 +75,12 @@ class Pull(NamedTuple):
     Attributes:
         loss: size of the loss's gradient. unit: size that a gradient of 1 with respect to log p has there. Both at
             log p, or at the prediction where the loss is a function of it.
+        reach: what a gradient of size 1 there is at the prediction, up to a factor.
     """
 
     loss: Tensor
     unit: Tensor
+    reach: Tensor
 
     def masked(self) -> Tensor:
         """Which elements the loss masks: gives at most `LITTLE` of its mean gradient; all, if that is 0. Bool.
@@ -89,13 +91,20 @@ class Pull(NamedTuple):
         return self.loss <= LITTLE * (self.loss.sum() / self.unit.sum()) * self.unit
 
     def to_cross_entropy(self, weight: float) -> Tensor:
-        """The factor that gives the loss's gradient the mean size of cross entropy's, a scalar; 1 if it is 0.
+        """The factor that gives the loss's gradient the size of cross entropy's, summed over the predictions.
+
+        There, and not at log p: an element that the model is sure of has next to no gradient under cross entropy
+        however much its log p weighs, and a loss that leaves it out has lost nothing by it.
 
         Args:
             weight: of cross entropy's gradient with respect to the log p of one element.
+
+        Returns:
+            A scalar; 1 if the loss has no gradient.
         """
-        size = self.loss.sum()
-        return torch.where(size > 0, weight * self.unit.sum() / size, 1.0)
+        size = (self.loss * self.reach).sum(dtype=torch.float32)
+        wanted = weight * (self.unit * self.reach).sum(dtype=torch.float32)
+        return torch.where(size > 0, wanted / size, 1.0)
 
 
 def pull(observed: Observed, at_log_p: Tensor | None, at_prediction: Tensor | None) -> Pull:
@@ -106,12 +115,13 @@ def pull(observed: Observed, at_log_p: Tensor | None, at_prediction: Tensor | No
     """
     if at_prediction is None:
         assert at_log_p is not None, "a loss that has a gradient has it somewhere"
-        return Pull(at_log_p.abs(), torch.ones_like(at_log_p))
+        return Pull(at_log_p.abs(), torch.ones_like(at_log_p), cross_entropy_gradient(observed))
     assert observed.prediction is not None
     ones = torch.ones_like(observed.log_p)
     (own,) = torch.autograd.grad(observed.log_p, observed.prediction, ones, retain_graph=True)
     dims = observed.log_p.dim()
     if at_log_p is not None:
         at_prediction = at_prediction + own * at_log_p.reshape(*at_log_p.shape, *[1] * (own.dim() - dims))
-    return Pull(*(gradient.flatten(dims).norm(dim=-1) if gradient.dim() > dims else gradient.abs()
-                  for gradient in (at_prediction, own)))  # fmt: skip
+    size, unit = (gradient.flatten(dims).norm(dim=-1) if gradient.dim() > dims else gradient.abs()
+                  for gradient in (at_prediction, own))  # fmt: skip
+    return Pull(size, unit, ones)

@@ -41,7 +41,7 @@ class Training(Frozen):
     Attributes:
         batch_size: items per update: token windows, images, points.
         clip_norm: gradients are scaled down to this norm; None: never.
-        rescale: the loss's gradient gets, in every pass, the mean size of cross entropy's, so that the size of a loss
+        rescale: the loss's gradient gets, in every pass, the size of cross entropy's, so that the size of a loss
             is no method. Where gradients are as small as AdamW's ε, or beside a term of the workload's own, it is one.
         first: generation 0. later: every other one; None: as the first.
     """

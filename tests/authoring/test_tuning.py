@@ -67,7 +67,8 @@ def test_variants_are_compared_on_selection_data_and_counted_into_the_entry(work
     done = collapsebench("compare", task, "--methods", "ce,tce,weaker.py:Weaker:beta=0.2", *out, cwd=workplace)
     assert done.code == 0, done.err
     drafted = collapsebench(
-        *("submit", "runs", "--method", "Weaker:beta=0.2", "--authors", "A. Author", "--out", "entries", "--yes"), cwd=workplace
+        *("submit", "runs", "--method", "Weaker:beta=0.2", "--authors", "A. Author", "--out", "entries", "--yes"),
+        cwd=workplace,
     )
     assert drafted.code == 0, drafted.err
     assert "tuning     4.67 runs" in drafted.out
