@@ -45,6 +45,8 @@ PUBLISHED = {
     "text-wikitext2-smollm2@1": "86bcc81bb9e2d9bd0d5d7d998249337e3288013530d461f4662a6cb40adf0d86",
     "vae-mnist@1": "69ad142859436d1bfdfc0d2854be84b14005ed2d3051e45292e5ff4a25a2a874",
     "vae-mnist-micro@1": "fa5110b5234d9d8bd153ec206196f195422601a82166df757b6407ddc8b1092f",
+    "vae-mnist-micro@2": "f861bf85aa6175c77e0465fa5258f5b47fb0753eb9c6623de8ecf5adc6f8fd71",
+    "vae-mnist-micro-accumulate@1": "05516711e1bb14541db4a2ee7c982f50e41fe81cad934b7e5a13b6a5f67b1539",
 }
 
 

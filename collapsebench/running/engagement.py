@@ -84,6 +84,37 @@ def masked_by(observed: Observed, at_log_p: Tensor | None, at_prediction: Tensor
         assert at_log_p is not None, "a loss that has a gradient has it somewhere"
         size = at_log_p.abs()
         return size <= LITTLE * size.mean()
+    size, unit = _sizes_at_prediction(observed, at_log_p, at_prediction)
+    return size <= LITTLE * (size.sum() / unit.sum()) * unit
+
+
+def scale_to_cross_entropy(
+    observed: Observed, share: float, at_log_p: Tensor | None, at_prediction: Tensor | None
+) -> Tensor:
+    """The factor that gives a loss's gradient the size of cross entropy's, summed over the elements' predictions.
+
+    There, and not on log p: an element that the model is sure of has next to no gradient under cross entropy however
+    much its log p weighs, and a loss that leaves it out has lost nothing by it.
+
+    Args:
+        observed: with its graph. share: of the batch that the pass is. at_log_p, at_prediction: as in `masked_by`.
+
+    Returns:
+        A scalar; 0 if the loss has no gradient.
+    """
+    if at_prediction is None:
+        assert at_log_p is not None, "a loss that has a gradient has it somewhere"
+        unit = cross_entropy_gradient(observed)
+        size = at_log_p.abs() * unit
+    else:
+        size, unit = _sizes_at_prediction(observed, at_log_p, at_prediction)
+    wanted = observed.scale * share / unit.numel() * unit.sum(dtype=torch.float32)
+    found = size.sum(dtype=torch.float32)
+    return torch.where(found > 0, wanted / found, 0.0)
+
+
+def _sizes_at_prediction(observed: Observed, at_log_p: Tensor | None, at_prediction: Tensor) -> tuple[Tensor, Tensor]:
+    """Sizes of a loss's gradient and of log p's at every element's prediction, shape of log p."""
     assert observed.prediction is not None
     ones = torch.ones_like(observed.log_p)
     (own,) = torch.autograd.grad(observed.log_p, observed.prediction, ones, retain_graph=True)
@@ -92,4 +123,4 @@ def masked_by(observed: Observed, at_log_p: Tensor | None, at_prediction: Tensor
         at_prediction = at_prediction + own * at_log_p.reshape(*at_log_p.shape, *[1] * (own.dim() - dims))
     size, unit = (gradient.flatten(dims).norm(dim=-1) if gradient.dim() > dims else gradient.abs()
                   for gradient in (at_prediction, own))  # fmt: skip
-    return size <= LITTLE * (size.sum() / unit.sum()) * unit
+    return size, unit

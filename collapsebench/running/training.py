@@ -19,7 +19,7 @@ from torch import Generator, Tensor, nn
 from collapsebench.errors import Diverged, LossError, UserError
 from collapsebench.losses import Elements, Loss, loss_of_elements
 from collapsebench.policies import REAL, TrainingSet
-from collapsebench.running.engagement import Engagement, masked_by
+from collapsebench.running.engagement import Engagement, masked_by, scale_to_cross_entropy
 from collapsebench.seeding import Randomness
 from collapsebench.workloads import Workload
 from collapsebench.workloads.objective import Observed, Processes, Schedule
@@ -165,6 +165,9 @@ class _Update:
         if not value.requires_grad:
             raise LossError(f"{type(self.loss).__name__}.elementwise has no gradient in update {clock.step}.")
         found = torch.autograd.grad(value, [leaf for leaf, _ in pairs], allow_unused=True)
+        if observed.rescaled:
+            factor = scale_to_cross_entropy(observed, share, found[0], found[1] if found[1:] else None)
+            found = tuple(None if g is None else g * factor for g in found)
         self.tally.engagement.count(observed, masked_by(observed, found[0], found[1] if found[1:] else None))
         passed = [(graph, g) for g, (_, graph) in zip(found, pairs, strict=True) if g is not None]
         value = value.detach()

@@ -28,6 +28,8 @@ class Observed(NamedTuple):
         target: the observed elements. prediction: the model's output for each, with its graph. logits: the same where
             it is unnormalised scores of classes. Only losses with ``needs_logits`` see these three.
         density: p is a density relative to the peak of a Gaussian, not a probability.
+        rescaled: the loss's gradient on log p is scaled to the size of cross entropy's, so that its own size does not
+            shift the balance with `term`.
     """
 
     log_p: Tensor
@@ -37,6 +39,7 @@ class Observed(NamedTuple):
     prediction: Tensor | None = None
     logits: Tensor | None = None
     density: bool = False
+    rescaled: bool = False
 
 
 @dataclass(frozen=True)
