@@ -257,7 +257,7 @@ def test_calibration_of_a_micro_task_is_its_own(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in MICRO if load_task(name).spec.retired])
 def test_calibration_of_a_retired_task_keeps_the_rule_of_its_time(name: str) -> None:
-    calibration = json.loads((own_file(load_task(name).path, "calibration.json").read_text("utf-8"))
+    calibration = json.loads(own_file(load_task(name).path, "calibration.json").read_text("utf-8"))
     assert 2.0 <= calibration["ce_interval"] <= 5.0
     control = [c["fidelity"] for c in calibration["curves"] if c["method"] == CONTROL]
     assert CONTROL_RANGE[0] <= min(control)
