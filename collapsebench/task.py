@@ -17,7 +17,7 @@ from collapsebench.frozen import Frozen
 from collapsebench.metrics.catalogue import METRICS, Metric
 from collapsebench.paths import bundled
 from collapsebench.resources import NOTHING_GIVEN, Resources
-from collapsebench.task_files import TaskFile, read_task_file, told
+from collapsebench.task_files import TaskFile, own_file, read_task_file, told
 from collapsebench.workloads.kind import Kind
 from collapsebench.workloads.kinds import KINDS, section
 from collapsebench.workloads.settings import WorkloadSettings
@@ -263,7 +263,7 @@ class Task:
     @cached_property
     def broken_rules(self) -> dict[str, str]:
         """The rules of a ranked task that were found broken, by calibration or a test: their numbers, by name."""
-        files = [self.path.parent / name for name in (CALIBRATION_FILE, PROCESSOR_FILE, CHEATS_FILE)]
+        files = [own_file(self.path, name) for name in (CALIBRATION_FILE, PROCESSOR_FILE, CHEATS_FILE)]
         found = [json.loads(file.read_text("utf-8")) for file in files if file.is_file()]
         return {r["rule"]: r["told"] for content in found for r in content.get("rules", []) if not r["kept"]}
 

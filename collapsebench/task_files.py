@@ -57,6 +57,15 @@ class TaskFile:
         return next((self.origins[parts[:n]] for n in ends if parts[:n] in self.origins), self.files[0])
 
 
+def own_file(path: Path, name: str) -> Path:
+    """Where a file is that belongs to a task file, such as ``card.md``.
+
+    An older version, in ``task@1.yaml``, has its own: ``card@1.md``.
+    """
+    _, mark, version = path.stem.partition("@")
+    return path.with_name(f"{Path(name).stem}{mark}{version}{Path(name).suffix}")
+
+
 def read_task_file(path: Path) -> TaskFile:
     """Read a task file and the files that it extends.
 

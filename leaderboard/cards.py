@@ -8,6 +8,7 @@ import streamlit as st
 
 from collapsebench.paths import bundled
 from collapsebench.task import Task
+from collapsebench.task_files import own_file
 
 _PICTURE = re.compile(r"^!\[(?P<alt>[^\]]*)\]\((?P<file>[^)]+)\)$", re.MULTILINE)
 _LOCAL_LINK = re.compile(r"\[([^\]]+)\]\((?!https?://)[^)]*\)")
@@ -17,7 +18,7 @@ _TEXT_WIDTH = 820
 
 def show_card(task: Task) -> None:
     """Show the card. One of a task file from elsewhere is not ours, and is shown as the text that it is."""
-    file = task.path.parent / "card.md"
+    file = own_file(task.path, "card.md")
     if not file.is_file():
         return
     st.header("About this task", anchor="about")

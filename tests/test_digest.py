@@ -45,6 +45,8 @@ PUBLISHED = {
     "text-wikitext2-smollm2@1": "86bcc81bb9e2d9bd0d5d7d998249337e3288013530d461f4662a6cb40adf0d86",
     "vae-mnist@1": "69ad142859436d1bfdfc0d2854be84b14005ed2d3051e45292e5ff4a25a2a874",
     "vae-mnist-micro@1": "fa5110b5234d9d8bd153ec206196f195422601a82166df757b6407ddc8b1092f",
+    "vae-mnist-micro@2": "63a322aa4f29f7ea7042b46c5d2b50b18ebf9f3de57ce970950c0a78d265bf1c",
+    "vae-mnist-micro-accumulate@1": "55cdb36039aeba093c7ce9333be042be00e103b136cf2b802d05eca37631f55a",
 }
 
 

@@ -18,6 +18,7 @@ from collapsebench.errors import TaskError
 from collapsebench.methods import CONTROL
 from collapsebench.seeding import Randomness
 from collapsebench.task import load_task, registered_tasks
+from collapsebench.task_files import own_file
 from collapsebench.workloads import load_workload
 
 TASKS = list(registered_tasks())
@@ -256,7 +257,7 @@ def test_calibration_of_a_micro_task_is_its_own(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in MICRO if load_task(name).spec.retired])
 def test_calibration_of_a_retired_task_keeps_the_rule_of_its_time(name: str) -> None:
-    calibration = json.loads((load_task(name).path.parent / "calibration.json").read_text("utf-8"))
+    calibration = json.loads(own_file(load_task(name).path, "calibration.json").read_text("utf-8"))
     assert 2.0 <= calibration["ce_interval"] <= 5.0
     control = [c["fidelity"] for c in calibration["curves"] if c["method"] == CONTROL]
     assert CONTROL_RANGE[0] <= min(control)

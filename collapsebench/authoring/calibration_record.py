@@ -14,6 +14,7 @@ from collapsebench.files import write_atomically
 from collapsebench.frozen import Frozen
 from collapsebench.scoring.fidelity import Scale
 from collapsebench.task import CALIBRATION_FILE, PROCESSOR_FILE, Scored, Task, TaskSpec
+from collapsebench.task_files import own_file
 
 CONFIDENT = "confident_elements"
 """Stands among the metrics: the share of training elements with p > 0.9 (`collapsebench.scoring.engagement`)."""
@@ -143,7 +144,7 @@ def read_record(task: Task) -> Record:
     Raises:
         TaskError: nothing is, or something else.
     """
-    file = task.path.parent / CALIBRATION_FILE
+    file = own_file(task.path, CALIBRATION_FILE)
     remedy = f"Measure it: collapsebench calibrate {task.path} --write."
     if not file.is_file():
         raise TaskError(f"{task.id} has no {CALIBRATION_FILE} beside {task.path}. {remedy}")
@@ -161,7 +162,7 @@ def processor_rules(task: Task) -> list[Rule]:
     Raises:
         TaskError: it was made on other settings.
     """
-    file = task.path.parent / PROCESSOR_FILE
+    file = own_file(task.path, PROCESSOR_FILE)
     if not file.is_file():
         return []
     content = json.loads(file.read_text("utf-8"))

@@ -154,7 +154,7 @@ def _control(measured: Measured) -> Rule:
 
 def _awake(measured: Measured) -> Iterator[Rule]:
     """Losses of this field act on elements that the model is sure of: there must be some."""
-    if not measured.spec.kind.discrete:
+    if not measured.spec.kind.symbols(measured.spec.workload):
         return
     frame = measured.record.frame()
     mine = frame[(frame["metric"] == CONFIDENT) & (frame["method"] == "ce")].groupby("generation")["value"].mean()

@@ -25,7 +25,6 @@ from collapsebench.seeding import Randomness
 from collapsebench.task import Task, load_task
 from collapsebench.workloads.images.data import ImageData
 
-FILE = "classifier.safetensors"
 _BATCH = 64
 _LINE = r"(?m)^(\s+)classifier: (?:\{[^}]*\}|null)"
 _RATE = 4e-3
@@ -83,14 +82,20 @@ def write_classifier(task: Task, epochs: int) -> str:
         raise UserError(f"{task.path} needs exactly one line `classifier: null` in workload.evaluation.")
     data = ImageData.of(task)
     model = train_classifier(data, epochs, Randomness(task.id, 0))
-    path = task.path.parent / FILE
+    path = task.path.parent / _file(task)
     save_file(model.state_dict(), path)
     path.chmod(0o644)
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     reached = accuracy(model, data.test.pixels, data.test.labels)
-    line = f"classifier: {{file: {FILE}, sha256: {sha256}, accuracy: {reached:.4f}}}"
+    line = f"classifier: {{file: {path.name}, sha256: {sha256}, accuracy: {reached:.4f}}}"
     write_atomically(task.path, re.sub(_LINE, lambda found: found[1] + line, before))
     return f"{path}: {path.stat().st_size:,} bytes, accuracy {reached:.4f} on {len(data.test)} real test images"
+
+
+def _file(task: Task) -> str:
+    """Name of the weights; those of a task's first version stay beside a later one's."""
+    version = task.spec.version
+    return "classifier.safetensors" if version == 1 else f"classifier@{version}.safetensors"
 
 
 def main() -> None:

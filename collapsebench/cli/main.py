@@ -83,10 +83,10 @@ def list_(what: Annotated[What | None, typer.Argument(help="tasks or methods; bo
 def show(task: TaskArgument) -> None:
     """Print a task: its card and everything it fixes."""
     from collapsebench.task import load_task
-    from collapsebench.task_files import as_yaml, read_task_file
+    from collapsebench.task_files import as_yaml, own_file, read_task_file
 
     loaded = load_task(task)
-    card = loaded.path.parent / "card.md"
+    card = own_file(loaded.path, "card.md")
     if card.is_file():
         typer.echo(card.read_text("utf-8"))
     typer.echo(f"--- {loaded.path.name} (digest {loaded.sha256[:16]}) ---")

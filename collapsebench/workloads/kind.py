@@ -110,7 +110,8 @@ class Kind:
             runs and the number of generations that are missing; None: not looked at.
         prepare: from a task to the number of its training items and their digest, for kinds whose workload is too
             heavy to be made just for that.
-        discrete: whether elements are symbols, whose p is a probability; else it is a density relative to its peak.
+        symbols: from the section: whether elements are symbols, whose p is a probability; else it is a density relative
+            to its peak, or an expectation.
         base: whether its tasks can start from a base model: its workload has `base_items`.
         parallel: whether several processes can work on one cell.
         scale: what has to be measured before log p is defined.
@@ -138,7 +139,7 @@ class Kind:
     supplies: str | None = None
     check_room: str | None = None
     prepare: str | None = None
-    discrete: bool = False
+    symbols: Callable[[Any], bool] = lambda _: False
     base: bool = False
     parallel: bool = False
     steps: str | None = None

@@ -25,6 +25,7 @@ from collapsebench.scoring.fidelity import ALL
 from collapsebench.scoring.seed_scores import THRESHOLDS
 from collapsebench.scoring.table import HEADLINE
 from collapsebench.task import Task
+from collapsebench.task_files import own_file
 
 MOST_INTERVALS = 15
 PROFILES: dict[str, tuple[str, ...]] = {
@@ -180,7 +181,7 @@ def show_profile(bands: pd.DataFrame, task: Task, look: charts.Look) -> None:
 
 def show_calibration(task: Task) -> None:
     """Cross entropy against the control, as frozen with the task."""
-    file = task.path.parent / "calibration.json"
+    file = own_file(task.path, "calibration.json")
     if not file.is_file():
         return
     curves = pd.DataFrame(json.loads(file.read_text("utf-8"))["curves"])

@@ -24,7 +24,7 @@ from collapsebench.running.training import Clock, method_loss, train
 from collapsebench.seeding import Randomness
 from collapsebench.task import load_task
 from collapsebench.workloads import load_workload
-from collapsebench.workloads.images.settings import ConvVae
+from collapsebench.workloads.images.settings import VaeModel
 from collapsebench.workloads.images.vae import Vae, VaeWorkload
 from collapsebench.workloads.pictures import SHOWN
 
@@ -166,6 +166,141 @@ def test_floor_of_the_negative_elbo_is_that_of_the_training_images_mean(workload
         assert floors[name] == pytest.approx(per_pixel.reshape(len(split), -1).sum(1).mean(), rel=1e-5)
 
 
+# Pixels that are black or white
+
+DRAWN: dict[str, Any] = {"workload.pixels": "drawn", "workload.sampler.pixels": "draws"}
+
+
+def test_drawn_pixels_are_black_or_white_with_the_grey_value_as_their_chance(
+    workload: VaeWorkload, variant: Callable[..., VaeWorkload]
+) -> None:
+    found = variant(**DRAWN).data
+    for name in ("train", "selection", "test"):
+        grey, drawn = getattr(workload.data, name).pixels, getattr(found, name).pixels
+        assert set(drawn.unique().tolist()) == {0, 255}
+        assert drawn.shape == grey.shape
+        assert not drawn[grey == 0].any()
+        for low, high in ((5, 30), (100, 130), (150, 220)):
+            chosen = (grey >= low) & (grey < high)
+            n = int(chosen.sum())
+            error = float(drawn[chosen].double().mean() - grey[chosen].double().mean()) / 255
+            assert n > 20
+            assert abs(error) < 4 * 0.5 / n**0.5
+    assert found.listing == workload.data.listing, "the images are the same ones"
+    assert found.sha256 != workload.data.sha256, "what is trained on is not"
+
+
+def test_drawn_pixels_are_the_same_in_every_task_with_the_same_images(variant: Callable[..., VaeWorkload]) -> None:
+    one, other = variant(**DRAWN), variant(**DRAWN, name="another", **{"policy.size": 40})
+    assert torch.equal(one.data.train.pixels, other.data.train.pixels)
+    assert one.data_sha256 == other.data_sha256
+
+
+def test_drawn_pixels_and_grey_samples_are_a_task_error(tmp_path: Path) -> None:
+    file = write_tiny_task(tmp_path, "vae", **{"workload.pixels": "drawn"})
+    with pytest.raises(TaskError, match=r"sampler.pixels: where real pixels are drawn, black or white"):
+        load_task(file)
+
+
+def test_p_of_a_drawn_pixel_is_the_decoders_probability_of_it(variant: Callable[..., VaeWorkload]) -> None:
+    drawn = variant(**DRAWN)
+    items = drawn.real.items[:8]
+    observed = drawn.observe(drawn.new_model(RANDOMNESS), items, generator(), full=True)
+    assert observed.prediction is not None
+    white = observed.prediction.sigmoid()
+    torch.testing.assert_close(observed.log_p.exp(), torch.where(items == 255, white, 1 - white))
+    assert drawn.task.spec.kind.symbols(drawn.settings)
+
+
+def test_p_of_a_grey_pixel_is_no_probability(workload: VaeWorkload) -> None:
+    assert not workload.task.spec.kind.symbols(workload.settings)
+
+
+# The size of a loss
+
+
+class Times(Loss):
+    """Cross entropy times a number."""
+
+    factor: float = 0.5
+
+    def elementwise(self, e: Elements) -> Tensor:
+        return -self.factor * e.log_p
+
+
+class FromLogits(Loss):
+    """Cross entropy written as a function of the prediction, times a number."""
+
+    needs_logits: ClassVar = True
+    factor: float = 3.0
+
+    def elementwise(self, e: Elements) -> Tensor:
+        return self.factor * F.binary_cross_entropy_with_logits(e.prediction, e.target, reduction="none")
+
+
+class ForgetsSure(Loss):
+    """Cross entropy without the elements that the model is surer of than a threshold."""
+
+    gamma: float = 0.5
+
+    def elementwise(self, e: Elements) -> Tensor:
+        return -e.log_p * (e.log_p.exp() <= self.gamma).detach()
+
+
+SCALED: dict[str, Any] = DRAWN | {"workload.training.rescale": True, "workload.training.clip_norm": None}
+
+
+def trained_with(workload: VaeWorkload, loss: Loss) -> dict[str, Tensor]:
+    model = workload.new_model(RANDOMNESS)
+    train(workload, model, workload.real, loss, 0, RANDOMNESS, lambda n: None)
+    return model.state_dict()
+
+
+def test_size_of_a_loss_is_no_method_where_the_task_says_so(variant: Callable[..., VaeWorkload]) -> None:
+    scaled = variant(**SCALED)
+    whole = trained_with(scaled, load_loss("ce"))
+    for factor in (0.5, 2.0**-20):  # exact in binary, so to the last bit
+        half = trained_with(scaled, Times(factor=factor))
+        assert all(torch.equal(half[name], whole[name]) for name in whole)
+    for loss in (Times(factor=1e-3), FromLogits()):
+        other = trained_with(scaled, loss)
+        assert all(torch.allclose(other[name], whole[name], atol=2e-4) for name in whole)
+
+
+def test_size_of_a_loss_shifts_the_balance_with_the_kl_divergence_elsewhere(
+    variant: Callable[..., VaeWorkload],
+) -> None:
+    own = variant(**SCALED | {"workload.training.rescale": False})
+    whole, half = (trained_with(own, Times(factor=factor)) for factor in (1.0, 0.5))
+    assert not all(torch.allclose(half[name], whole[name], atol=2e-3) for name in whole)
+
+
+def test_cross_entropy_trains_as_it_would_unscaled(variant: Callable[..., VaeWorkload]) -> None:
+    scaled, own = (variant(**SCALED | {"workload.training.rescale": rescale}) for rescale in (True, False))
+    ours, theirs = (trained_with(workload, load_loss("ce")) for workload in (scaled, own))
+    assert all(torch.allclose(ours[name], theirs[name], atol=2e-4) for name in ours)
+
+
+def test_loss_that_leaves_elements_out_has_cross_entropys_gradient_on_the_others(
+    variant: Callable[..., VaeWorkload], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scaled = variant(**SCALED, **{"workload.training.first.updates": 1})
+    passed: list[Tensor] = []
+    seen: list[Tensor] = []
+    monkeypatch.setattr(
+        scaled.processes, "backward", lambda tensors, gradients: (seen.append(tensors[0]), passed.append(gradients[0]))
+    )
+    trained_with(scaled, ForgetsSure())
+    (gradient,), (log_p,) = passed, seen
+    p = log_p.detach().exp()
+    kept = p <= 0.5
+    assert 0 < float(kept.double().mean()) < 1
+    assert torch.equal(gradient != 0, kept)
+    at_prediction = float((gradient.abs() * (1 - p)).sum())
+    cross_entropys = float((1 - p).sum()) / len(log_p)  # of the sum over pixels, in the mean over images
+    assert at_prediction == pytest.approx(cross_entropys, rel=1e-5)
+
+
 # Samples and pictures
 
 
@@ -235,16 +370,30 @@ def test_methods_with_the_same_weights_have_the_same_picture(task: Path, tmp_pat
 
 def test_architecture_of_the_paper_has_its_number_of_parameters() -> None:
     with torch.device("meta"):
-        model = Vae(ConvVae(channels=(64, 128), latent=20), 1, 28)
+        model = Vae(VaeModel(channels=(64, 128), latent=20), 1, 28)
     assert sum(p.numel() for p in model.parameters()) == 647_081
 
 
-def test_decoder_gives_images_of_the_encoders_shape() -> None:
-    model = Vae(ConvVae(channels=(4, 6, 8), latent=5), 3, 16)
+@pytest.mark.parametrize(
+    ("channels", "hidden"), [((4, 6, 8), ()), ((), (30,)), ((), (30, 20)), ((4, 6), (30, 20))], ids=str
+)
+def test_decoder_gives_images_of_the_encoders_shape(channels: tuple[int, ...], hidden: tuple[int, ...]) -> None:
+    model = Vae(VaeModel(channels=channels, hidden=hidden, latent=5), 3, 16)
     images = torch.rand(2, 3, 16, 16)
     mean, log_variance = model.encode(images)
     assert mean.shape == log_variance.shape == (2, 5)
     assert model.decode(mean).shape == images.shape
+    layers = [tuple(p.shape) for name, p in model.named_parameters() if name.endswith("weight")]
+    coding = {name: [tuple(p.shape) for p in getattr(model, name).parameters() if p.dim() == 2]
+              for name in ("encoder", "hidden")}  # fmt: skip
+    assert coding["hidden"] == [shape[::-1] for shape in reversed(coding["encoder"])], "mirrored"
+    assert len(layers) == 2 * (len(channels) + len(hidden)) + 3
+
+
+def test_model_without_layers_is_a_task_error(tmp_path: Path) -> None:
+    file = write_tiny_task(tmp_path, "vae", **{"workload.model": {"latent": 3}})
+    with pytest.raises(TaskError, match=r"a VAE needs layers: give channels, hidden, or both"):
+        load_task(file)
 
 
 def test_saved_model_is_read_back(workload: VaeWorkload, model: Vae, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from collapsebench.data.images import (
@@ -16,8 +17,11 @@ from collapsebench.data.images import (
 )
 from collapsebench.data.labelled_images import Images
 from collapsebench.data.sources import EmbeddedData, ImageSplits, LocalImages, TorchvisionData
+from collapsebench.seeding import Randomness
 from collapsebench.task import Task
 from collapsebench.workloads.images.settings import DiffusionSettings, VaeSettings
+
+WHITE = 255
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class ImageData:
     """Everything an image task reads.
 
     Attributes:
-        train, selection, test: the splits, (n, C, S, S) uint8 with S the task's image size.
+        train, selection, test: the splits, (n, C, S, S) uint8 with S the task's image size, as the task trains on them.
         listing: what ``splits.json`` holds.
         sha256: digest of all splits as the task uses them.
     """
@@ -46,9 +50,9 @@ class ImageData:
         splits = split_images(load_images(spec.data, task.path.parent, task.resources.data), spec.splits)
         if task.split_listing is not None:
             check_image_listing(splits, task.split_listing)
-        size = spec.workload.image_size
         train, selection, test = (
-            Images(resized(splits[name].pixels, size), splits[name].labels) for name in ("train", "selection", "test")
+            Images(_prepared(task, splits[name].pixels, name), splits[name].labels)
+            for name in ("train", "selection", "test")
         )
         digest = _digest(train.pixels, selection.pixels, test.pixels)
         return ImageData(train, selection, test, listing_of_images(splits), digest)
@@ -56,6 +60,25 @@ class ImageData:
     @property
     def channels(self) -> int:
         return self.train.pixels.shape[1]
+
+
+def base_images(task: Task) -> Tensor:
+    """What the base model of an image task is trained on, (n, C, S, S) uint8, prepared as the task's own images."""
+    base = task.spec.base
+    assert base is not None
+    assert isinstance(base.data, EmbeddedData | LocalImages | TorchvisionData)
+    return _prepared(task, load_images(base.data, task.path.parent).pixels, "base")
+
+
+def _prepared(task: Task, pixels: Tensor, split: str) -> Tensor:
+    """Images of the task's size, black and white if its pixels are drawn: tasks with the same data draw the same."""
+    settings = task.spec.workload
+    assert isinstance(settings, VaeSettings | DiffusionSettings)
+    images = resized(pixels, settings.image_size)
+    if not isinstance(settings, VaeSettings) or settings.pixels == "grey":
+        return images
+    uniform = torch.rand(images.shape, generator=Randomness("pixels", 0).generator(0, split))
+    return (uniform * WHITE < images).to(torch.uint8) * WHITE
 
 
 def _digest(*tensors: Tensor) -> str:

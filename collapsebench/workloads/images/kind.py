@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collapsebench.task import TaskSpec
 
 LOOKS = 2  # noise levels at which the error on each selection image is measured
-_SOURCES = ("mnist-5k", "local-images", "torchvision")
+_SOURCES = ("mnist-5k", "glyphs", "local-images", "torchvision")
 _SUPPLIES = "collapsebench.workloads.images.supplies:image_supplies"
 _METRICS = (
     "fd_classifier", "kd_classifier", "fid", "kid", "fd_efficientnet_lite0", "kd_efficientnet_lite0", "class_coverage",
@@ -63,6 +63,8 @@ VAE = Kind(
     metrics=(*_METRICS, "negative_elbo", "selection_negative_elbo", "reconstruction", "kl"),
     options=_options,
     supplies=_SUPPLIES,
+    symbols=lambda settings: settings.pixels == "drawn",
+    base=True,
 )
 
 DIFFUSION = Kind(

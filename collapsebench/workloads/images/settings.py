@@ -67,15 +67,24 @@ class ImageSettings(WorkloadSettings):
             raise ValueError("evaluation.samples must not exceed policy.size: measured are a generation's own samples")
 
 
-class ConvVae(Frozen):
-    """A convolutional VAE: each layer halves the image (4 × 4 kernels, stride 2), the decoder mirrors the encoder.
+class VaeModel(Frozen):
+    """The layers of a VAE's encoder; the decoder mirrors them.
 
     Attributes:
-        channels: of the encoder's layers, outermost first. latent: dimensions of the code.
+        channels: of convolutions, outermost first; each halves the image (4 × 4 kernels, stride 2).
+        hidden: units of the fully connected layers between these, or the pixels, and the code.
+        latent: dimensions of the code.
     """
 
-    channels: tuple[Width, ...] = Field(min_length=1, max_length=5)
+    channels: tuple[Width, ...] = Field((), max_length=5)
+    hidden: tuple[Width, ...] = Field((), max_length=5)
     latent: int = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _has_layers(self) -> VaeModel:
+        if not self.channels and not self.hidden:
+            raise ValueError("a VAE needs layers: give channels, hidden, or both")
+        return self
 
 
 class VaeSampler(Frozen):
@@ -90,16 +99,28 @@ class VaeSampler(Frozen):
 
 
 class VaeSettings(ImageSettings):
-    """The workload section of a VAE task."""
+    """The workload section of a VAE task.
+
+    Attributes:
+        pixels: what an image's pixels are. ``grey``: the values of the data. ``drawn``: black or white, drawn once for
+            every real image with the grey value as the probability of white, so that p is that of a symbol.
+    """
 
     kind: Literal["vae"]
-    model: ConvVae
+    model: VaeModel
     sampler: VaeSampler
+    pixels: Literal["grey", "drawn"] = "grey"
 
     @model_validator(mode="after")
     def _layers_divide_the_image(self) -> VaeSettings:
         if self.image_size % 2 ** len(self.model.channels):
             raise ValueError(f"image_size must be a multiple of {2 ** len(self.model.channels)}: each layer halves it")
+        return self
+
+    @model_validator(mode="after")
+    def _samples_are_like_the_data(self) -> VaeSettings:
+        if self.pixels == "drawn" and self.sampler.pixels != "draws":
+            raise ValueError("sampler.pixels: where real pixels are drawn, black or white, so are those of samples")
         return self
 
 

@@ -12,7 +12,12 @@ if TYPE_CHECKING:
     from collapsebench.task import Task
 
 # images besides the test set that the authors fixed, images in it, channels
-_COLLECTIONS = {"mnist-5k": (5_000, 0, 1), "mnist": (60_000, 10_000, 1), "cifar10": (50_000, 10_000, 3)}
+_COLLECTIONS = {
+    "mnist-5k": (5_000, 0, 1),
+    "glyphs": (12_623, 0, 1),
+    "mnist": (60_000, 10_000, 1),
+    "cifar10": (50_000, 10_000, 3),
+}
 _GREY_MODES = ("1", "L")
 _COLOURS = 3
 

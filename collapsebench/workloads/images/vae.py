@@ -16,33 +16,39 @@ from collapsebench.policies import REAL, TrainingSet
 from collapsebench.seeding import Randomness
 from collapsebench.task import Task
 from collapsebench.workloads import Measurement, OnElements, finite
-from collapsebench.workloads.images.data import ImageData
+from collapsebench.workloads.images.data import ImageData, base_images
 from collapsebench.workloads.images.metrics import ImageMetrics
-from collapsebench.workloads.images.settings import ConvVae, VaeSettings
+from collapsebench.workloads.images.settings import VaeModel, VaeSettings
 from collapsebench.workloads.objective import Alone, Observed, Schedule, initialised, stage_schedule
 from collapsebench.workloads.pictures import SHOWN, grid, png
 from collapsebench.workloads.work import updates_of
 
 
 class Vae(nn.Module):
-    """Encoder and decoder; each layer halves or doubles the image.
+    """Encoder and decoder; each convolution halves or doubles the image.
 
     Args:
-        settings: channels and size of the code. image_channels, image_size: of the images.
+        settings: layers and size of the code. image_channels, image_size: of the images.
     """
 
-    def __init__(self, settings: ConvVae, image_channels: int, image_size: int):
+    def __init__(self, settings: VaeModel, image_channels: int, image_size: int):
         super().__init__()
         widths = [image_channels, *settings.channels]
         side = image_size // 2 ** len(settings.channels)
         self.shape = (widths[-1], side, side)
         pairs = list(itertools.pairwise(widths))
+        dense = [math.prod(self.shape), *settings.hidden]
         self.encoder = nn.Sequential(
-            *(layer for a, b in pairs for layer in (nn.Conv2d(a, b, 4, 2, 1), nn.ReLU())), nn.Flatten()
+            *(layer for a, b in pairs for layer in (nn.Conv2d(a, b, 4, 2, 1), nn.ReLU())),
+            nn.Flatten(),
+            *(layer for a, b in itertools.pairwise(dense) for layer in (nn.Linear(a, b), nn.ReLU())),
         )
-        self.mean = nn.Linear(math.prod(self.shape), settings.latent)
-        self.log_variance = nn.Linear(math.prod(self.shape), settings.latent)
-        self.expand = nn.Linear(settings.latent, math.prod(self.shape))
+        self.mean = nn.Linear(dense[-1], settings.latent)
+        self.log_variance = nn.Linear(dense[-1], settings.latent)
+        self.expand = nn.Linear(settings.latent, dense[-1])
+        self.hidden = nn.Sequential(
+            *(layer for b, a in itertools.pairwise(reversed(dense)) for layer in (nn.ReLU(), nn.Linear(b, a)))
+        )
         layers = [layer for a, b in reversed(pairs) for layer in (nn.ConvTranspose2d(b, a, 4, 2, 1), nn.ReLU())]
         self.decoder = nn.Sequential(*layers[:-1])
 
@@ -53,21 +59,23 @@ class Vae(nn.Module):
 
     def decode(self, code: Tensor) -> Tensor:
         """Codes (n, latent) to the logits of the pixels' Bernoulli distributions, (n, C, S, S)."""
-        return self.decoder(self.expand(code).view(-1, *self.shape))
+        return self.decoder(self.hidden(self.expand(code)).view(-1, *self.shape))
 
 
 class VaeWorkload:
     """See `collapsebench.workloads.Workload`.
 
     A pixel x in [0, 1] is the probability of white; its log-likelihood x log p + (1 - x) log(1 - p) is the expectation
-    over black-and-white images drawn from it. These are the elements that the method's loss sees. The objective is the
-    loss's mean times the number of pixels plus the KL divergence of the code: with cross entropy, the negative ELBO.
+    over black-and-white images drawn from it; where images are black and white it is the log-probability of the pixel.
+    These are the elements that the method's loss sees. The objective is the loss's mean times the number of pixels plus
+    the KL divergence of the code: with cross entropy, the negative ELBO.
     """
 
     processes = Alone()
 
     def __init__(self, task: Task, device: str, data: ImageData | None = None, metrics: ImageMetrics | None = None):
         assert isinstance(task.spec.workload, VaeSettings)
+        self.task = task
         self.settings = task.spec.workload
         self.policy = task.spec.policy
         self.device = torch.device(device)
@@ -76,6 +84,9 @@ class VaeWorkload:
         self.real = TrainingSet.of(self.data.train.pixels, REAL)
         self.data_sha256 = self.data.sha256
         self._elbo_seed = Randomness(task.id, 0).number(0, "elbo")
+
+    def base_items(self) -> TrainingSet:
+        return TrainingSet.of(base_images(self.task), REAL)
 
     def listing(self) -> dict[str, dict[str, str]]:
         return self.data.listing
@@ -105,7 +116,13 @@ class VaeWorkload:
         epsilon = torch.randn(len(images), self.settings.model.latent, generator=noise).to(self.device)
         logits, kl = _forward(model, images, epsilon)
         log_p = _pixel_log_p(logits, images)
-        return Observed(log_p, scale=images[0].numel(), term=kl.mean(), target=images, prediction=logits)
+        return Observed(
+            log_p,
+            scale=images[0].numel(),
+            term=kl.mean(),
+            target=images,
+            prediction=logits,
+        )
 
     def sample(
         self, model: Vae, prompts: TrainingSet, generation: int, randomness: Randomness, on_elements: OnElements

@@ -49,5 +49,5 @@ MARKOV = Kind(
     metrics=("transition_kl", "rare_mass", "selection_nll", "entropy_rate"),
     real_items=_sequences,
     base=True,
-    discrete=True,
+    symbols=lambda _: True,
 )
