@@ -6,6 +6,8 @@ import hashlib
 import importlib
 import inspect
 import re
+import uuid
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
@@ -15,8 +17,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from collapsebench.errors import MethodError, UserError
 from collapsebench.fresh_modules import execute_afresh
+from collapsebench.own_sources import digest_of_module, digest_with_neighbours, has_changed
 from collapsebench.parameters import require_few_words
 from collapsebench.paths import bundled
+from collapsebench.what_runs import Untellable, digest_of_what_runs
 
 if TYPE_CHECKING:
     from collapsebench.hooks import Method, Track
@@ -40,13 +44,13 @@ class Contestant:
 
     Attributes:
         name: what tables show, e.g. ``tce:gamma=0.8`` or ``MyLoss``.
-        id: directory name; contains a digest of the source unless the method is registered.
+        id: directory name; contains a digest of all that it comes from unless the method is registered.
         spec: the text that loads it again in another process; None for a class that only lives in this one.
         loss: the class, named without parameters and without this machine's folders: ``tce``, ``my_loss.py:MyLoss``,
             ``my_package.losses:MyLoss``; None as for `spec`.
         description: docstring of the class; empty when it has none of its own.
         parameters: all parameters of the class, defaults included.
-        source_sha256: digest of the file (or class) that defines it.
+        source_sha256: digest of the file (or of what the class runs) that defines it.
         real_data: True for the control: every generation trains on real data.
         track: ``loss``, ``provenance`` or ``open``; ranked apart.
         make: makes a fresh method, a loss with or without hooks; called once per generation. A file is executed anew
@@ -72,10 +76,15 @@ class Contestant:
 
 @dataclass(frozen=True)
 class _Found:
-    """A class, the digest of what defines it, and what finds it again, fresh where that can be."""
+    """A class, the digest of what defines it, and what finds it again, fresh where that can be.
+
+    Attributes:
+        sha256: of its file. identity: of everything that the class comes from.
+    """
 
     loss_class: Class
     sha256: str
+    identity: str
     find: Callable[[], Class]
 
 
@@ -161,7 +170,7 @@ def _from_text(spec: str, given: dict[str, Any] | None = None) -> Contestant:
         target = f"{path.name}:{class_name}"
     else:
         found = _class_in_package(place, class_name)
-    return _method(class_name, f"{class_name}-{found.sha256[:8]}", spec, target, found, parameters)
+    return _method(class_name, f"{class_name}-{found.identity[:8]}", spec, target, found, parameters)
 
 
 def _split(spec: str) -> tuple[str, dict[str, Any]]:
@@ -189,21 +198,29 @@ def _from_entry_point(name: str, spec: str, parameters: dict[str, Any]) -> Conte
         raise MethodError(f"method {name!r} is offered by several installed packages: {[e.value for e in found]}.")
     (entry,) = found
     loss = _class_in_package(entry.module, entry.attr)
-    return _method(name, f"{name}-{loss.sha256[:8]}", spec, f"{entry.module}:{entry.attr}", loss, parameters)
+    return _method(name, f"{name}-{loss.identity[:8]}", spec, f"{entry.module}:{entry.attr}", loss, parameters)
 
 
 def _from_object(loss: Loss | Method | Class) -> Contestant:
     loss_class: Class = loss if isinstance(loss, type) else type(loss)
     parameters = {} if isinstance(loss, type) else loss.parameters
-    try:
-        text = inspect.getsource(loss_class)
-    except (OSError, TypeError):
-        text = loss_class.__qualname__
-    source = hashlib.sha256(text.encode()).hexdigest()
-    name = loss_class.__name__
+    name, source = loss_class.__name__, _digest_of_class(loss_class)
     changed = {k: v for k, v in parameters.items() if v != loss_class.default_parameters().get(k)}
-    found = _Found(loss_class, source, lambda: loss_class)
+    found = _Found(loss_class, source, source, lambda: loss_class)
     return _method(name, f"{name}-{source[:8]}", None, None, found, changed)
+
+
+def _digest_of_class(loss_class: Class) -> str:
+    """Digest of what a class of this process runs; one that never comes again where that cannot be told."""
+    try:
+        return digest_of_what_runs(loss_class)
+    except Untellable as what:
+        warnings.warn(
+            f"{loss_class.__name__} depends on {what}, and nobody can tell whether that has changed: its results are "
+            "not reused. Put what it needs into its parameters, or the class into a file of its own.",
+            stacklevel=2,
+        )
+        return uuid.uuid4().hex * 2
 
 
 def _method(
@@ -275,15 +292,25 @@ def _class_in(path: Path, class_name: str | None) -> _Found:
             raise MethodError(f"{path} does not import: {_one_line(error)}.") from error
         return _class_of(module, class_name, str(path))
 
-    return _Found(find(), hashlib.sha256(source).hexdigest(), find)
+    identity = digest_with_neighbours(resolved, source)
+    return _Found(find(), hashlib.sha256(source).hexdigest(), identity, find)
 
 
 def _class_in_package(place: str, class_name: str) -> _Found:
     """A class of an installed module, which is imported once: what it keeps there, it keeps for the whole process."""
     module = _import(place)
     found = _class_of(module, class_name, place)
-    file = getattr(module, "__file__", None)
-    return _Found(found, hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else "", lambda: found)
+    named = getattr(module, "__file__", None)
+    if named is None:
+        return _Found(found, "", "", lambda: found)
+    file = Path(named)
+    identity = digest_of_module(module, file)
+    if has_changed(module, found, file, identity):
+        raise MethodError(
+            f"{file}, or what it imports from beside it, has changed since this process imported it, and Python keeps "
+            f"what it imported: restart it (a notebook: its kernel), or write {file}:{class_name}, which is read anew."
+        )
+    return _Found(found, hashlib.sha256(file.read_bytes()).hexdigest(), identity, lambda: found)
 
 
 def _import(name: str) -> ModuleType:

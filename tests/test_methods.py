@@ -366,6 +366,41 @@ def test_same_loss_in_two_folders_sees_its_own_neighbours(tmp_path: Path) -> Non
     assert slope(f"{tmp_path}/b/loss.py:MyLoss") == 5.0
 
 
+def test_an_edit_of_what_a_loss_imports_from_beside_it_makes_another_method(tmp_path: Path) -> None:
+    loss, neighbour, deeper = (tmp_path / name for name in ("loss.py", "neighbour.py", "deeper.py"))
+    loss.write_text(USES_SIBLING.format(imports="from .neighbour import factor"))
+    neighbour.write_text("from .deeper import factor")
+    deeper.write_text("factor = 2.0")
+    before = load_method(f"{loss}:MyLoss")
+    deeper.write_text("factor = 5.0")
+    after = load_method(f"{loss}:MyLoss")
+    assert (slope(before), slope(after)) == (5.0, 5.0)  # each generation reads it anew
+    assert before.id != after.id
+    assert before.source_sha256 == after.source_sha256  # a submission names one file
+    (tmp_path / "unrelated.py").write_text("factor = 1.0")
+    assert load_method(f"{loss}:MyLoss").id == after.id
+
+
+@pytest.mark.parametrize("edited", ["mod.py", "beside.py"])
+def test_package_that_changed_since_it_was_imported_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edited: str
+) -> None:
+    package = tmp_path / f"collapse_pkg_{edited[:3]}"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "beside.py").write_text("factor = 2.0")
+    (package / "mod.py").write_text(USES_SIBLING.format(imports=f"from {package.name}.beside import factor"))
+    monkeypatch.syspath_prepend(tmp_path)
+    load_method(f"{package.name}.mod:MyLoss")
+    with (package / edited).open("a") as file:
+        file.write("\nfactor = 3.0\n")
+    with pytest.raises(MethodError, match=r"mod.py, or what it imports.*has changed since.*restart it.*mod.py:MyLoss"):
+        load_method(f"{package.name}.mod:MyLoss")
+    importlib.reload(sys.modules[f"{package.name}.beside"])
+    importlib.reload(sys.modules[f"{package.name}.mod"])
+    assert slope(f"{package.name}.mod:MyLoss") == 3.0
+
+
 # --- every generation anew --------------------------------------------------------------------------------------------
 
 KEEPS = """
