@@ -37,6 +37,8 @@ FORMS = (
     "each optionally with parameters, as in tce:gamma=0.8,reduction=kept"
 )
 
+_executing: list[Path] = []  # files of methods, innermost last
+
 
 @dataclass(frozen=True)
 class Contestant:
@@ -284,12 +286,20 @@ def _class_in(path: Path, class_name: str | None) -> _Found:
     resolved, source = path.resolve(), path.read_bytes()
 
     def find() -> Class:
+        if resolved in _executing:
+            raise MethodError(
+                f"{path} names itself while it is executed: put the loss into a file of its own, or what runs it below "
+                "`if __name__ == '__main__':`."
+            )
+        _executing.append(resolved)
         try:
             module = execute_afresh(resolved, source)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
             raise MethodError(f"{path} does not import: {_one_line(error)}.") from error
+        finally:
+            _executing.remove(resolved)
         return _class_of(module, class_name, str(path))
 
     identity = digest_with_neighbours(resolved, source)
@@ -348,5 +358,5 @@ def _one_line(error: BaseException) -> str:
     if isinstance(error, SyntaxError):
         return f"SyntaxError: {error.msg} (line {error.lineno})"
     if isinstance(error, UserError):
-        return str(error)
+        return str(error).removesuffix(".")
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

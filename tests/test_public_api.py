@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from command import python
-from tiny_task import results
+from tiny_task import results, write_tiny_task
 
 import collapsebench
 from collapsebench.api import prepare
@@ -62,6 +62,33 @@ def test_ten_line_loss_runs_compares_and_scores(tiny: Path, tmp_path: Path) -> N
     compared, scored = result.stdout.splitlines()
     assert compared == "Tempered:beta=0.8 ce tce"
     assert scored == "1 Tempered Tempered:beta=0.8 ce tce"
+
+
+# What `import torch` in each of two workers leaves of a minute is enough.
+UNGUARDED = """
+from collapsebench import compare
+
+table = compare({task!r}, {methods}, seeds=[0, 1], out="runs", generations=1, device="cpu", engine="local").table
+print(*sorted(table["method"]))
+"""
+
+
+@pytest.mark.parametrize("how", ["script", "stdin"])
+def test_script_without_a_guard_compares_in_workers(how: str, tmp_path: Path) -> None:
+    task = str(write_tiny_task(tmp_path / "task", "gmm"))
+    script = tmp_path / "compare.py"
+    script.write_text(UNGUARDED.format(task=task, methods=["ce"]))
+    result = python(*([script] if how == "script" else ["-"]), cwd=tmp_path, stdin=script.read_text())
+    assert (result.stdout.split(), result.returncode) == (["ce"], 0), result.stderr
+
+
+def test_script_that_names_itself_without_a_guard_is_told_so(tmp_path: Path) -> None:
+    task = str(write_tiny_task(tmp_path / "task", "gmm"))
+    script = tmp_path / "mine.py"
+    script.write_text(UNGUARDED.format(task=task, methods=["mine.py:Mine"]))
+    result = python(script, cwd=tmp_path)
+    assert result.returncode == 1
+    assert "mine.py names itself while it is executed" in result.stderr.splitlines()[-1]
 
 
 def test_run_returns_its_directory_and_compare_reuses_it(tiny: Path, tmp_path: Path) -> None:

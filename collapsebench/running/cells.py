@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import traceback
 from contextlib import suppress
 from dataclasses import dataclass
@@ -171,3 +172,16 @@ def in_one_line(error: Exception) -> str:
     """What an unexpected error is and where it came from."""
     where = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__}: {' '.join(str(error).split())} ({Path(where.filename).name}:{where.lineno})"
+
+
+def how_it_ended(code: int | None) -> str:
+    """What became of a process that gave no answer; memory is named only where the system killed it.
+
+    Args:
+        code: as `multiprocessing` and `subprocess` have it: negative for a signal; None: not known.
+    """
+    if code == -signal.SIGKILL:
+        return "was killed (SIGKILL), as the system does when memory runs out"
+    if code is not None and code < 0:
+        return f"died of signal {-code} ({signal.strsignal(-code)})"
+    return f"died (exit code {code}); what it said last stands above"
