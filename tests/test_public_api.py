@@ -11,6 +11,7 @@ from tiny_task import results, write_tiny_task
 import collapsebench
 from collapsebench.api import prepare
 from collapsebench.errors import UserError
+from collapsebench.losses import Loss
 
 # As a user would write it: a file of their own that defines a loss and evaluates it.
 SCRIPT = """
@@ -119,6 +120,11 @@ def test_score_recomputes_the_comparison(tiny: Path, tmp_path: Path) -> None:
         ({"methods": ["tce", "tce:gamma=0.9"]}, "methods given twice: tce"),
         ({"methods": ["ce"], "seeds": [1, 1]}, r"seeds \[1, 1\] are not allowed"),
         ({"methods": ["ce"], "seeds": []}, "seeds"),
+        ({"methods": ["ce"], "seeds": 3}, r"seeds 3 are not allowed; give different integers .* a list or range"),
+        ({"methods": ["ce"], "seeds": "0,1"}, "seeds '0,1' are not allowed"),
+        ({"methods": ["ce"], "seeds": [0.5]}, r"seeds \[0.5\] are not allowed"),
+        ({"methods": "ce"}, r"methods='ce' is not allowed; give a list, also of one: methods=\['ce'\]"),
+        ({"methods": Loss}, r"methods=<class .*Loss'> is not allowed; give a list"),
         ({"methods": ["ce"], "seeds": [-1]}, r"seeds \[-1\]"),
         ({"methods": ["ce"], "generations": 4}, "generations 0 to 3"),
         ({"methods": ["ce"], "device": "tpu"}, "device 'tpu' is not available"),

@@ -327,6 +327,18 @@ WRONG: dict[str, tuple[list[str], str]] = {
     "comparison into a file": (["compare", "TINY", "--out", "other.py/runs"], "other.py/runs lies below other.py, whi"),
     "calibration into a file": (["calibrate", "TINY", "--out", "other.py"], "--out other.py is a file"),
     "submission into a file": (["submit", "x", "--authors", "A", "--out", "other.py"], "--out other.py is a file"),
+    "verification of a folder": (["verify", "empty"], "empty: is a folder; give one of the submissions in it"),
+    "verification of nothing": (["verify", "absent.json"], "absent.json: no such file; give a submission"),
+    "board of an empty folder": (["leaderboard", "--submissions", "empty"], "--submissions empty: no submission in it"),
+    "board of a file": (
+        ["leaderboard", "--submissions", "other.py"],
+        "--submissions other.py: is a file; give the fol",
+    ),
+    "board of no folder": (["leaderboard", "--submissions", ""], "--submissions '' names no folder"),
+    "power of an empty folder": (
+        ["power", "gmm-micro", "--submissions", "empty"],
+        "--submissions empty: no submission",
+    ),
     "scores of a file": (["score", "other.py"], "other.py is a file; give the --out directory of"),
     "report on a file": (["report", "other.py"], "other.py is a file; give the --out directory of"),
     "table into no folder": (["leaderboard", "--csv", "absent/a.csv"], "--csv absent/a.csv cannot be written"),
@@ -366,6 +378,7 @@ class NotANumber(Loss):
 def mistakes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with everything that can be wrong."""
     folder = tmp_path_factory.mktemp("mistakes")
+    (folder / "empty").mkdir()
     (folder / "broken.yaml").write_text("name: x")
     (folder / "broken.py").write_text("import no_such_module_here")
     (folder / "other.py").write_text(OTHER)
