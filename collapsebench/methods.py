@@ -10,7 +10,7 @@ import uuid
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from collapsebench.errors import MethodError, UserError
 from collapsebench.fresh_modules import execute_afresh
 from collapsebench.own_sources import digest_of_module, digest_with_neighbours, has_changed
-from collapsebench.parameters import require_few_words
+from collapsebench.parameters import did_you_mean, require_few_words, require_own_init
 from collapsebench.paths import bundled
 from collapsebench.what_runs import Untellable, digest_of_what_runs
 
@@ -95,12 +95,13 @@ def registered_methods() -> dict[str, Path]:
     return {path.parent.name: path for path in sorted(bundled("baselines").glob("*/loss.py"))}
 
 
-def load_method(spec: AnyMethod, kind: str = "text") -> Contestant:
+def load_method(spec: AnyMethod, kind: str = "text", task_id: str = "") -> Contestant:
     """Resolve what a user may write for a method, and check its loss on known values.
 
     Args:
         spec: a name, path or import path with parameters; or an object or class of `Loss` or `Method`.
         kind: of the workload that it will train; matters for losses that look at predictions and targets.
+        task_id: what errors about these call the task.
 
     Raises:
         MethodError: it cannot be found or loaded. LossError, UserError: it loads but cannot be used.
@@ -116,8 +117,20 @@ def load_method(spec: AnyMethod, kind: str = "text") -> Contestant:
         method = _from_text(spec.strip())
     else:
         raise MethodError(f"a method is text, or an object or class of Loss or Method; got {type(spec).__name__}.")
-    check_loss(method.make_loss(), kind)
+    check_loss(method.make_loss(), kind, task_id)
     return method
+
+
+def require_known(spec: str) -> None:
+    """Raise `MethodError` for a name that nobody has, and a file that is not there, without importing anything."""
+    target, _ = _split(spec.strip())
+    if target in registered_methods() or target == CONTROL:
+        return
+    place, _, class_name = target.rpartition(":")
+    if not place and not target.endswith(".py"):
+        _entry_point(target)
+    elif class_name and (place.endswith(".py") or "/" in place):
+        _require_file(Path(place).expanduser())
 
 
 def load_method_with(target: str, parameters: dict[str, Any], kind: str) -> Contestant:
@@ -192,19 +205,26 @@ def _split(spec: str) -> tuple[str, dict[str, Any]]:
 
 
 def _from_entry_point(name: str, spec: str, parameters: dict[str, Any]) -> Contestant:
-    found = entry_points(group=ENTRY_POINT_GROUP, name=name)
-    if not found:
-        known = ", ".join([*registered_methods(), CONTROL, *(e.name for e in entry_points(group=ENTRY_POINT_GROUP))])
-        raise MethodError(f"unknown method {name!r}. Known: {known}. A method is {FORMS}.")
-    if len(found) > 1:
-        raise MethodError(f"method {name!r} is offered by several installed packages: {[e.value for e in found]}.")
-    (entry,) = found
+    entry = _entry_point(name)
     loss = _class_in_package(entry.module, entry.attr)
     return _method(name, f"{name}-{loss.identity[:8]}", spec, f"{entry.module}:{entry.attr}", loss, parameters)
 
 
+def _entry_point(name: str) -> EntryPoint:
+    found = entry_points(group=ENTRY_POINT_GROUP, name=name)
+    if not found:
+        known = [*registered_methods(), CONTROL, *(e.name for e in entry_points(group=ENTRY_POINT_GROUP))]
+        told = f"unknown method {name!r}{did_you_mean(name, known)}. Known: {', '.join(known)}."
+        raise MethodError(f"{told} A method is {FORMS}.")
+    if len(found) > 1:
+        raise MethodError(f"method {name!r} is offered by several installed packages: {[e.value for e in found]}.")
+    (entry,) = found
+    return entry
+
+
 def _from_object(loss: Loss | Method | Class) -> Contestant:
     loss_class: Class = loss if isinstance(loss, type) else type(loss)
+    require_own_init(loss_class)
     parameters = {} if isinstance(loss, type) else loss.parameters
     name, source = loss_class.__name__, _digest_of_class(loss_class)
     changed = {k: v for k, v in parameters.items() if v != loss_class.default_parameters().get(k)}
@@ -234,6 +254,7 @@ def _method(
     loss_class, find = found.loss_class, found.find
     if issubclass(loss_class, Method):
         check_hooks(loss_class)
+    require_own_init(loss_class)
     loss = loss_class(**given)
     require_few_words(loss_class.__name__, loss.parameters, loss_class.OF_EVERY_CLASS)
     defaults = loss_class.default_parameters()
@@ -278,11 +299,15 @@ def _directory_name(text: str) -> str:
     return f"{safe[:110]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"  # what was cut still tells methods apart
 
 
-def _class_in(path: Path, class_name: str | None) -> _Found:
+def _require_file(path: Path) -> None:
     if not path.is_file():
         raise MethodError(f"{path}: no such file. A method is {FORMS}.")
     if path.suffix != ".py":
         raise MethodError(f"{path} is not a .py file. A method is {FORMS}.")
+
+
+def _class_in(path: Path, class_name: str | None) -> _Found:
+    _require_file(path)
     resolved, source = path.resolve(), path.read_bytes()
 
     def find() -> Class:

@@ -157,15 +157,21 @@ def carry_out(order: Order, listener: Listener) -> CollapsebenchError | None:
     """Run a cell in a worker and return its error instead of raising it: errors travel better than tracebacks."""
     try:
         task = load_task(order.task, order.budget, Resources.model_validate(order.resources))
-        method = load_method(order.method, task.spec.workload.kind)
+        method = load_method(order.method, task.spec.workload.kind, task.id)
         run_cell(Cell(task, method, order.seed, Path(order.out), order.generations, order.device), listener)
     except BrokenPipeError:
         raise
     except CollapsebenchError as error:
-        return type(error)(*error.args)
+        return _portable(type(error)(*error.args), error)
     except Exception as error:
-        return RunError(in_one_line(error))
+        return _portable(RunError(in_one_line(error)), error)
     return None
+
+
+def _portable(told: CollapsebenchError, error: Exception) -> CollapsebenchError:
+    """An error for another process, with the traceback, which does not travel, as a note."""
+    told.add_note("".join(traceback.format_exception(error)))
+    return told
 
 
 def in_one_line(error: Exception) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from collapsebench.errors import UserError
 from collapsebench.files import require_folder
-from collapsebench.methods import CONTROL, Contestant, load_method
+from collapsebench.methods import CONTROL, Contestant, load_method, require_known
 from collapsebench.running.cells import Cell
 from collapsebench.running.environment import resolve_device
 from collapsebench.running.preflight import check_supplies
@@ -47,7 +47,11 @@ def plan(
     if not 0 <= last <= task.spec.horizon:
         raise UserError(f"--generations {last} is not allowed; {task.id} has generations 0 to {task.spec.horizon}.")
     seeds = _seeds(seeds)
-    resolved = [load_method(method, task.spec.workload.kind) for method in _several(methods)]
+    wanted = _several(methods)
+    for name in wanted:  # all of them before the first one imports torch
+        if isinstance(name, str):
+            require_known(name)
+    resolved = [load_method(method, task.spec.workload.kind, task.id) for method in wanted]
     doubled = {m.name for m in resolved if [n.id for n in resolved].count(m.id) > 1}
     if not resolved or doubled:
         raise UserError(f"methods given twice: {', '.join(sorted(doubled))}." if doubled else "no methods given.")

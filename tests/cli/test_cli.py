@@ -397,6 +397,33 @@ def test_mistake_is_one_message_and_exit_code_2(tiny: Path, mistakes: Path, mist
     assert not (mistakes / "runs").exists()
 
 
+LATE = """
+from collapsebench import Loss
+
+class Late(Loss):
+    def elementwise(self, e):
+        if e.generation == 1:
+            e.log_p[:, 10**6]
+        return -e.log_p
+"""
+
+
+def test_exception_in_a_loss_shows_its_line_and_debug_the_traceback(tmp_path: Path) -> None:
+    task = write_tiny_task(tmp_path / "task", "gmm")
+    (tmp_path / "late.py").write_text(LATE)
+    arguments = ["run", task, "--method", "late.py:Late", "--device", "cpu"]
+    short = collapsebench(*arguments, cwd=tmp_path)
+    assert short.code == 2
+    assert "error: Late.elementwise failed in generation 1, update 0: IndexError: " in short.err
+    assert f"({tmp_path / 'late.py'}:7)" in short.err
+    assert "Traceback" not in short.err
+    for place in (0, len(arguments)):
+        long = collapsebench(*arguments[:place], "--debug", *arguments[place:], cwd=tmp_path)
+        assert long.code == 2
+        assert "Traceback (most recent call last)" in long.err
+        assert "e.log_p[:, 10**6]" in long.err
+
+
 def test_doctor_of_a_task_that_cannot_run_fails(mistakes: Path) -> None:
     finished = collapsebench("doctor", "absent", cwd=mistakes)
     assert finished.code == 1
