@@ -7,7 +7,7 @@ The same object is a drop-in for `torch.nn.CrossEntropyLoss` and for `transforme
 
 from __future__ import annotations
 
-import inspect
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
@@ -40,6 +40,7 @@ class Elements:
     step: int = 0
     total_steps: int = 1
     _restricted: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    _asked_of: str = field(default="", repr=False)  # the task, where the loss has asked for what is restricted
 
     @property
     def synthetic(self) -> Tensor:
@@ -65,6 +66,9 @@ class Elements:
         return self._allowed("target", "needs_logits: ClassVar = True")
 
     def _allowed(self, name: str, declaration: str) -> Tensor:
+        if name not in self._restricted and self._asked_of and name != "synthetic":
+            there = ", ".join(["log_p", *self._restricted])
+            raise LossError(f"{self._asked_of} has no {name}: what a loss can see there is {there}.")
         if name not in self._restricted:
             raise LossError(
                 f"Elements.{name} is not available here: this workload does not have it, or the loss did not ask "
@@ -219,18 +223,19 @@ def loss_of_elements(
     return values.sum() / count.clamp(min=1)
 
 
-def check_loss(loss: Loss, kind: str = "text") -> None:
+def check_loss(loss: Loss, kind: str = "text", task_id: str = "") -> None:
     """Run a loss on known values before any training; raise `LossError` with what is wrong.
 
     Log-probabilities from -30 to 0 must give finite losses and a finite gradient, in one tensor of their shape.
 
     Args:
         kind: of the workload: what `Elements.prediction` and `.target` are, for losses that ask for them.
+        task_id: what an error calls the task that lacks them.
     """
     name = type(loss).__name__
     if loss.reduction not in ("mean", "kept"):
         raise LossError(f"{name}: reduction {loss.reduction!r} cannot train; the benchmark allows 'mean' and 'kept'.")
-    prediction, elements = _known_elements(loss, kind)
+    prediction, elements = _known_elements(loss, kind, task_id)
     try:
         value = loss_of_elements(loss, elements)
         if not value.requires_grad:
@@ -239,11 +244,8 @@ def check_loss(loss: Loss, kind: str = "text") -> None:
     except UserError:
         raise
     except Exception as error:
-        where = inspect.trace()[-1]
-        raise LossError(
-            f"{name}.elementwise failed on a batch of 64 log-probabilities from -30 to 0: "
-            f"{type(error).__name__}: {' '.join(str(error).split())} ({where.filename}:{where.lineno})."
-        ) from error
+        tried = "a batch of 64 log-probabilities from -30 to 0"
+        raise LossError(f"{name}.elementwise failed on {tried}: {told_with_place(error, loss)}.") from error
     if not bool(torch.isfinite(value)) or not bool(torch.isfinite(gradient).all()):
         raise LossError(
             f"{name}.elementwise gives NaN or infinity (loss or gradient) for log-probabilities from -30 to 0; "
@@ -251,10 +253,20 @@ def check_loss(loss: Loss, kind: str = "text") -> None:
         )
 
 
-def _known_elements(loss: Loss, kind: str) -> tuple[Tensor, Elements]:
+def told_with_place(error: Exception, loss: Loss) -> str:
+    """An error that a loss raised, in one line, with the innermost line of the loss's own source that led to it."""
+    own = [base for base in type(loss).__mro__ if base not in Loss.__mro__]
+    files = {code.co_filename for base in own for f in vars(base).values() if (code := getattr(f, "__code__", None))}
+    frames = traceback.extract_tb(error.__traceback__)
+    where = ([frame for frame in frames if frame.filename in files] or frames)[-1]
+    return f"{type(error).__name__}: {' '.join(str(error).split())} ({where.filename}:{where.lineno})"
+
+
+def _known_elements(loss: Loss, kind: str, task_id: str) -> tuple[Tensor, Elements]:
     """What a model of this kind could have predicted, and the 64 elements that it gives."""
     known = KINDS[kind].known()
     restricted = dict(known.seen) if loss.needs_logits else {}
     if loss.track == "provenance":
         restricted["synthetic"] = torch.arange(64) % 2 == 0
-    return known.prediction, Elements(known.log_p, _restricted=restricted)
+    asked_of = f"{task_id or 'the task'} (kind {kind})" if loss.needs_logits else ""
+    return known.prediction, Elements(known.log_p, _restricted=restricted, _asked_of=asked_of)

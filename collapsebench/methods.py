@@ -6,17 +6,21 @@ import hashlib
 import importlib
 import inspect
 import re
+import uuid
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from collapsebench.errors import MethodError, UserError
 from collapsebench.fresh_modules import execute_afresh
-from collapsebench.parameters import require_few_words
+from collapsebench.own_sources import digest_of_module, digest_with_neighbours, has_changed
+from collapsebench.parameters import did_you_mean, require_few_words, require_own_init
 from collapsebench.paths import bundled
+from collapsebench.what_runs import Untellable, digest_of_what_runs
 
 if TYPE_CHECKING:
     from collapsebench.hooks import Method, Track
@@ -33,6 +37,8 @@ FORMS = (
     "each optionally with parameters, as in tce:gamma=0.8,reduction=kept"
 )
 
+_executing: list[Path] = []  # files of methods, innermost last
+
 
 @dataclass(frozen=True)
 class Contestant:
@@ -40,13 +46,13 @@ class Contestant:
 
     Attributes:
         name: what tables show, e.g. ``tce:gamma=0.8`` or ``MyLoss``.
-        id: directory name; contains a digest of the source unless the method is registered.
+        id: directory name; contains a digest of all that it comes from unless the method is registered.
         spec: the text that loads it again in another process; None for a class that only lives in this one.
         loss: the class, named without parameters and without this machine's folders: ``tce``, ``my_loss.py:MyLoss``,
             ``my_package.losses:MyLoss``; None as for `spec`.
         description: docstring of the class; empty when it has none of its own.
         parameters: all parameters of the class, defaults included.
-        source_sha256: digest of the file (or class) that defines it.
+        source_sha256: digest of the file (or of what the class runs) that defines it.
         real_data: True for the control: every generation trains on real data.
         track: ``loss``, ``provenance`` or ``open``; ranked apart.
         make: makes a fresh method, a loss with or without hooks; called once per generation. A file is executed anew
@@ -72,10 +78,15 @@ class Contestant:
 
 @dataclass(frozen=True)
 class _Found:
-    """A class, the digest of what defines it, and what finds it again, fresh where that can be."""
+    """A class, the digest of what defines it, and what finds it again, fresh where that can be.
+
+    Attributes:
+        sha256: of its file. identity: of everything that the class comes from.
+    """
 
     loss_class: Class
     sha256: str
+    identity: str
     find: Callable[[], Class]
 
 
@@ -84,12 +95,13 @@ def registered_methods() -> dict[str, Path]:
     return {path.parent.name: path for path in sorted(bundled("baselines").glob("*/loss.py"))}
 
 
-def load_method(spec: AnyMethod, kind: str = "text") -> Contestant:
+def load_method(spec: AnyMethod, kind: str = "text", task_id: str = "") -> Contestant:
     """Resolve what a user may write for a method, and check its loss on known values.
 
     Args:
         spec: a name, path or import path with parameters; or an object or class of `Loss` or `Method`.
         kind: of the workload that it will train; matters for losses that look at predictions and targets.
+        task_id: what errors about these call the task.
 
     Raises:
         MethodError: it cannot be found or loaded. LossError, UserError: it loads but cannot be used.
@@ -105,8 +117,20 @@ def load_method(spec: AnyMethod, kind: str = "text") -> Contestant:
         method = _from_text(spec.strip())
     else:
         raise MethodError(f"a method is text, or an object or class of Loss or Method; got {type(spec).__name__}.")
-    check_loss(method.make_loss(), kind)
+    check_loss(method.make_loss(), kind, task_id)
     return method
+
+
+def require_known(spec: str) -> None:
+    """Raise `MethodError` for a name that nobody has, and a file that is not there, without importing anything."""
+    target, _ = _split(spec.strip())
+    if target in registered_methods() or target == CONTROL:
+        return
+    place, _, class_name = target.rpartition(":")
+    if not place and not target.endswith(".py"):
+        _entry_point(target)
+    elif class_name and (place.endswith(".py") or "/" in place):
+        _require_file(Path(place).expanduser())
 
 
 def load_method_with(target: str, parameters: dict[str, Any], kind: str) -> Contestant:
@@ -161,7 +185,7 @@ def _from_text(spec: str, given: dict[str, Any] | None = None) -> Contestant:
         target = f"{path.name}:{class_name}"
     else:
         found = _class_in_package(place, class_name)
-    return _method(class_name, f"{class_name}-{found.sha256[:8]}", spec, target, found, parameters)
+    return _method(class_name, f"{class_name}-{found.identity[:8]}", spec, target, found, parameters)
 
 
 def _split(spec: str) -> tuple[str, dict[str, Any]]:
@@ -181,29 +205,44 @@ def _split(spec: str) -> tuple[str, dict[str, Any]]:
 
 
 def _from_entry_point(name: str, spec: str, parameters: dict[str, Any]) -> Contestant:
+    entry = _entry_point(name)
+    loss = _class_in_package(entry.module, entry.attr)
+    return _method(name, f"{name}-{loss.identity[:8]}", spec, f"{entry.module}:{entry.attr}", loss, parameters)
+
+
+def _entry_point(name: str) -> EntryPoint:
     found = entry_points(group=ENTRY_POINT_GROUP, name=name)
     if not found:
-        known = ", ".join([*registered_methods(), CONTROL, *(e.name for e in entry_points(group=ENTRY_POINT_GROUP))])
-        raise MethodError(f"unknown method {name!r}. Known: {known}. A method is {FORMS}.")
+        known = [*registered_methods(), CONTROL, *(e.name for e in entry_points(group=ENTRY_POINT_GROUP))]
+        told = f"unknown method {name!r}{did_you_mean(name, known)}. Known: {', '.join(known)}."
+        raise MethodError(f"{told} A method is {FORMS}.")
     if len(found) > 1:
         raise MethodError(f"method {name!r} is offered by several installed packages: {[e.value for e in found]}.")
     (entry,) = found
-    loss = _class_in_package(entry.module, entry.attr)
-    return _method(name, f"{name}-{loss.sha256[:8]}", spec, f"{entry.module}:{entry.attr}", loss, parameters)
+    return entry
 
 
 def _from_object(loss: Loss | Method | Class) -> Contestant:
     loss_class: Class = loss if isinstance(loss, type) else type(loss)
+    require_own_init(loss_class)
     parameters = {} if isinstance(loss, type) else loss.parameters
-    try:
-        text = inspect.getsource(loss_class)
-    except (OSError, TypeError):
-        text = loss_class.__qualname__
-    source = hashlib.sha256(text.encode()).hexdigest()
-    name = loss_class.__name__
+    name, source = loss_class.__name__, _digest_of_class(loss_class)
     changed = {k: v for k, v in parameters.items() if v != loss_class.default_parameters().get(k)}
-    found = _Found(loss_class, source, lambda: loss_class)
+    found = _Found(loss_class, source, source, lambda: loss_class)
     return _method(name, f"{name}-{source[:8]}", None, None, found, changed)
+
+
+def _digest_of_class(loss_class: Class) -> str:
+    """Digest of what a class of this process runs; one that never comes again where that cannot be told."""
+    try:
+        return digest_of_what_runs(loss_class)
+    except Untellable as what:
+        warnings.warn(
+            f"{loss_class.__name__} depends on {what}, and nobody can tell whether that has changed: its results are "
+            "not reused. Put what it needs into its parameters, or the class into a file of its own.",
+            stacklevel=2,
+        )
+        return uuid.uuid4().hex * 2
 
 
 def _method(
@@ -215,6 +254,7 @@ def _method(
     loss_class, find = found.loss_class, found.find
     if issubclass(loss_class, Method):
         check_hooks(loss_class)
+    require_own_init(loss_class)
     loss = loss_class(**given)
     require_few_words(loss_class.__name__, loss.parameters, loss_class.OF_EVERY_CLASS)
     defaults = loss_class.default_parameters()
@@ -259,31 +299,53 @@ def _directory_name(text: str) -> str:
     return f"{safe[:110]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"  # what was cut still tells methods apart
 
 
-def _class_in(path: Path, class_name: str | None) -> _Found:
+def _require_file(path: Path) -> None:
     if not path.is_file():
         raise MethodError(f"{path}: no such file. A method is {FORMS}.")
     if path.suffix != ".py":
         raise MethodError(f"{path} is not a .py file. A method is {FORMS}.")
+
+
+def _class_in(path: Path, class_name: str | None) -> _Found:
+    _require_file(path)
     resolved, source = path.resolve(), path.read_bytes()
 
     def find() -> Class:
+        if resolved in _executing:
+            raise MethodError(
+                f"{path} names itself while it is executed: put the loss into a file of its own, or what runs it below "
+                "`if __name__ == '__main__':`."
+            )
+        _executing.append(resolved)
         try:
             module = execute_afresh(resolved, source)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
             raise MethodError(f"{path} does not import: {_one_line(error)}.") from error
+        finally:
+            _executing.remove(resolved)
         return _class_of(module, class_name, str(path))
 
-    return _Found(find(), hashlib.sha256(source).hexdigest(), find)
+    identity = digest_with_neighbours(resolved, source)
+    return _Found(find(), hashlib.sha256(source).hexdigest(), identity, find)
 
 
 def _class_in_package(place: str, class_name: str) -> _Found:
     """A class of an installed module, which is imported once: what it keeps there, it keeps for the whole process."""
     module = _import(place)
     found = _class_of(module, class_name, place)
-    file = getattr(module, "__file__", None)
-    return _Found(found, hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else "", lambda: found)
+    named = getattr(module, "__file__", None)
+    if named is None:
+        return _Found(found, "", "", lambda: found)
+    file = Path(named)
+    identity = digest_of_module(module, file)
+    if has_changed(module, found, file, identity):
+        raise MethodError(
+            f"{file}, or what it imports from beside it, has changed since this process imported it, and Python keeps "
+            f"what it imported: restart it (a notebook: its kernel), or write {file}:{class_name}, which is read anew."
+        )
+    return _Found(found, hashlib.sha256(file.read_bytes()).hexdigest(), identity, lambda: found)
 
 
 def _import(name: str) -> ModuleType:
@@ -321,5 +383,5 @@ def _one_line(error: BaseException) -> str:
     if isinstance(error, SyntaxError):
         return f"SyntaxError: {error.msg} (line {error.lineno})"
     if isinstance(error, UserError):
-        return str(error)
+        return str(error).removesuffix(".")
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

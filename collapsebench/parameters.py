@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Collection, Mapping
+from difflib import get_close_matches
 from typing import Any, ClassVar, dataclass_transform, get_origin, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -28,9 +30,11 @@ class Parametrised:
         defaults = self.default_parameters()
         problems = [
             f"unknown parameter {name!r}; {type(self).__name__} has {', '.join(allowed) or 'none'}"
+            + did_you_mean(name, allowed)
             for name in parameters
             if name not in allowed
         ]
+        problems += self._without_annotation(allowed)
         for name, annotation in allowed.items():
             if name not in parameters:
                 if name not in defaults:
@@ -59,6 +63,19 @@ class Parametrised:
         """Defaults of those parameters that have one."""
         return {n: getattr(cls, n) for n in cls.parameter_types() if hasattr(cls, n)}
 
+    @classmethod
+    def _without_annotation(cls, allowed: Collection[str]) -> list[str]:
+        """What a class sets like a parameter that would be none: numbers and words that no class annotates."""
+        annotated = {name for base in cls.__mro__ for name in vars(base).get("__annotations__", {})}
+        found = {name: value for base in reversed(cls.__mro__) for name, value in vars(base).items()}
+        return [
+            f"{name} = {value!r} has no annotation, so it is no parameter; write `{name}: {type(value).__name__} = "
+            f"{value!r}`, or `{name}: ClassVar = {value!r}` for a constant"
+            for name, value in found.items()
+            if isinstance(value, int | float | str) and not name.startswith("_")
+            if name not in annotated and name not in allowed
+        ]
+
     @property
     def parameters(self) -> dict[str, Any]:
         """This object's parameter values."""
@@ -70,6 +87,32 @@ class Parametrised:
     def __repr__(self) -> str:
         shown = ", ".join(f"{k}={v!r}" for k, v in self.parameters.items() if v != self.default_parameters().get(k))
         return f"{type(self).__name__}({shown})"
+
+
+def require_own_init(made: type[Parametrised]) -> None:
+    """Refuse a class whose ``__init__`` names parameters: the harness sets those that are annotated, and no others.
+
+    Raises:
+        UserError: it does.
+    """
+    init = made.__init__
+    if init is Parametrised.__init__:
+        return
+    named = [p.name for p in list(inspect.signature(init).parameters.values())[1:] if p.kind != p.VAR_KEYWORD]
+    passes_on = any(p.kind == p.VAR_KEYWORD for p in inspect.signature(init).parameters.values())
+    if named or not passes_on:
+        shown = ", ".join(["self", *named])
+        raise UserError(
+            f"{made.__name__} defines __init__({shown}), but parameters are annotated class attributes, which are set "
+            f"without it: write `{named[0] if named else 'gamma'}: float = 0.5` in the class body, and leave __init__ "
+            "out. What is computed from them goes into check_parameters(self), which is called when all are set."
+        )
+
+
+def did_you_mean(name: str, known: Collection[str]) -> str:
+    """A question to put behind an error about a misspelt name; empty where nothing is like it."""
+    close = get_close_matches(name.lower(), known, n=1, cutoff=0.6)
+    return f" (did you mean {close[0]}?)" if close else ""
 
 
 def require_few_words(name: str, parameters: Mapping[str, Any], uncounted: Collection[str] = ()) -> None:

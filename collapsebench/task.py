@@ -15,6 +15,7 @@ from collapsebench.digest import digest_of
 from collapsebench.errors import DataError, TaskError
 from collapsebench.frozen import Frozen
 from collapsebench.metrics.catalogue import METRICS, Metric
+from collapsebench.parameters import did_you_mean
 from collapsebench.paths import bundled
 from collapsebench.resources import NOTHING_GIVEN, Resources
 from collapsebench.task_files import TaskFile, own_file, read_task_file, told
@@ -374,9 +375,8 @@ def load_task(name: str | Path | Task, budget: float = 1.0, resources: Resources
     if path is None:
         path = Path(text).expanduser()
         if path.suffix not in {".yaml", ".yml"}:
-            raise TaskError(
-                f"unknown task {text!r}. Registered: {', '.join(registered)}; or give the path of a task.yaml."
-            )
+            told = f"unknown task {text!r}{did_you_mean(text, registered)}. Registered: {', '.join(registered)}"
+            raise TaskError(f"{told}; or give the path of a task.yaml.")
         if not path.is_file():
             raise TaskError(f"{path}: no such task file.")
     file = read_task_file(path)

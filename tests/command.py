@@ -61,12 +61,15 @@ def collapsebench(*arguments: object, cwd: Path, before: Callable[[], None] | No
     return Command([str(a) for a in arguments], cwd, before).finished()
 
 
-def python(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a fresh interpreter."""
+def python(
+    *arguments: object, cwd: Path, stdin: str | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a fresh interpreter; it reads `stdin` where that is given."""
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
         cwd=cwd,
         env=os.environ | environment,
+        input=stdin,
         capture_output=True,
         check=False,
         text=True,

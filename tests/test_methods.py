@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from command import python
 from torch import Tensor
 
 from collapsebench import methods
@@ -366,6 +367,41 @@ def test_same_loss_in_two_folders_sees_its_own_neighbours(tmp_path: Path) -> Non
     assert slope(f"{tmp_path}/b/loss.py:MyLoss") == 5.0
 
 
+def test_an_edit_of_what_a_loss_imports_from_beside_it_makes_another_method(tmp_path: Path) -> None:
+    loss, neighbour, deeper = (tmp_path / name for name in ("loss.py", "neighbour.py", "deeper.py"))
+    loss.write_text(USES_SIBLING.format(imports="from .neighbour import factor"))
+    neighbour.write_text("from .deeper import factor")
+    deeper.write_text("factor = 2.0")
+    before = load_method(f"{loss}:MyLoss")
+    deeper.write_text("factor = 5.0")
+    after = load_method(f"{loss}:MyLoss")
+    assert (slope(before), slope(after)) == (5.0, 5.0)  # each generation reads it anew
+    assert before.id != after.id
+    assert before.source_sha256 == after.source_sha256  # a submission names one file
+    (tmp_path / "unrelated.py").write_text("factor = 1.0")
+    assert load_method(f"{loss}:MyLoss").id == after.id
+
+
+@pytest.mark.parametrize("edited", ["mod.py", "beside.py"])
+def test_package_that_changed_since_it_was_imported_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edited: str
+) -> None:
+    package = tmp_path / f"collapse_pkg_{edited[:3]}"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "beside.py").write_text("factor = 2.0")
+    (package / "mod.py").write_text(USES_SIBLING.format(imports=f"from {package.name}.beside import factor"))
+    monkeypatch.syspath_prepend(tmp_path)
+    load_method(f"{package.name}.mod:MyLoss")
+    with (package / edited).open("a") as file:
+        file.write("\nfactor = 3.0\n")
+    with pytest.raises(MethodError, match=r"mod.py, or what it imports.*has changed since.*restart it.*mod.py:MyLoss"):
+        load_method(f"{package.name}.mod:MyLoss")
+    importlib.reload(sys.modules[f"{package.name}.beside"])
+    importlib.reload(sys.modules[f"{package.name}.mod"])
+    assert slope(f"{package.name}.mod:MyLoss") == 3.0
+
+
 # --- every generation anew --------------------------------------------------------------------------------------------
 
 KEEPS = """
@@ -514,3 +550,84 @@ def test_loss_is_checked_when_it_is_loaded(file: Path) -> None:
     file.write_text(SOURCE.replace("-e.log_p * self.beta", "-e.log_p.mean()"))
     with pytest.raises(LossError, match="one loss per element"):
         load_method(f"{file}:MyLoss")
+
+
+# --- what a first loss often gets wrong ------------------------------------------------------------------------------
+
+PITFALLS = {
+    "parameter without annotation": (
+        "gamma = 0.5\n    def elementwise(self, e):\n        return -e.log_p * self.gamma",
+        r"Mine: gamma = 0.5 has no annotation, so it is no parameter; write `gamma: float = 0.5`, or `gamma: ClassVar",
+    ),
+    "its own __init__": (
+        "def __init__(self, gamma=0.5):\n        self.gamma = gamma\n"
+        "    def elementwise(self, e):\n        return -e.log_p * self.gamma",
+        r"Mine defines __init__\(self, gamma\), but parameters are annotated class attributes.*`gamma: float = 0.5`",
+    ),
+    "an error below its own line": (
+        "def elementwise(self, e):\n        return torch.stack([e.log_p, torch.zeros(3)])",
+        r"Mine.elementwise failed on a batch of 64.*RuntimeError: .*\(.*pitfall.py:6\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", PITFALLS)
+def test_pitfall_is_told_with_its_mend(case: str, tmp_path: Path) -> None:
+    body, message = PITFALLS[case]
+    file = tmp_path / "pitfall.py"
+    file.write_text(f"import torch\nfrom collapsebench import Loss\n\nclass Mine(Loss):\n    {body}\n")
+    with pytest.raises(UserError, match=message) as caught:
+        load_method(f"{file}:Mine")
+    assert "\n" not in str(caught.value)
+
+
+def test_init_that_passes_parameters_on_is_allowed(tmp_path: Path) -> None:
+    file = tmp_path / "passes.py"
+    file.write_text(
+        SOURCE.replace(
+            "    def element", "    def __init__(self, **p):\n        super().__init__(**p)\n\n    def element"
+        )
+    )
+    assert slope(f"{file}:MyLoss:beta=0.25") == 0.25
+
+
+def test_loss_that_asks_for_logits_is_told_which_task_has_none(tmp_path: Path) -> None:
+    file = tmp_path / "smooth.py"
+    file.write_text(
+        "from typing import ClassVar\nfrom collapsebench import Loss\n\nclass Smooth(Loss):\n"
+        "    needs_logits: ClassVar = True\n    def elementwise(self, e):\n"
+        "        return -0.9 * e.log_p - 0.1 * e.logits.log_softmax(-1).mean(-1)\n"
+    )
+    assert load_method(f"{file}:Smooth", "text", "some-text@1").name == "Smooth"
+    with pytest.raises(LossError, match=r"some-vae@1 \(kind vae\) has no logits: what a loss can see there is log_p, "):
+        load_method(f"{file}:Smooth", "vae", "some-vae@1")
+
+
+@pytest.mark.parametrize(
+    ("spec", "meant"), [("tec", "tce"), ("contrl", "control"), ("tce:gama=1", "gamma"), ("Focal", "focal")]
+)
+def test_misspelt_name_is_answered_with_what_may_be_meant(spec: str, meant: str) -> None:
+    with pytest.raises(UserError, match=rf"\(did you mean {meant}\?\)"):
+        load_method(spec)
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        ("compare('markov-mirco')", "unknown task 'markov-mirco' (did you mean markov-micro?)"),
+        ("compare('text-bytes-micro', ['ce', 'tec'])", "unknown method 'tec' (did you mean tce?)"),
+        ("compare('text-bytes-micro', ['ce', 'absent.py:A'])", "absent.py: no such file"),
+    ],
+)
+def test_misspelt_name_is_answered_before_torch_is_imported(call: str, told: str, tmp_path: Path) -> None:
+    program = f"""
+import sys
+from collapsebench import compare
+try:
+    {call}
+except ValueError as error:
+    print(error, "torch" in sys.modules)
+"""
+    out = python("-c", program, cwd=tmp_path).stdout
+    assert told in out
+    assert out.endswith("False\n")

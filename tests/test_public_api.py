@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 from command import python
-from tiny_task import results
+from tiny_task import results, write_tiny_task
 
 import collapsebench
 from collapsebench.api import prepare
 from collapsebench.errors import UserError
+from collapsebench.losses import Loss
 
 # As a user would write it: a file of their own that defines a loss and evaluates it.
 SCRIPT = """
@@ -64,6 +65,33 @@ def test_ten_line_loss_runs_compares_and_scores(tiny: Path, tmp_path: Path) -> N
     assert scored == "1 Tempered Tempered:beta=0.8 ce tce"
 
 
+# What `import torch` in each of two workers leaves of a minute is enough.
+UNGUARDED = """
+from collapsebench import compare
+
+table = compare({task!r}, {methods}, seeds=[0, 1], out="runs", generations=1, device="cpu", engine="local").table
+print(*sorted(table["method"]))
+"""
+
+
+@pytest.mark.parametrize("how", ["script", "stdin"])
+def test_script_without_a_guard_compares_in_workers(how: str, tmp_path: Path) -> None:
+    task = str(write_tiny_task(tmp_path / "task", "gmm"))
+    script = tmp_path / "compare.py"
+    script.write_text(UNGUARDED.format(task=task, methods=["ce"]))
+    result = python(*([script] if how == "script" else ["-"]), cwd=tmp_path, stdin=script.read_text())
+    assert (result.stdout.split(), result.returncode) == (["ce"], 0), result.stderr
+
+
+def test_script_that_names_itself_without_a_guard_is_told_so(tmp_path: Path) -> None:
+    task = str(write_tiny_task(tmp_path / "task", "gmm"))
+    script = tmp_path / "mine.py"
+    script.write_text(UNGUARDED.format(task=task, methods=["mine.py:Mine"]))
+    result = python(script, cwd=tmp_path)
+    assert result.returncode == 1
+    assert "mine.py names itself while it is executed" in result.stderr.splitlines()[-1]
+
+
 def test_run_returns_its_directory_and_compare_reuses_it(tiny: Path, tmp_path: Path) -> None:
     path = collapsebench.run(tiny, "ce", out=tmp_path, device="cpu")
     assert path == tmp_path / "tiny@1" / "ce" / "seed-0"
@@ -92,6 +120,11 @@ def test_score_recomputes_the_comparison(tiny: Path, tmp_path: Path) -> None:
         ({"methods": ["tce", "tce:gamma=0.9"]}, "methods given twice: tce"),
         ({"methods": ["ce"], "seeds": [1, 1]}, r"seeds \[1, 1\] are not allowed"),
         ({"methods": ["ce"], "seeds": []}, "seeds"),
+        ({"methods": ["ce"], "seeds": 3}, r"seeds 3 are not allowed; give different integers .* a list or range"),
+        ({"methods": ["ce"], "seeds": "0,1"}, "seeds '0,1' are not allowed"),
+        ({"methods": ["ce"], "seeds": [0.5]}, r"seeds \[0.5\] are not allowed"),
+        ({"methods": "ce"}, r"methods='ce' is not allowed; give a list, also of one: methods=\['ce'\]"),
+        ({"methods": Loss}, r"methods=<class .*Loss'> is not allowed; give a list"),
         ({"methods": ["ce"], "seeds": [-1]}, r"seeds \[-1\]"),
         ({"methods": ["ce"], "generations": 4}, "generations 0 to 3"),
         ({"methods": ["ce"], "device": "tpu"}, "device 'tpu' is not available"),

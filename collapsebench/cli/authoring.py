@@ -18,7 +18,7 @@ from collapsebench.cli.options import (
     resources_of,
 )
 from collapsebench.cli.watched import run_watched
-from collapsebench.errors import UserError
+from collapsebench.errors import RunError, UserError
 
 if TYPE_CHECKING:
     from collapsebench.authoring.calibration import Calibration
@@ -51,6 +51,9 @@ def calibrate(
     task: TaskArgument,
     out: OutOption = Path("runs"),
     write: Annotated[bool, typer.Option("--write", help="Freeze references, floors and splits in the task.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="With --write: also where rules are broken. Its methods are not ranked.")
+    ] = False,
     check: Annotated[
         bool, typer.Option("--check", help="Run nothing: hold what is committed against the task and the rules.")
     ] = False,
@@ -66,6 +69,8 @@ def calibrate(
     loaded = load(task, 1.0, resources)
     if check and write:
         raise UserError("--check runs and writes nothing: give it without --write.")
+    if force and not write:
+        raise UserError("--force is for --write, which it lets write where rules are broken: give both or neither.")
     if check:
         _check(loaded)
         return
@@ -81,6 +86,7 @@ def calibrate(
     for line in outcome.lines():
         typer.echo(line)
     if write:
+        _require_rules(outcome, force)
         for path in outcome.write():
             typer.echo(f"wrote {path}")
     elif not outcome.frozen:
@@ -103,6 +109,17 @@ def _calibrated(task: Task, out: Path, device: str) -> Calibration:
     if task.spec.init == "base":
         console.print("measuring the untouched base model …", style="dim")
     return measure_calibration(cells)
+
+
+def _require_rules(outcome: Calibration, force: bool) -> None:
+    """Refuse to freeze numbers that break rules of a ranked task, unless forced to."""
+    broken = [rule.rule for rule in outcome.record.rules if not rule.kept]
+    if broken and not force:
+        raise RunError(
+            f"nothing was written: {outcome.task.id} breaks rules of a ranked task ({', '.join(broken)}; see above). "
+            "Change the task (docs/adding-a-task.md, 3), or write it with --write --force: its methods are then not "
+            "ranked, and every table says so. The runs are kept."
+        )
 
 
 def _check(task: Task) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from collapsebench.running.cells import Cell
     from collapsebench.task import Task
 
+_DEBUG = "--debug"
 _INTERRUPTED = 130
 _HOW_TO_GO_ON = "\nstopped. Finished generations are kept; run the same command again to go on where it stopped."
 
@@ -52,7 +54,12 @@ app = typer.Typer(
 
 
 @app.callback(invoke_without_command=True)
-def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    debug: Annotated[  # noqa: ARG001  (`main` takes it out, wherever on the line it stands)
+        bool, typer.Option(_DEBUG, help="On an error, print the traceback too; can stand anywhere on the line.")
+    ] = False,
+) -> None:
     if version:
         typer.echo(f"collapsebench {__version__}")
         raise typer.Exit
@@ -259,9 +266,13 @@ def main() -> None:
     """Entry point: errors of ours become one line and an exit code, Ctrl-C says how to go on."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    debug = _DEBUG in sys.argv
+    sys.argv[:] = [argument for argument in sys.argv if argument != _DEBUG]
     try:
         app()
     except CollapsebenchError as error:
+        if debug:
+            traceback.print_exception(error)
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
     except SystemExit as stop:

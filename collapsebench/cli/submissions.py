@@ -127,11 +127,14 @@ def verify(
 ) -> None:
     """Run a seed of a submission again and compare every raw metric. This runs the contestant's code."""
     from collapsebench.cli.terminal import cell_progress, plain_console
+    from collapsebench.files import require_folder
     from collapsebench.publishing.entries import read_bounded
     from collapsebench.publishing.validation import Context, known_tasks, validate_content
 
     if not file.is_file():
-        raise UserError(f"{file}: no such file; give a submission.")
+        what = "is a folder; give one of the submissions in it" if file.is_dir() else "no such file; give a submission"
+        raise UserError(f"{file}: {what}, a .json file.")
+    require_folder(rerun.out, "--out")
     known = known_tasks(tasks or ())
     verdict = validate_content(read_bounded(file), file, Context(known))
     if verdict.entry is None:
@@ -156,7 +159,7 @@ def verify(
 
 
 def leaderboard(
-    submissions: Annotated[Path | None, typer.Option(help="Folder of submissions; the committed ones when absent.")] = (
+    submissions: Annotated[str | None, typer.Option(help="Folder of submissions; the committed ones when absent.")] = (
         None
     ),
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Of the site; a free one from 8501 on.")] = None,
@@ -172,9 +175,7 @@ def leaderboard(
     from collapsebench.publishing.site import serve
     from collapsebench.publishing.validation import known_tasks, submission_files
 
-    folder = bundled("submissions") if submissions is None else submissions
-    if not folder.is_dir():
-        raise UserError(f"--submissions {folder}: no such folder.")
+    folder = bundled("submissions") if submissions is None else _folder_of_submissions(submissions)
     if csv is not None and (csv.is_dir() or not csv.absolute().parent.is_dir()):
         what = "is a folder; give a file" if csv.is_dir() else f"cannot be written: there is no folder {csv.parent}"
         raise UserError(f"--csv {csv} {what}.")
@@ -194,7 +195,7 @@ def leaderboard(
 
 def power(
     task: TaskArgument,
-    submissions: Annotated[Path | None, typer.Option(help="Folder of submissions; the committed ones when absent.")] = (
+    submissions: Annotated[str | None, typer.Option(help="Folder of submissions; the committed ones when absent.")] = (
         None
     ),
 ) -> None:
@@ -203,13 +204,29 @@ def power(
     from collapsebench.task import load_task
 
     loaded = load_task(task)
-    found = published_power(loaded, submissions) if loaded.calibrated else None
+    folder = None if submissions is None else _folder_of_submissions(submissions)
+    found = published_power(loaded, folder) if loaded.calibrated else None
     if found is None:
         raise UserError(
             f"{loaded.id} has no published entries of CE and of another method, and the spread between seeds comes "
             "from these; name a task that has (`collapsebench leaderboard --table`)."
         )
     typer.echo("\n".join(found.lines()))
+
+
+def _folder_of_submissions(given: str) -> Path:
+    """A folder that was given with ``--submissions``, if there is a submission in it."""
+    from collapsebench.publishing.validation import submission_files
+
+    if not given:  # as a path it would be this directory
+        raise UserError("--submissions '' names no folder: give one, or leave it out for the committed submissions.")
+    folder = Path(given)
+    if not folder.is_dir():
+        what = "is a file; give the folder that it is in" if folder.is_file() else "no such folder"
+        raise UserError(f"--submissions {folder}: {what}.")
+    if not submission_files([folder]):
+        raise UserError(f"--submissions {folder}: no submission in it; `collapsebench submit` makes them from runs.")
+    return folder
 
 
 def _text_of(card: str | None) -> str | None:

@@ -21,7 +21,7 @@ from collapsebench.scoring.engagement import EngagementRow, engagement_frame, ma
 from collapsebench.scoring.fidelity import DIVERGED
 from collapsebench.scoring.scales import task_scales
 from collapsebench.scoring.table import RATIO_BASELINES, ranked_table, score_methods, unranked
-from collapsebench.task import Task
+from collapsebench.task import CALIBRATION_FILE, Task
 
 
 @dataclass(frozen=True)
@@ -147,6 +147,7 @@ def _notes(task: Task, raw: pd.DataFrame, last: int, cells: list[dict[str, Any]]
     notes = []
     if task.unranked is not None:
         notes.append(task.unranked)
+    notes += _notes_on_scale(task)
     if task.spec.beside:
         notes.append(f"{task.id} is no part of the mean over tasks. {task.spec.beside.strip()}")
     if task.budget != 1.0:
@@ -167,6 +168,15 @@ def _notes(task: Task, raw: pd.DataFrame, last: int, cells: list[dict[str, Any]]
         if baseline not in set(raw["method"]):
             notes.append(f"No ratio to {baseline}: it is not among the methods of this comparison.")
     return notes
+
+
+def _notes_on_scale(task: Task) -> list[str]:
+    """What nobody can tell of the references, where the files beside the task do not."""
+    unknown = [] if task.spec.calibrated_on else ["what its references were measured on"]
+    if not (task.path.parent / CALIBRATION_FILE).is_file():
+        unknown.append("whether it keeps the rules of a ranked task")
+    remedy = f"`collapsebench calibrate {task.path} --write` measures it."
+    return [f"Of {task.id} it is not recorded {', nor '.join(unknown)}: {remedy}"] if unknown else []
 
 
 def _notes_on_published(published: Sequence[Entry], cells: list[dict[str, Any]]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import traceback
 from contextlib import suppress
 from dataclasses import dataclass
@@ -156,18 +157,37 @@ def carry_out(order: Order, listener: Listener) -> CollapsebenchError | None:
     """Run a cell in a worker and return its error instead of raising it: errors travel better than tracebacks."""
     try:
         task = load_task(order.task, order.budget, Resources.model_validate(order.resources))
-        method = load_method(order.method, task.spec.workload.kind)
+        method = load_method(order.method, task.spec.workload.kind, task.id)
         run_cell(Cell(task, method, order.seed, Path(order.out), order.generations, order.device), listener)
     except BrokenPipeError:
         raise
     except CollapsebenchError as error:
-        return type(error)(*error.args)
+        return _portable(type(error)(*error.args), error)
     except Exception as error:
-        return RunError(in_one_line(error))
+        return _portable(RunError(in_one_line(error)), error)
     return None
+
+
+def _portable(told: CollapsebenchError, error: Exception) -> CollapsebenchError:
+    """An error for another process, with the traceback, which does not travel, as a note."""
+    told.add_note("".join(traceback.format_exception(error)))
+    return told
 
 
 def in_one_line(error: Exception) -> str:
     """What an unexpected error is and where it came from."""
     where = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__}: {' '.join(str(error).split())} ({Path(where.filename).name}:{where.lineno})"
+
+
+def how_it_ended(code: int | None) -> str:
+    """What became of a process that gave no answer; memory is named only where the system killed it.
+
+    Args:
+        code: as `multiprocessing` and `subprocess` have it: negative for a signal; None: not known.
+    """
+    if code == -signal.SIGKILL:
+        return "was killed (SIGKILL), as the system does when memory runs out"
+    if code is not None and code < 0:
+        return f"died of signal {-code} ({signal.strsignal(-code)})"
+    return f"died (exit code {code}); what it said last stands above"

@@ -12,11 +12,11 @@ from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Literal
 
 from collapsebench.errors import CollapsebenchError, RunError, UserError
-from collapsebench.running.cells import Cell, carry_out, in_one_line, run_cell
+from collapsebench.running.cells import Cell, carry_out, how_it_ended, in_one_line, run_cell
 from collapsebench.running.environment import cpu_count
 from collapsebench.running.progress import Event, Listener, silent
 from collapsebench.running.ray_engine import run_on_ray
@@ -161,7 +161,7 @@ class _Pool:
             return
         here, there = self.context.Pipe()
         process = self.context.Process(target=_work, args=(there,), daemon=True)
-        with _interrupts_held_back():
+        with _interrupts_held_back(), _main_module_hidden():
             process.start()
         there.close()
         self._give(here, process)
@@ -184,7 +184,7 @@ class _Pool:
         except (EOFError, ConnectionResetError):
             del self.busy[connection]
             process.join()
-            self.failures.append(f"{cell}: the worker process died (exit code {process.exitcode}; out of memory?)")
+            self.failures.append(f"{cell}: the worker process {how_it_ended(process.exitcode)}")
             self._start()
             return
         if isinstance(message, Event):
@@ -217,6 +217,23 @@ def _interrupts_held_back() -> Iterator[None]:
             signal.signal(signal.SIGINT, handler or signal.SIG_DFL)
     if arrived:
         signal.raise_signal(signal.SIGINT)
+
+
+@contextmanager
+def _main_module_hidden() -> Iterator[None]:
+    """Processes started in this block do not import the program that is running, as spawned ones otherwise do.
+
+    A worker needs nothing of it: orders name everything in text. A script would run once more in every worker, and so
+    would start workers of its own, unless it has an ``if __name__ == "__main__"``; one that is read from stdin cannot
+    even be found.
+    """
+    name = "__main__"
+    hidden = sys.modules[name]
+    sys.modules[name] = ModuleType(name)
+    try:
+        yield
+    finally:
+        sys.modules[name] = hidden
 
 
 def _work(connection: Connection) -> None:

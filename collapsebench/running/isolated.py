@@ -26,7 +26,7 @@ from collapsebench.errors import CollapsebenchError, RunError
 from collapsebench.paths import cache_dir
 from collapsebench.policies import generations_read
 from collapsebench.running.artifacts import MARKER, RunDirectory
-from collapsebench.running.cells import Cell
+from collapsebench.running.cells import Cell, how_it_ended
 from collapsebench.running.progress import Event, Listener
 
 _SAMPLES = "samples.safetensors"
@@ -174,8 +174,8 @@ def _carried_out(order: dict[str, Any], scratch: Path, told: Any) -> None:
         process.wait()
     if answer is None:
         raise RunError(
-            f"the process of generation {order['generation']} died (exit code {process.returncode}; out of memory?); "
-            "what finished is kept. Run the same command again."
+            f"the process of generation {order['generation']} {how_it_ended(process.returncode)}. What finished is "
+            "kept; run the same command again."
         )
     if answer:
         known = getattr(errors, answer["kind"], RunError)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from collapsebench.errors import UserError
 from collapsebench.files import require_folder
-from collapsebench.methods import CONTROL, Contestant, load_method
+from collapsebench.methods import CONTROL, Contestant, load_method, require_known
 from collapsebench.running.cells import Cell
 from collapsebench.running.environment import resolve_device
 from collapsebench.running.preflight import check_supplies
@@ -45,10 +46,12 @@ def plan(
     last = task.spec.horizon if generations is None else generations
     if not 0 <= last <= task.spec.horizon:
         raise UserError(f"--generations {last} is not allowed; {task.id} has generations 0 to {task.spec.horizon}.")
-    seeds = list(seeds)
-    if not seeds or min(seeds) < 0 or len(set(seeds)) != len(seeds):
-        raise UserError(f"seeds {seeds} are not allowed; give different integers ≥ 0, such as 0,1,2.")
-    resolved = [load_method(method, task.spec.workload.kind) for method in methods]
+    seeds = _seeds(seeds)
+    wanted = _several(methods)
+    for name in wanted:  # all of them before the first one imports torch
+        if isinstance(name, str):
+            require_known(name)
+    resolved = [load_method(method, task.spec.workload.kind, task.id) for method in wanted]
     doubled = {m.name for m in resolved if [n.id for n in resolved].count(m.id) > 1}
     if not resolved or doubled:
         raise UserError(f"methods given twice: {', '.join(sorted(doubled))}." if doubled else "no methods given.")
@@ -59,6 +62,23 @@ def plan(
         missing = sum(not (c.directory.path / f"gen-{g}").is_dir() for c in cells for g in range(last + 1))
         imported(task.spec.kind.check_room)(task, chosen, folder, missing)
     return cells
+
+
+def _seeds(given: Iterable[int]) -> list[int]:
+    seeds = list(given) if isinstance(given, Iterable) and not isinstance(given, str) else None
+    whole = seeds is not None and all(isinstance(seed, Integral) and not isinstance(seed, bool) for seed in seeds)
+    if not seeds or not whole or min(seeds) < 0 or len(set(seeds)) != len(seeds):
+        shown = given if seeds is None else seeds
+        raise UserError(
+            f"seeds {shown!r} are not allowed; give different integers ≥ 0, such as 0,1,2: a list or range."
+        )
+    return [int(seed) for seed in seeds]
+
+
+def _several(methods: Iterable[AnyMethod]) -> list[AnyMethod]:
+    if isinstance(methods, str) or not isinstance(methods, Iterable):
+        raise UserError(f"methods={methods!r} is not allowed; give a list, also of one: methods=[{methods!r}].")
+    return list(methods)
 
 
 def _require_scale(task: Task, methods: list[Contestant]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,13 @@ def untracked(values: Mapping[str, float], generation: int) -> None:
 
 
 def check_tracker(name: str | None) -> None:
-    """Raise `UserError` when a tracker's package is not installed."""
+    """Raise `UserError` when a tracker's package is not installed, or that through which all are reached."""
     if name is None:
         return
+    if find_spec("accelerate") is None:
+        raise UserError(
+            f"--track {name} needs the package accelerate, which is not installed: pip install accelerate {name}."
+        )
     from accelerate.tracking import get_available_trackers
 
     installed = [str(getattr(tracker, "value", tracker)) for tracker in get_available_trackers()]

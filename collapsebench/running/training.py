@@ -17,7 +17,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from collapsebench.errors import Diverged, LossError, UserError
-from collapsebench.losses import Elements, Loss, loss_of_elements
+from collapsebench.losses import Elements, Loss, loss_of_elements, told_with_place
 from collapsebench.policies import REAL, TrainingSet
 from collapsebench.running.engagement import Engagement, pull
 from collapsebench.seeding import Randomness
@@ -215,7 +215,7 @@ def method_loss(loss: Loss, seen: dict[str, Tensor], batch: TrainingSet, clock: 
     except Exception as error:
         raise LossError(
             f"{type(loss).__name__}.elementwise failed in generation {clock.generation}, update {clock.step}: "
-            f"{type(error).__name__}: {error}."
+            f"{told_with_place(error, loss)}."
         ) from error
 
 

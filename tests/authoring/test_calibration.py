@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import yaml
 from command import collapsebench, python, with_methods
-from tiny_task import BASED, write_based_task, write_tiny_task
+from tiny_task import BASED, write_bars, write_based_task, write_tiny_task
 
 from collapsebench.authoring.calibration_record import Record
 from collapsebench.authoring.rules import rules_of
 from collapsebench.running.artifacts import RunDirectory
-from collapsebench.task import load_task
+from collapsebench.task import load_task, registered_tasks
 
 GRID = {(rate, length) for rate in (0.5, 1.0, 2.0) for length in (0.5, 1.0, 2.0)}
 
@@ -26,7 +26,13 @@ def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a task that starts from a base model, calibrated, and its runs; not to be changed."""
     folder = tmp_path_factory.mktemp("calibrated")
     task = write_based_task(folder / "task")
-    finished = collapsebench("calibrate", task, "--write", "--device", "cpu", cwd=folder)
+    before = task.read_bytes()
+    refused = collapsebench("calibrate", task, "--write", "--device", "cpu", cwd=folder)
+    assert refused.code == 1
+    assert "error: nothing was written: tiny-based@1 breaks rules of a ranked task (" in refused.err
+    assert "--write --force" in refused.err
+    assert (task.read_bytes(), (folder / "task" / "calibration.json").exists()) == (before, False)
+    finished = collapsebench("calibrate", task, "--write", "--force", "--device", "cpu", cwd=folder)
     assert finished.code == 0, finished.err
     assert "measuring the untouched base model" in finished.err
     return folder
@@ -116,7 +122,7 @@ def test_runs_of_the_grid_are_not_scored(workplace: Path) -> None:
 
 def test_calibration_goes_on_where_it_stopped_and_finds_the_same(workplace: Path) -> None:
     before = (workplace / "task" / "calibration.json").read_bytes(), (workplace / "task" / "task.yaml").read_bytes()
-    finished = collapsebench("calibrate", "task/task.yaml", "--write", "--device", "cpu", cwd=workplace)
+    finished = collapsebench("calibrate", "task/task.yaml", "--write", "--force", "--device", "cpu", cwd=workplace)
     assert finished.code == 0, finished.err
     assert "complete" not in finished.err
     after = (workplace / "task" / "calibration.json").read_bytes(), (workplace / "task" / "task.yaml").read_bytes()
@@ -384,6 +390,47 @@ def test_comparison_on_a_task_that_breaks_a_rule_has_no_ranks_and_says_which(wor
     assert "tiny-based@1, not ranked, generations 0–2" in finished.out
     assert "breaks rules of a ranked task (" in finished.out
     assert "seeds" in finished.out
+    assert "it is not recorded" not in finished.out
+    report = (workplace / "runs" / "tiny-based@1" / "report.html").read_text("utf-8")
+    assert "tiny-based@1: comparison, not ranked" in report
+    written = json.loads((workplace / "runs" / "tiny-based@1" / "comparison.json").read_text("utf-8"))
+    assert "seeds" in written["broken_rules"]
+    for command in ("score", "report"):
+        assert "breaks rules of a ranked task (" in collapsebench(command, "runs", cwd=workplace).out
+
+
+def test_references_of_which_nothing_is_known_are_noted_in_every_table(workplace: Path) -> None:
+    task = workplace / "task"
+    (task / "calibration.json").unlink()
+    content = yaml.safe_load((task / "task.yaml").read_text("utf-8"))
+    del content["calibrated_on"]
+    (task / "task.yaml").write_text(yaml.safe_dump(content), "utf-8")
+    finished = collapsebench(*with_methods(Path("task/task.yaml"), "ce", "runs"), cwd=workplace)
+    assert finished.code == 0, finished.err
+    assert (
+        "Note: Of tiny-based@1 it is not recorded what its references were measured on, nor whether it keeps the rules "
+        "of a ranked task: `collapsebench calibrate"
+    ) in " ".join(finished.out.split())
+
+
+@pytest.mark.parametrize("name", ["vae-mnist-micro", "gmm-micro", "text-bytes-micro"])
+def test_copy_of_a_task_is_refused_with_other_data_until_it_is_calibrated(name: str, tmp_path: Path) -> None:
+    """As with the images of Fashion-MNIST on the scale of MNIST."""
+    shutil.copytree(registered_tasks()[name].parent, tmp_path / "copy")
+    other = {
+        "vae-mnist-micro": {"data": {"source": "local-images", "path": "fashion"}},
+        "gmm-micro": {"data.scales": [1.0, 2.0]},
+        "text-bytes-micro": {"data": {"source": "local", "path": "shakespeare.txt", "documents": "paragraph"}},
+    }[name]
+    file = tmp_path / "copy" / "task.yaml"
+    changed(file, **other)
+    write_bars(tmp_path / "copy" / "fashion")
+    (tmp_path / "copy" / "shakespeare.txt").write_text("All the world's a stage.\n\n" * 50)
+    refused = collapsebench(*with_methods(file, "ce"), cwd=tmp_path)
+    assert refused.code == 2
+    assert f"the references of {name}@1 were measured on other settings" in refused.err
+    assert f"collapsebench calibrate {file} --write" in refused.err
+    assert refused.err.count("\n") == 1
 
 
 # The same elsewhere

@@ -327,6 +327,18 @@ WRONG: dict[str, tuple[list[str], str]] = {
     "comparison into a file": (["compare", "TINY", "--out", "other.py/runs"], "other.py/runs lies below other.py, whi"),
     "calibration into a file": (["calibrate", "TINY", "--out", "other.py"], "--out other.py is a file"),
     "submission into a file": (["submit", "x", "--authors", "A", "--out", "other.py"], "--out other.py is a file"),
+    "verification of a folder": (["verify", "empty"], "empty: is a folder; give one of the submissions in it"),
+    "verification of nothing": (["verify", "absent.json"], "absent.json: no such file; give a submission"),
+    "board of an empty folder": (["leaderboard", "--submissions", "empty"], "--submissions empty: no submission in it"),
+    "board of a file": (
+        ["leaderboard", "--submissions", "other.py"],
+        "--submissions other.py: is a file; give the fol",
+    ),
+    "board of no folder": (["leaderboard", "--submissions", ""], "--submissions '' names no folder"),
+    "power of an empty folder": (
+        ["power", "gmm-micro", "--submissions", "empty"],
+        "--submissions empty: no submission",
+    ),
     "scores of a file": (["score", "other.py"], "other.py is a file; give the --out directory of"),
     "report on a file": (["report", "other.py"], "other.py is a file; give the --out directory of"),
     "table into no folder": (["leaderboard", "--csv", "absent/a.csv"], "--csv absent/a.csv cannot be written"),
@@ -366,6 +378,7 @@ class NotANumber(Loss):
 def mistakes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with everything that can be wrong."""
     folder = tmp_path_factory.mktemp("mistakes")
+    (folder / "empty").mkdir()
     (folder / "broken.yaml").write_text("name: x")
     (folder / "broken.py").write_text("import no_such_module_here")
     (folder / "other.py").write_text(OTHER)
@@ -382,6 +395,33 @@ def test_mistake_is_one_message_and_exit_code_2(tiny: Path, mistakes: Path, mist
     assert finished.err.count("error:") == 1
     assert "Traceback" not in finished.err
     assert not (mistakes / "runs").exists()
+
+
+LATE = """
+from collapsebench import Loss
+
+class Late(Loss):
+    def elementwise(self, e):
+        if e.generation == 1:
+            e.log_p[:, 10**6]
+        return -e.log_p
+"""
+
+
+def test_exception_in_a_loss_shows_its_line_and_debug_the_traceback(tmp_path: Path) -> None:
+    task = write_tiny_task(tmp_path / "task", "gmm")
+    (tmp_path / "late.py").write_text(LATE)
+    arguments = ["run", task, "--method", "late.py:Late", "--device", "cpu"]
+    short = collapsebench(*arguments, cwd=tmp_path)
+    assert short.code == 2
+    assert "error: Late.elementwise failed in generation 1, update 0: IndexError: " in short.err
+    assert f"({tmp_path / 'late.py'}:7)" in short.err
+    assert "Traceback" not in short.err
+    for place in (0, len(arguments)):
+        long = collapsebench(*arguments[:place], "--debug", *arguments[place:], cwd=tmp_path)
+        assert long.code == 2
+        assert "Traceback (most recent call last)" in long.err
+        assert "e.log_p[:, 10**6]" in long.err
 
 
 def test_doctor_of_a_task_that_cannot_run_fails(mistakes: Path) -> None:

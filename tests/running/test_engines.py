@@ -33,6 +33,13 @@ class Dies(Loss):
         return -e.log_p
 
 
+class Killed(Loss):
+    def elementwise(self, e):
+        if e.generation == 1:
+            os.kill(os.getpid(), 9)
+        return -e.log_p
+
+
 class Breaks(Loss):
     def elementwise(self, e):
         return -e.log_p.mean() if e.generation == 1 else -e.log_p
@@ -82,13 +89,21 @@ def test_local_workers_give_the_same_bytes_as_this_process(tiny: Path, tmp_path:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_worker_that_dies_fails_its_own_cell_only(tiny: Path, tmp_path: Path, losses: Path, workers: int) -> None:
     cells = cells_of(tiny, [f"{losses}:Dies", "ce", "focal"], tmp_path / "runs", [0])
-    with pytest.raises(RunError, match=r"Dies seed 0: the worker process died \(exit code 7") as caught:
+    with pytest.raises(RunError, match=r"Dies seed 0: the worker process died \(exit code 7\)") as caught:
         run_cells(cells, "local", workers, silent)
     assert "1 cell(s) failed" in str(caught.value)
+    assert "memory" not in str(caught.value)  # nothing says so
     assert "ce seed 0" not in str(caught.value)
     dead, ce, focal = (cell.directory for cell in cells)
     assert [store.state(1) for store in (dead, ce, focal)] == ["missing", "ok", "ok"]
     assert dead.state(0) == "ok"
+
+
+@pytest.mark.usefixtures("fast_workers")
+def test_memory_is_named_where_the_system_killed_the_worker(tiny: Path, tmp_path: Path, losses: Path) -> None:
+    cells = cells_of(tiny, [f"{losses}:Killed"], tmp_path / "runs", [0])
+    with pytest.raises(RunError, match=r"Killed seed 0: the worker process was killed \(SIGKILL\), .* memory runs out"):
+        run_cells(cells, "local", 1, silent)
 
 
 @pytest.mark.usefixtures("fast_workers")

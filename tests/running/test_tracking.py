@@ -218,3 +218,18 @@ print(sorted({"accelerate.tracking", "tensorboard", "wandb", "trackio"} & sys.mo
 """
     finished = python("-c", code, write_tiny_task(tmp_path, "gmm"), cwd=tmp_path)
     assert finished.stdout == "[]\n", finished.stderr
+
+
+def _without_accelerate() -> None:
+    from collapsebench.running import tracking
+
+    tracking.find_spec = lambda name: None
+
+
+def test_tracking_without_accelerate_is_one_message(tmp_path: Path) -> None:
+    task = write_tiny_task(tmp_path / "task", "gmm")
+    arguments = ("run", task, "--method", "ce", "--track", "tensorboard")
+    finished = collapsebench(*arguments, cwd=tmp_path, before=_without_accelerate)
+    assert finished.code == 2
+    assert "--track tensorboard needs the package accelerate, which is not installed: pip install" in finished.err
+    assert "Traceback" not in finished.err
