@@ -22,7 +22,8 @@ def token_log_probs(hidden: Tensor, weight: Tensor, target: Tensor, logits_bytes
     """Return log-probabilities (natural log, float32) of `target` under ``softmax(hidden @ weight.T)``.
 
     Args:
-        hidden: (..., D) final hidden states, any floating dtype; products are taken in this dtype.
+        hidden: (..., D) final hidden states, any floating dtype; products are taken in this dtype, or under
+            `torch.autocast` in its own.
         weight: (V, D) output embedding, same dtype as `hidden`.
         target: (...) int64 token ids in [0, V), same leading shape as `hidden`.
         logits_bytes: size of the logits that exist at one time, in the dtype of the result; at least one column of
@@ -41,6 +42,7 @@ def token_log_probs(hidden: Tensor, weight: Tensor, target: Tensor, logits_bytes
             f"hidden {tuple(hidden.shape)}, weight {tuple(weight.shape)} and target {tuple(target.shape)} do not "
             "fit: expected (..., D), (V, D) and (...)."
         )
+    hidden, weight = _as_autocast_wants(hidden), _as_autocast_wants(weight)
     flat = _TokenLogProbs.apply(hidden.reshape(-1, hidden.shape[-1]), weight, target.reshape(-1), logits_bytes)
     return flat.view(target.shape)
 
@@ -92,6 +94,14 @@ def _logits_gradient(h: Tensor, weight: Tensor, column: Tensor, here: Tensor, ls
     d_logits = logits.sub_(lse[:, None]).exp_().mul_(-g[:, None])
     d_logits.scatter_add_(-1, column[:, None], torch.where(here, g, 0)[:, None])
     return d_logits.to(h.dtype)
+
+
+def _as_autocast_wants(tensor: Tensor) -> Tensor:
+    """In the dtype of `torch.autocast`, where it is on: it knows nothing of the products of the backward pass."""
+    device = tensor.device.type
+    if tensor.dtype == torch.float64 or not torch.amp.is_autocast_available(device):
+        return tensor
+    return tensor.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else tensor
 
 
 def _accumulate_in(hidden: Tensor) -> torch.dtype:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -9,18 +10,21 @@ from collapsebench.token_log_probs import token_log_probs
 from collapsebench.workloads.objective import Observed
 
 
-def observe_tokens(model: PreTrainedModel, tokens: Tensor, full: bool) -> Observed:
+def observe_tokens(model: PreTrainedModel, tokens: Tensor, full: bool, half: torch.dtype | None = None) -> Observed:
     """Log-probabilities of the tokens after the first, given those before.
 
     Args:
         tokens: (n, T) int64 on the model's device.
         full: also give logits and targets, for losses that ask; the logits are then materialised.
+        half: what the logits are computed in, where `torch.autocast` does not say it: on the meta device.
 
     Returns:
         `Observed` with log p of (n, T - 1).
     """
     target = tokens[:, 1:]
     hidden = model.base_model(tokens, use_cache=False).last_hidden_state[:, :-1]
+    if half is not None:
+        hidden = hidden.to(half)
     head = model.get_output_embeddings().weight.to(hidden.dtype)  # under autocast, the hidden states are half floats
     if not full:
         return Observed(token_log_probs(hidden, head, target))
