@@ -66,7 +66,7 @@ class _TokenLogProbs(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         hidden, weight, target, log_sum_exp = ctx.saved_tensors
-        kept = grad.nonzero().squeeze(-1)  # a token without gradient needs no recomputation
+        kept = _with_gradient(grad)
         all_kept = kept.numel() == grad.numel()
         h, t, lse, g = (x if all_kept else x[kept] for x in (hidden, target, log_sum_exp, grad))
         grad_h = torch.zeros(h.shape, dtype=grad.dtype, device=h.device)
@@ -79,6 +79,11 @@ class _TokenLogProbs(torch.autograd.Function):
         grad_h = grad_h.to(hidden.dtype)
         grad_hidden = grad_h if all_kept else torch.zeros_like(hidden).index_copy_(0, kept, grad_h)
         return grad_hidden, grad_weight, None, None
+
+
+def _with_gradient(grad: Tensor) -> Tensor:
+    """The tokens that have a gradient: the others need no recomputation. A GPU is waited for: their number is a shape."""
+    return grad.nonzero().squeeze(-1)
 
 
 def _log_sum_exp_(logits: Tensor) -> Tensor:
