@@ -82,7 +82,7 @@ class _TokenLogProbs(torch.autograd.Function):
 
 
 def _with_gradient(grad: Tensor) -> Tensor:
-    """The tokens that have a gradient: the others need no recomputation. A GPU is waited for: their number is a shape."""
+    """Tokens with a gradient: the others need no recomputation. A GPU is waited for: how many there are is a shape."""
     return grad.nonzero().squeeze(-1)
 
 

@@ -27,7 +27,7 @@ def observe_tokens(model: PreTrainedModel, tokens: Tensor, full: bool, half: tor
         `Observed` with log p of (n, T - 1).
     """
     target = tokens[:, 1:]
-    with _one_text_per_row():
+    with one_text_per_row():
         hidden = model.base_model(tokens, use_cache=False).last_hidden_state[:, :-1]
     if half is not None:
         hidden = hidden.to(half)
@@ -40,7 +40,7 @@ def observe_tokens(model: PreTrainedModel, tokens: Tensor, full: bool, half: tor
 
 
 @contextmanager
-def _one_text_per_row() -> Iterator[None]:
+def one_text_per_row() -> Iterator[None]:
     """Keep `transformers` from looking whether rows are several texts packed together: the host waits for the answer.
 
     Windows are not, and what it gives then, None, is given at once.
