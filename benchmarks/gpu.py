@@ -4,9 +4,10 @@
     python benchmarks/gpu.py --parts rate,loss      some of them
     python benchmarks/gpu.py --device cpu --quick   the same code in small, where there is no GPU
 
-Prints after every part, so that a run that is killed still tells. The data are made here; of the micro tasks' files come the models, rates and samplers. Needs what a run needs, and for a
-part what `gpu_parts` names; a part that fails is told, and the next one begins. A share is of the plain matrix product
-on the same device in the same precision, measured first.
+Prints after every part, so that a run that is killed still tells. The data are made here; the micro tasks' files give
+the models, rates and samplers. Needs what a run needs; what a kind of task needs of its own and is not there is told,
+as is a part that fails, and the next one begins. A share is of the plain matrix product on the same device in the same
+precision, measured first.
 """
 
 from __future__ import annotations

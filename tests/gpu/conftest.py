@@ -1,8 +1,9 @@
 """What the tests on a GPU share: the device, and a run of every case on the processor and on the device.
 
 They stand by themselves (`make test-gpu` loads no other conftest), so that a machine with a GPU needs few packages:
-torch, transformers, numpy, scipy and safetensors for `token_log_probs`, pydantic, PyYAML and pillow for all the rest,
-and what a kind of workload needs of its own, without which its cases are skipped.
+torch, transformers, numpy, scipy, safetensors for `token_log_probs`; pydantic, PyYAML, pandas, filelock and pillow for
+all the rest; and what a kind of workload needs of its own. What cannot be run without one of these is skipped, and the
+end of the output says so.
 ``COLLAPSEBENCH_TEST_DEVICE=cpu`` puts the processor in the GPU's place.
 """
 

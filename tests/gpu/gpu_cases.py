@@ -19,7 +19,11 @@ from collapsebench.task import load_task, registered_tasks
 
 HORIZON = 2
 # Beside what every kind needs; without them its cases are skipped.
-_PACKAGES = {"vae": ("cleanfid",), "diffusion": ("cleanfid", "diffusers"), "pretrained-lm": ("accelerate", "lm_eval")}
+_PACKAGES = {
+    "vae": ("cleanfid", "torchvision"),
+    "diffusion": ("cleanfid", "torchvision", "diffusers"),
+    "pretrained-lm": ("accelerate", "jinja2"),
+}
 _UPDATES = {"workload.training.first.updates": 4, "workload.training.later.updates": 3}
 _IMAGES: dict[str, Any] = {
     "data": {"source": "local-images", "path": "images"},

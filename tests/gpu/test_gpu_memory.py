@@ -9,10 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import needed  # noqa: F401  it skips this module where a package is missing
 import pytest
-
-pytest.importorskip("pydantic", reason="tasks cannot be read without pydantic")
-
 import torch
 from gpu_cases import CASES, Case
 from torch import Tensor

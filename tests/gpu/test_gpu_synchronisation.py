@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar
 
+import needed  # noqa: F401  it skips this module where a package is missing
 import pytest
-
-pytest.importorskip("pydantic", reason="tasks cannot be read without pydantic")
-
 import torch
 from gpu_cases import CASES, Case
 from host_reads import HostRead, Watch
