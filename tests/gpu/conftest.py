@@ -19,7 +19,9 @@ import pytest
 import torch
 
 _TESTS = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(_TESTS.parent), str(_TESTS)]  # for the processes that are started, too
+sys.path[:0] = [str(_TESTS.parent), str(_TESTS)]
+# For the processes that are started, too.
+os.environ["PYTHONPATH"] = os.pathsep.join([str(_TESTS.parent), str(_TESTS), os.environ.get("PYTHONPATH", "")])
 _CACHE = tempfile.TemporaryDirectory(prefix="collapsebench-gpu-cache-")
 os.environ.setdefault("COLLAPSEBENCH_CACHE", _CACHE.name)
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

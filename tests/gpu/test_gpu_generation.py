@@ -33,7 +33,7 @@ LAST = 1
 
 # Forked from one that has torch imported and has not touched the device: a process that has must not be forked.
 _PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(["collapsebench.api", "collapsebench.running.cells", "transformers.models.llama"])
+_PROCESSES.set_forkserver_preload(["collapsebench.running.training", "collapsebench.workloads.text.workload"])
 
 
 class Tolerance(NamedTuple):
