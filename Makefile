@@ -3,6 +3,7 @@
 # make leaderboard  the site over the committed submissions
 # make processor-test TASK=text-bytes-micro   the baselines again with the instructions of an old processor (rule 7)
 # make test         the tests
+# make test-gpu     the tests of a GPU, with the Python that is there; COLLAPSEBENCH_TEST_DEVICE=cpu puts the CPU in its place
 # make cheats       losses that cheat, on every ranked micro task; hours, resumes; writes docs/cheats.md
 # make check        format, lint, imports, types, tests
 #
@@ -15,7 +16,7 @@ TASK ?= text-bytes-micro
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo baselines leaderboard cheats processor-test test test-slow test-browser check format environment
+.PHONY: demo baselines leaderboard cheats processor-test test test-slow test-gpu test-browser check format environment
 
 demo: environment
 	$(BIN)/collapsebench compare text-bytes-micro --methods ce,focal,tce --seeds 0,1,2 --out $(OUT)
@@ -38,6 +39,11 @@ test: environment
 
 test-slow: environment
 	$(BIN)/python -m pytest -m slow
+
+# No environment is made: a machine with a GPU has the torch that fits its driver. Few packages are needed, see
+# tests/gpu/conftest.py; the end of the output says what was skipped for want of one.
+test-gpu:
+	$(or $(wildcard $(BIN)/python),$(PYTHON)) -m pytest -m gpu --confcutdir tests/gpu tests/gpu -rs
 
 test-browser: environment
 	$(BIN)/python -m pytest -m browser tests/leaderboard

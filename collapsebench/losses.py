@@ -219,7 +219,8 @@ def loss_of_elements(
     if loss.reduction == "kept":
         count = (values != 0).sum()
     else:
-        count = torch.tensor(values.numel(), device=values.device) if mask is None else mask.sum()
+        # `torch.tensor` would copy the number to a GPU, and wait for it.
+        count = torch.full((), values.numel(), device=values.device) if mask is None else mask.sum()
     return values.sum() / count.clamp(min=1)
 
 

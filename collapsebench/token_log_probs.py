@@ -22,7 +22,8 @@ def token_log_probs(hidden: Tensor, weight: Tensor, target: Tensor, logits_bytes
     """Return log-probabilities (natural log, float32) of `target` under ``softmax(hidden @ weight.T)``.
 
     Args:
-        hidden: (..., D) final hidden states, any floating dtype; products are taken in this dtype.
+        hidden: (..., D) final hidden states, any floating dtype; products are taken in this dtype, or under
+            `torch.autocast` in its own.
         weight: (V, D) output embedding, same dtype as `hidden`.
         target: (...) int64 token ids in [0, V), same leading shape as `hidden`.
         logits_bytes: size of the logits that exist at one time, in the dtype of the result; at least one column of
@@ -41,6 +42,7 @@ def token_log_probs(hidden: Tensor, weight: Tensor, target: Tensor, logits_bytes
             f"hidden {tuple(hidden.shape)}, weight {tuple(weight.shape)} and target {tuple(target.shape)} do not "
             "fit: expected (..., D), (V, D) and (...)."
         )
+    hidden, weight = _as_autocast_wants(hidden), _as_autocast_wants(weight)
     flat = _TokenLogProbs.apply(hidden.reshape(-1, hidden.shape[-1]), weight, target.reshape(-1), logits_bytes)
     return flat.view(target.shape)
 
@@ -64,7 +66,7 @@ class _TokenLogProbs(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         hidden, weight, target, log_sum_exp = ctx.saved_tensors
-        kept = grad.nonzero().squeeze(-1)  # a token without gradient needs no recomputation
+        kept = _with_gradient(grad)
         all_kept = kept.numel() == grad.numel()
         h, t, lse, g = (x if all_kept else x[kept] for x in (hidden, target, log_sum_exp, grad))
         grad_h = torch.zeros(h.shape, dtype=grad.dtype, device=h.device)
@@ -77,6 +79,11 @@ class _TokenLogProbs(torch.autograd.Function):
         grad_h = grad_h.to(hidden.dtype)
         grad_hidden = grad_h if all_kept else torch.zeros_like(hidden).index_copy_(0, kept, grad_h)
         return grad_hidden, grad_weight, None, None
+
+
+def _with_gradient(grad: Tensor) -> Tensor:
+    """Tokens with a gradient: the others need no recomputation. A GPU is waited for: how many there are is a shape."""
+    return grad.nonzero().squeeze(-1)
 
 
 def _log_sum_exp_(logits: Tensor) -> Tensor:
@@ -92,6 +99,14 @@ def _logits_gradient(h: Tensor, weight: Tensor, column: Tensor, here: Tensor, ls
     d_logits = logits.sub_(lse[:, None]).exp_().mul_(-g[:, None])
     d_logits.scatter_add_(-1, column[:, None], torch.where(here, g, 0)[:, None])
     return d_logits.to(h.dtype)
+
+
+def _as_autocast_wants(tensor: Tensor) -> Tensor:
+    """In the dtype of `torch.autocast`, where it is on: it knows nothing of the products of the backward pass."""
+    device = tensor.device.type
+    if tensor.dtype == torch.float64 or not torch.amp.is_autocast_available(device):
+        return tensor
+    return tensor.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else tensor
 
 
 def _accumulate_in(hidden: Tensor) -> torch.dtype:

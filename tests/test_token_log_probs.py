@@ -144,6 +144,29 @@ def test_half_precision_returns_float32_and_gradients_of_its_own_dtype(dtype: to
         assert (a.double() - b.double()).norm() < 0.02 * b.double().norm()
 
 
+def test_autocast_takes_the_products_of_both_passes_in_its_dtype() -> None:
+    """Else the backward pass would be slow, and would subtract another log-sum-exp than that of its own logits."""
+    hidden, weight, target = batch(dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = token_log_probs(hidden, weight, target, 4 * N * 6)
+    with torch.no_grad():
+        half = [x.bfloat16() for x in (hidden, weight)]
+    for x in half:
+        x.requires_grad_()
+    theirs = token_log_probs(*half, target, 4 * N * 6)
+    assert torch.equal(ours, theirs)
+    grads = torch.autograd.grad(ours.sum(), (hidden, weight)), torch.autograd.grad(theirs.sum(), half)
+    for a, b in zip(*grads, strict=True):
+        assert a.dtype == torch.float32
+        assert torch.equal(a, b.float())
+
+
+def test_autocast_leaves_float64_as_it_is() -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(token_log_probs(*batch()), token_log_probs(*batch()))
+        assert token_log_probs(*batch()).dtype == torch.float64
+
+
 def test_extreme_logits_stay_finite() -> None:
     hidden, weight, target = batch(dtype=torch.float32)
     log_p = token_log_probs(hidden * 1e4, weight, target)

@@ -52,9 +52,9 @@ def predict(
             total = weights.sum(-1)
             log_sum_exp = largest + total.log()
             entropy = log_sum_exp - torch.linalg.vecdot(weights, logits) / total
-            parts.append(((log_sum_exp - target).cpu(), (guess == t).cpu(), entropy.cpu()))
+            parts.append((log_sum_exp - target, guess == t, entropy))
         on_batch(batch.numel())
-    return Predictions(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    return Predictions(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))  # a GPU is waited for once
 
 
 @torch.inference_mode()

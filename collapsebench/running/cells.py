@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from collapsebench.errors import CollapsebenchError, RunError
+from collapsebench.errors import CollapsebenchError, RunError, UserError
 from collapsebench.methods import Contestant, load_method
 from collapsebench.resources import Resources
 from collapsebench.running.artifacts import RunDirectory
@@ -22,6 +22,8 @@ from collapsebench.running.tracking import tracking
 from collapsebench.task import Task, load_task, registered_tasks
 from collapsebench.workloads import load_workload
 from collapsebench.workloads.processes import world_size
+
+_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
 
 class Order(NamedTuple):
@@ -94,7 +96,7 @@ def run_cell(cell: Cell, listener: Listener = silent, store: RunDirectory | None
     """
     from collapsebench.running.loop import Chain
 
-    fix_arithmetic(cell.task.spec.threads)
+    fix_arithmetic(cell.task.spec.threads, cell.device)
     workload = load_workload(cell.task, cell.device)
     identity = {
         "task": {"id": cell.task.id, "sha256": cell.task.sha256, "data_sha256": workload.data_sha256},
@@ -128,16 +130,45 @@ def run_cell(cell: Cell, listener: Listener = silent, store: RunDirectory | None
         Chain(cell.task, cell.method, cell.seed, workload, store, listener, log).run(cell.generations, first)
 
 
-def fix_arithmetic(threads: int) -> None:
-    """Set the number of CPU threads and deterministic algorithms for the whole process: results depend on them."""
+def fix_arithmetic(threads: int, device: str = "cpu") -> None:
+    """Set the number of CPU threads and deterministic algorithms for the whole process: results depend on them.
+
+    Args:
+        device: where models are. On a GPU an operation that is not deterministic is an error: where it is only warned
+            of, torch takes an attention whose gradients differ from run to run.
+
+    Raises:
+        UserError: this process multiplied matrices on the GPU before, and what was set then cannot be changed.
+    """
     import torch
 
     _keep_freed_memory()
     torch.set_num_threads(threads)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    os.environ.setdefault(_WORKSPACE, ":4096:8")
+    on_gpu = device.startswith("cuda")
+    torch.use_deterministic_algorithms(True, warn_only=not on_gpu)
     # Filling fresh memory guards against reading what was never written, and costs a tenth of sampling.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    if on_gpu:
+        # Convolutions round to TF32 unless they are told not to; as for matrix products, that is the user's to choose.
+        torch.backends.cudnn.allow_tf32 = torch.get_float32_matmul_precision() != "highest"
+        _require_deterministic_products(device)
+
+
+def _require_deterministic_products(device: str) -> None:
+    import torch
+
+    one = torch.ones((1, 1), device=device)
+    try:
+        torch.mm(one, one)
+    except RuntimeError as error:
+        if _WORKSPACE not in str(error):
+            raise
+        raise UserError(
+            f"matrices were multiplied on {device} in this process before the run, so its results would differ from "
+            f"run to run. Set the environment variable {_WORKSPACE}=:4096:8 before Python starts, or use the command "
+            "line."
+        ) from error
 
 
 def _keep_freed_memory() -> None:

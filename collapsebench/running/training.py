@@ -22,7 +22,7 @@ from collapsebench.policies import REAL, TrainingSet
 from collapsebench.running.engagement import Engagement, pull
 from collapsebench.seeding import Randomness
 from collapsebench.workloads import Workload
-from collapsebench.workloads.objective import Observed, Processes, Schedule
+from collapsebench.workloads.objective import Observed, Processes, Schedule, on_device
 
 _HEALTH_CHECK = 25  # updates between looks at whether training is still finite
 
@@ -221,7 +221,7 @@ def method_loss(loss: Loss, seen: dict[str, Tensor], batch: TrainingSet, clock: 
 
 def _by_item(values: Tensor, log_p: Tensor) -> Tensor:
     """Values of items (n,), repeated for their elements: the shape of log p, where it is."""
-    return values.to(log_p.device).view(-1, *[1] * (log_p.dim() - 1)).expand_as(log_p)
+    return on_device(values, log_p.device).view(-1, *[1] * (log_p.dim() - 1)).expand_as(log_p)
 
 
 def _average(model: nn.Module, schedule: Schedule) -> Any:

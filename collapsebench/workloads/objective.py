@@ -175,5 +175,13 @@ class Alone:
 def initialised(make: Callable[[], Model], randomness: Randomness, device: torch.device) -> Model:
     """A model as `make` makes it, with initial weights that depend on the seed alone; global state is kept."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(randomness.number(0, "init"))
+        torch.default_generator.manual_seed(randomness.number(0, "init"))  # `torch.manual_seed` would seed GPUs too
         return make().to(device)
+
+
+def on_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the processor on the model's device. A GPU is not waited for: it is copied in its turn.
+
+    Nothing may be written into the tensor afterwards unless it is pageable memory, which is read before this returns.
+    """
+    return tensor.to(device, non_blocking=device.type == "cuda")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import Cache, LlamaConfig, LlamaForCausalLM
 
-from collapsebench.workloads.text.sampling import PreallocatedLayer, draw, sample_continuations
+from collapsebench.workloads.text.sampling import PreallocatedLayer, cumulated_in_integers, draw, sample_continuations
 
 torch.set_num_threads(1)
 
@@ -199,3 +199,12 @@ def test_half_precision_logits_are_drawn_from_in_float32() -> None:
     logits = torch.randn(12, generator=torch.Generator().manual_seed(0)).bfloat16()
     counts = draw(logits.expand(4000, -1), grid(4000), 1.0).bincount(minlength=12)
     assert (counts - 4000 * logits.double().softmax(-1)).abs().max() < 1.1
+
+
+def test_probabilities_cumulated_in_integers_do_not_depend_on_the_order_of_addition() -> None:
+    p = torch.randn(5, 4000, generator=torch.Generator().manual_seed(3)).softmax(-1)
+    ours = cumulated_in_integers(p)
+    torch.testing.assert_close(ours, p.double().cumsum(-1), rtol=0, atol=4000 * 2.0**-50)
+    order = torch.randperm(4000, generator=torch.Generator().manual_seed(4))
+    assert torch.equal(cumulated_in_integers(p[:, order])[:, -1], ours[:, -1])
+    assert (ours.diff(dim=-1) >= 0).all()

@@ -18,7 +18,7 @@ from collapsebench.workloads.images.data import ImageData
 from collapsebench.workloads.images.kind import DIFFUSION, LOOKS
 from collapsebench.workloads.images.metrics import ImageMetrics
 from collapsebench.workloads.images.settings import DiffusionSettings
-from collapsebench.workloads.objective import Alone, Observed, Schedule, initialised, stage_schedule
+from collapsebench.workloads.objective import Alone, Observed, Schedule, initialised, on_device, stage_schedule
 from collapsebench.workloads.pictures import SHOWN, grid, png
 from collapsebench.workloads.work import updates_of
 
@@ -43,6 +43,10 @@ class DiffusionWorkload:
         self.metrics = ImageMetrics(task, self.data, self.device) if metrics is None else metrics
         self.real = TrainingSet.of(self.data.train.pixels, REAL)
         self.data_sha256 = self.data.sha256
+        noising = self.settings.schedule
+        self._noising = DDPMScheduler(  # half a millisecond to make
+            noising.train_steps, beta_schedule=noising.beta_schedule, beta_end=noising.beta_end
+        )
 
     def listing(self) -> dict[str, dict[str, str]]:
         return self.data.listing
@@ -92,15 +96,13 @@ class DiffusionWorkload:
 
     def _predict(self, model: UNet2DModel, pixels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Add noise of random strength to images; return the model's prediction of it, and the noise itself."""
-        schedule, scale = self.settings.schedule, self.settings.normalisation
-        scheduler = DDPMScheduler(
-            schedule.train_steps, beta_schedule=schedule.beta_schedule, beta_end=schedule.beta_end
-        )
+        scale = self.settings.normalisation
         images = (pixels.float() / 255 - scale.mean) / scale.std
         noise = torch.randn(images.shape, generator=generator)
-        steps = torch.randint(schedule.train_steps, (len(images),), generator=generator)
-        noisy = scheduler.add_noise(images, noise, steps).to(self.device)
-        return model(noisy, steps.to(self.device)).sample, noise.to(self.device)
+        steps = torch.randint(self.settings.schedule.train_steps, (len(images),), generator=generator)
+        noisy = self._noising.add_noise(images, noise, steps)
+        noisy, steps, noise = (on_device(tensor, self.device) for tensor in (noisy, steps, noise))
+        return model(noisy, steps).sample, noise
 
     def sample(
         self,
@@ -133,7 +135,7 @@ class DiffusionWorkload:
         model.eval()
         images = noise.to(self.device)
         for step in scheduler.timesteps:
-            predicted = model(images, step.to(self.device)).sample
+            predicted = model(images, on_device(step, self.device)).sample
             images = scheduler.step(predicted, step, images).prev_sample
         images = images.cpu()
         if not bool(torch.isfinite(images).all()):

@@ -19,7 +19,7 @@ from collapsebench.workloads import Measurement, OnElements, finite
 from collapsebench.workloads.images.data import ImageData, base_images
 from collapsebench.workloads.images.metrics import ImageMetrics
 from collapsebench.workloads.images.settings import VaeModel, VaeSettings
-from collapsebench.workloads.objective import Alone, Observed, Schedule, initialised, stage_schedule
+from collapsebench.workloads.objective import Alone, Observed, Schedule, initialised, on_device, stage_schedule
 from collapsebench.workloads.pictures import SHOWN, grid, png
 from collapsebench.workloads.work import updates_of
 
@@ -113,16 +113,10 @@ class VaeWorkload:
 
     def observe(self, model: Vae, items: Tensor, noise: torch.Generator, full: bool) -> Observed:
         images = _unit(items, self.device)
-        epsilon = torch.randn(len(images), self.settings.model.latent, generator=noise).to(self.device)
+        epsilon = on_device(torch.randn(len(images), self.settings.model.latent, generator=noise), self.device)
         logits, kl = _forward(model, images, epsilon)
         log_p = _pixel_log_p(logits, images)
-        return Observed(
-            log_p,
-            scale=images[0].numel(),
-            term=kl.mean(),
-            target=images,
-            prediction=logits,
-        )
+        return Observed(log_p, scale=images[0].numel(), term=kl.mean(), target=images, prediction=logits)
 
     def sample(
         self, model: Vae, prompts: TrainingSet, generation: int, randomness: Randomness, on_elements: OnElements
@@ -206,4 +200,4 @@ def _pixel_log_p(logits: Tensor, images: Tensor) -> Tensor:
 
 
 def _unit(pixels: Tensor, device: torch.device) -> Tensor:
-    return pixels.to(device).float() / 255
+    return on_device(pixels, device).float() / 255

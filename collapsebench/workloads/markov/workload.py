@@ -22,7 +22,7 @@ from collapsebench.task import Task
 from collapsebench.workloads import Measurement, OnElements, finite
 from collapsebench.workloads.kind import Blank
 from collapsebench.workloads.markov.settings import MarkovSettings
-from collapsebench.workloads.objective import Alone, Observed, Schedule, stage_schedule
+from collapsebench.workloads.objective import Alone, Observed, Schedule, on_device, stage_schedule
 from collapsebench.workloads.work import Sizes, updates_of
 
 _SHOWN = 8
@@ -101,7 +101,7 @@ class MarkovWorkload:
         return stage_schedule(self.settings.training, generation, updates, length, length)
 
     def observe(self, model: TransitionTable, items: Tensor, noise: torch.Generator, full: bool) -> Observed:
-        states = items.long().to(self.device)
+        states = on_device(items.long(), self.device)
         logits, target = model(states[:, :-1]), states[:, 1:]
         log_p = logits.log_softmax(-1).gather(-1, target.unsqueeze(-1)).squeeze(-1)
         return Observed(log_p, target=target, prediction=logits, logits=logits) if full else Observed(log_p)

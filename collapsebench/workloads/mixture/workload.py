@@ -19,7 +19,7 @@ from collapsebench.task import Task
 from collapsebench.workloads import Measurement, OnElements, finite
 from collapsebench.workloads.kind import Blank
 from collapsebench.workloads.mixture.settings import GmmSettings, MixtureModel
-from collapsebench.workloads.objective import Alone, Observed, Schedule, stage_schedule
+from collapsebench.workloads.objective import Alone, Observed, Schedule, on_device, stage_schedule
 from collapsebench.workloads.work import Sizes, updates_of
 
 _NODES = 20_001  # of the quadrature over the truth's support
@@ -143,8 +143,8 @@ class GmmWorkload:
         return stage_schedule(training, generation, updates_of(self.settings, self.policy, generation, items), 1, 1)
 
     def observe(self, model: Mixture, items: Tensor, noise: torch.Generator, full: bool) -> Observed:
-        points = items.to(self.device)
-        log_p = model.relative_log_p(points, self.truth.log_peaks(items).to(self.device))
+        points, peaks = on_device(items, self.device), on_device(self.truth.log_peaks(items), self.device)
+        log_p = model.relative_log_p(points, peaks)
         return Observed(log_p, target=points, density=True)
 
     def sample(

@@ -21,6 +21,7 @@ from collapsebench.workloads.objective import Schedule
 from collapsebench.workloads.pretrained.settings import FineTuning
 from collapsebench.workloads.processes import world_size
 
+HALF_PRECISION_ON = ("cuda",)  # types of device; on others the task's half precision is float32
 _PATIENCE = timedelta(hours=12)  # of processes that wait while the first one evaluates
 
 
@@ -33,7 +34,7 @@ def accelerator_for(device: torch.device, training: FineTuning) -> Accelerator:
     precision = {"float32": "no", "bf16": "bf16", "fp16": "fp16"}[training.precision]
     return Accelerator(
         cpu=device.type == "cpu",
-        mixed_precision=precision if device.type == "cuda" else "no",
+        mixed_precision=precision if device.type in HALF_PRECISION_ON else "no",
         kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)],
     )
 

@@ -17,12 +17,15 @@ from collapsebench.policies import REAL, TrainingSet
 from collapsebench.seeding import Randomness
 from collapsebench.task import Task
 from collapsebench.workloads.kind import Blank
-from collapsebench.workloads.objective import Alone
+from collapsebench.workloads.objective import Alone, Observed
 from collapsebench.workloads.pretrained.accelerated import checkpointed
 from collapsebench.workloads.pretrained.data import StreamData
 from collapsebench.workloads.pretrained.settings import Architecture, PretrainedSettings
 from collapsebench.workloads.pretrained.workload import PretrainedWorkload
+from collapsebench.workloads.text.observed import observe_tokens
 from collapsebench.workloads.work import Sizes
+
+_HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def blank_pretrained(task: Task, sizes: Sizes) -> Blank:
@@ -45,6 +48,9 @@ class _BlankWorkload(PretrainedWorkload):
         self.text = _stream(self.settings, sizes, oldest=(sizes.train or 1) // (task.spec.horizon + 1))
         self.real = TrainingSet.of(self.text.train, REAL)
         self.data_sha256 = ""
+
+    def observe(self, model: Any, items: Tensor, noise: torch.Generator, full: bool) -> Observed:
+        return observe_tokens(model, items.long(), full, _HALF.get(self.settings.training.precision))
 
     def new_model(self, randomness: Randomness) -> LlamaForCausalLM:
         with self.device:
@@ -117,7 +123,7 @@ class _Alone(Alone):
     ) -> Iterator[tuple[nn.Module, torch.optim.Optimizer]]:
         if self.training_settings.checkpointing:
             checkpointed(module.model, on=True)
-        half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.training_settings.precision)
+        half = _HALF.get(self.training_settings.precision)
         try:
             with nullcontext() if half is None else _Autocast(half):
                 yield module, optimiser

@@ -79,7 +79,7 @@ def rewrite_stream(
             arguments |= {"past_key_values": _read_once(model, batch, sampler.beams)}
         else:
             assert noise is not None, "draws need noise"
-            part = noise[start : start + sampler.batch_size].to(model.device)
+            part = noise[start : start + sampler.batch_size].float().to(model.device)  # MPS has no float64
             arguments |= {"logits_processor": LogitsProcessorList([DrawByNoise(part, batch.shape[1], sampler)])}
         out = model.generate(batch, **arguments)[:, batch.shape[1] :]
         written.append(out.cpu())

@@ -27,7 +27,7 @@ from collapsebench.policies import REAL, TrainingSet
 from collapsebench.seeding import Randomness
 from collapsebench.task import Task
 from collapsebench.workloads import Measurement, OnElements, finite
-from collapsebench.workloads.objective import Observed, Processes, Schedule
+from collapsebench.workloads.objective import Observed, Processes, Schedule, on_device
 from collapsebench.workloads.pretrained.accelerated import Accelerated, accelerator_for
 from collapsebench.workloads.pretrained.data import stream_data
 from collapsebench.workloads.pretrained.model import (
@@ -140,7 +140,7 @@ class PretrainedWorkload:
         )
 
     def observe(self, model: PreTrainedModel, items: Tensor, noise: torch.Generator, full: bool) -> Observed:
-        return observe_tokens(model, items.long().to(self.device), full)
+        return observe_tokens(model, on_device(items.long(), self.device), full)
 
     def sample(
         self,

@@ -95,10 +95,23 @@ def draw(
     p = logits.softmax(-1)
     if top_p is not None and top_p < 1:
         sorted_p, order = p.sort(-1, descending=True)
-        tail = sorted_p.cumsum(-1) - sorted_p >= top_p  # the token that crosses p is kept
+        tail = _cumulated(sorted_p) - sorted_p >= top_p  # the token that crosses p is kept
         p = p.masked_fill(tail.scatter(-1, order, tail), 0.0)
-    cdf = p.cumsum(-1)
+    cdf = _cumulated(p)
     # The first index whose cumulative probability exceeds the draw, never one of probability zero.
-    point = (uniform.to(cdf.dtype) * cdf[:, -1])[:, None]
+    point = (uniform.to(p.dtype).to(cdf.dtype) * cdf[:, -1])[:, None]
     last = (p > 0).to(torch.int8).cumsum(-1).argmax(-1)
     return torch.searchsorted(cdf, point, right=True).squeeze(-1).minimum(last)
+
+
+def _cumulated(p: Tensor) -> Tensor:
+    return cumulated_in_integers(p) if p.is_cuda else p.cumsum(-1)
+
+
+def cumulated_in_integers(p: Tensor) -> Tensor:
+    """Cumulative probabilities, (B, V) float64, in steps of 2⁻⁵⁰: the same whatever the order of the additions.
+
+    On a GPU that order differs from run to run where there is one row, and older versions of torch refuse to cumulate
+    floats there under deterministic algorithms.
+    """
+    return (p.double() * 2.0**50).long().cumsum(-1).double() * 2.0**-50

@@ -16,7 +16,7 @@ from collapsebench.policies import REAL, TrainingSet
 from collapsebench.seeding import Randomness
 from collapsebench.task import Task
 from collapsebench.workloads import Measurement, OnElements, finite
-from collapsebench.workloads.objective import Alone, Observed, Schedule, initialised, stage_schedule
+from collapsebench.workloads.objective import Alone, Observed, Schedule, initialised, on_device, stage_schedule
 from collapsebench.workloads.text.data import TextData, base_windows, prepared_text, task_splits
 from collapsebench.workloads.text.measures import byte_measures, prediction_measures, sample_measures, unigram_floors
 from collapsebench.workloads.text.observed import observe_tokens
@@ -79,7 +79,7 @@ class TextWorkload:
         )
 
     def observe(self, model: PreTrainedModel, items: Tensor, noise: torch.Generator, full: bool) -> Observed:
-        return observe_tokens(model, items.long().to(self.device), full)
+        return observe_tokens(model, on_device(items.long(), self.device), full)
 
     def sample(
         self,
@@ -96,8 +96,9 @@ class TextWorkload:
         model.eval()
         written = []
         for p, u in zip(starts.split(sampler.batch_size), noise.split(sampler.batch_size), strict=True):
+            starts_there, noise_there = p.to(self.device), u.float().to(self.device)  # MPS has no float64
             batch = sample_continuations(
-                model, p.to(self.device), u.to(self.device), sampler.temperature, sampler.top_k, sampler.top_p
+                model, starts_there, noise_there, sampler.temperature, sampler.top_k, sampler.top_p
             )
             written.append(batch.int().cpu())
             on_elements(batch.numel())
