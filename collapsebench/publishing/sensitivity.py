@@ -1,0 +1,156 @@
+"""How far ranks depend on what the score fixes: reference, floor, range of λ, minimum over metrics, horizon.
+
+    python -m collapsebench.publishing.sensitivity [--submissions FOLDER]
+
+prints the table of ``docs/results.md``, from the committed entries of all ranked tasks.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from collapsebench.paths import bundled
+from collapsebench.publishing.board import Board, read_board
+from collapsebench.publishing.submission import raw_frame
+from collapsebench.publishing.validation import known_tasks
+from collapsebench.scoring.cells import fidelity_cells
+from collapsebench.scoring.columns import records
+from collapsebench.scoring.fidelity import ALL, Scale, non_increasing
+from collapsebench.scoring.scales import task_scales
+from collapsebench.scoring.seed_scores import seed_scores
+from collapsebench.scoring.table import ranked_table
+from collapsebench.task import Task
+
+MOVED = 0.1  # of the distance between floor and reference
+LAMBDAS = (0.25, 0.9)
+_STEPS = 200  # points between two generations, where the area is taken within a range of λ
+_SIGNS = {"better": "▲", "worse": "▼", "tied": "≈"}
+
+Scales = dict[str, Scale]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to score.
+
+    Attributes:
+        name: for people. scales: of the scored metrics, from those of the task. last: generation G, from the task's.
+        score: from fidelity cells' scores to other ones; None: as they are.
+    """
+
+    name: str
+    scales: Callable[[Scales], Scales] = dict
+    last: Callable[[int], int] = int
+    score: Callable[[pd.DataFrame, pd.DataFrame], pd.DataFrame] | None = None
+
+
+def _moved(end: str, factor: float) -> Callable[[Scales], Scales]:
+    """Reference or floor moved by a share of the distance between them, in terms of fidelity."""
+
+    def moved(scales: Scales) -> Scales:
+        found = {}
+        for name, scale in scales.items():
+            if scale.kind == "log":
+                low, high = np.log(scale.floor), np.log(scale.reference)
+            else:
+                low, high = scale.floor, scale.reference
+            ends = {"floor": low, "reference": high}
+            ends[end] += factor * (high - low)
+            if scale.kind == "log":
+                ends = {key: float(np.exp(value)) for key, value in ends.items()}
+            found[name] = Scale(float(ends["reference"]), float(ends["floor"]), scale.kind)
+        return found
+
+    return moved
+
+
+def _mean_over_metrics(scores: pd.DataFrame, _: pd.DataFrame) -> pd.DataFrame:
+    """mFI as the mean over metrics in place of the smallest."""
+    each = scores[scores["metric"] != ALL]
+    mean = each.groupby(["method", "seed"])["mfi"].mean()
+    keys = pd.MultiIndex.from_frame(scores[["method", "seed"]])
+    return scores.assign(mfi=np.where(scores["metric"] == ALL, mean.reindex(keys).to_numpy(), scores["mfi"]))
+
+
+def _within_lambdas(scores: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
+    """FI(λ) averaged over a part of all λ only, in the metric that binds."""
+    low, high = LAMBDAS
+    found = {}
+    for key, curve in curves.groupby(["method", "seed", "metric"]):
+        fitted = non_increasing(curve.sort_values("generation")["fidelity"].to_numpy(float))
+        at = np.linspace(0, len(fitted) - 1, _STEPS * (len(fitted) - 1) + 1)
+        height = np.clip((np.interp(at, np.arange(len(fitted)), fitted) - low) / (high - low), 0, 1)
+        found[key] = float(np.trapezoid(height, at))
+    values = [found[key] for key in zip(scores["method"], scores["seed"], scores["binds"], strict=True)]
+    return scores.assign(mfi=values)
+
+
+VARIANTS = (
+    Variant("as the board scores"),
+    Variant(f"reference {MOVED:.0%} further from the floor", _moved("reference", MOVED)),
+    Variant(f"reference {MOVED:.0%} nearer", _moved("reference", -MOVED)),
+    Variant(f"floor {MOVED:.0%} further from the reference", _moved("floor", -MOVED)),
+    Variant(f"floor {MOVED:.0%} nearer", _moved("floor", MOVED)),
+    Variant(f"λ from {LAMBDAS[0]} to {LAMBDAS[1]} alone", score=_within_lambdas),
+    Variant("mean over metrics, not the smallest", score=_mean_over_metrics),
+    Variant("half of the horizon", last=lambda last: (last + 1) // 2),
+)
+
+
+def scored(board: Board, task: Task, variant: Variant) -> pd.DataFrame:
+    """The ranked table of a task's entries in one way to score."""
+    entries = board.table[board.table["task"] == task.id]
+    last = variant.last(task.spec.horizon)
+    labels = {digest: board.label(digest) for digest in entries["digest"]}
+    raw = pd.concat([raw_frame(board.entries[d].submission, label) for d, label in labels.items()])
+    cells = fidelity_cells(raw[raw["generation"] <= last], variant.scales(dict(task_scales(task))), last)
+    scores = seed_scores(cells)
+    if variant.score is not None:
+        scores = variant.score(scores, cells.frame())
+    tracks = {labels[row.digest]: str(row.track) for row in entries.itertuples()}
+    return ranked_table(scores, last, tracks)
+
+
+def lines(board: Board) -> Iterator[str]:
+    """The table, as Markdown: a row per ranked task and way to score."""
+    yield "| task | scored | mFI / G, and against CE | what changes |"
+    yield "|---|---|---|---|"
+    for task_id in dict.fromkeys(board.table["task"]):
+        task = board.tasks[str(task_id)]
+        if task.unranked:
+            continue
+        before: dict[str, str] | None = None
+        for variant in VARIANTS:
+            if variant.name.startswith("mean over") and len(task.spec.scored) == 1:
+                continue
+            table = scored(board, task, variant)
+            last = variant.last(task.spec.horizon)
+            rows = records(table)
+            signs = {row["method"]: _SIGNS.get(row["verdict_ce"], "") for row in rows}
+            told = ", ".join(f"{row['method']} {row['mfi'] / last:.2f} {signs[row['method']]}".rstrip() for row in rows)
+            before = before or signs
+            yield f"| {task.id} | {variant.name} | {told} | {_changes(before, signs)} |"
+
+
+def _changes(before: dict[str, str], now: dict[str, str]) -> str:
+    moved = [f"{name}: {was} → {now[name]}" for name, was in before.items() if now[name] != was]
+    order = "" if list(before) == list(now) else "the order of the means"
+    return "; ".join([*moved, *([order] if order else [])]) or "nothing"
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(prog="python -m collapsebench.publishing.sensitivity", description=__doc__)
+    parser.add_argument("--submissions", type=Path, default=bundled("submissions"), help="folder of the entries")
+    given = parser.parse_args()
+    print("\n".join(lines(read_board(given.submissions, known_tasks()))))
+
+
+if __name__ == "__main__":
+    main()
