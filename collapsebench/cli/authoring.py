@@ -10,18 +10,18 @@ import typer
 from collapsebench.cli.options import (
     DataOption,
     DeviceOption,
-    InceptionOption,
-    ModelOption,
     OutOption,
     TaskArgument,
     load,
     resources_of,
+    with_resources,
 )
 from collapsebench.cli.watched import run_watched
 from collapsebench.errors import RunError, UserError
 
 if TYPE_CHECKING:
     from collapsebench.authoring.calibration import Calibration
+    from collapsebench.resources import Resources
     from collapsebench.task import Task
 
 
@@ -47,7 +47,9 @@ def base(
     typer.echo(f"wrote {file}: {file.stat().st_size:,} bytes, sha256 {sha256}{told}")
 
 
+@with_resources
 def calibrate(
+    resources: Resources,
     task: TaskArgument,
     out: OutOption = Path("runs"),
     write: Annotated[bool, typer.Option("--write", help="Freeze references, floors and splits in the task.")] = False,
@@ -58,14 +60,10 @@ def calibrate(
         bool, typer.Option("--check", help="Run nothing: hold what is committed against the task and the rules.")
     ] = False,
     device: DeviceOption = "auto",
-    data: DataOption = None,
-    model: ModelOption = None,
-    inception: InceptionOption = None,
 ) -> None:
     """Measure a task's references and floors on ce, control and the base model, and check the rules."""
     from collapsebench.authoring.sigma import sigma_cells, write_sigma
 
-    resources = resources_of(data, inception, model=model)
     loaded = load(task, 1.0, resources)
     if check and write:
         raise UserError("--check runs and writes nothing: give it without --write.")
