@@ -92,11 +92,13 @@ def train_base(task: Task, out: Path, device: str, on_progress: Callable[[int, i
         Diverged: the training did. RunError: the weights are too large to be shipped.
     """
     from collapsebench.hooks import CrossEntropy
+    from collapsebench.running.cells import fix_arithmetic
     from collapsebench.running.training import train
     from collapsebench.seeding import Randomness
     from collapsebench.workloads import load_workload
 
     assert task.spec.base is not None
+    fix_arithmetic(task.spec.threads, device)  # as in every cell: the last digits depend on it
     workload: Any = load_workload(task, device)
     training, items = task.spec.base.training, workload.base_items()
     updates = training.updates(task.spec.policy, 0, len(items))
