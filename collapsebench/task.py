@@ -285,6 +285,11 @@ class Task:
         return None
 
     @property
+    def has_references(self) -> bool:
+        """Whether the file has a reference and a floor of every scored metric; without, raw metrics are compared."""
+        return all(scale.reference is not None for scale in self.spec.scored.values())
+
+    @property
     def calibrated(self) -> bool:
         """Whether every scored metric has its reference and floor, measured on these settings."""
         return self.without_scale is None
@@ -292,7 +297,7 @@ class Task:
     @property
     def without_scale(self) -> str | None:
         """Why fidelity is undefined on this task, in a sentence; None: it is defined, as far as the settings say."""
-        if any(scale.reference is None for scale in self.spec.scored.values()):
+        if not self.has_references:
             return f"{self.id} has no references yet, so fidelity is undefined."
         measured_on = self.spec.calibrated_on
         if measured_on is not None and measured_on.settings != digest_of(self._whole)[:DIGITS]:

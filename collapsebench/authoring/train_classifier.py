@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from collapsebench.errors import CollapsebenchError, UserError
-from collapsebench.files import write_atomically
+from collapsebench.files import give_ordinary_mode, write_atomically
 from collapsebench.metrics.extractors import SmallClassifier
 from collapsebench.resources import Resources
 from collapsebench.seeding import Randomness
@@ -84,7 +84,7 @@ def write_classifier(task: Task, epochs: int) -> str:
     model = train_classifier(data, epochs, Randomness(task.id, 0))
     path = task.path.parent / _file(task)
     save_file(model.state_dict(), path)
-    path.chmod(0o644)
+    give_ordinary_mode(path)
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     reached = accuracy(model, data.test.pixels, data.test.labels)
     line = f"classifier: {{file: {path.name}, sha256: {sha256}, accuracy: {reached:.4f}}}"

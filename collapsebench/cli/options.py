@@ -18,7 +18,18 @@ if TYPE_CHECKING:
     from collapsebench.resources import Resources
     from collapsebench.task import Task
 
-TaskArgument = Annotated[str, typer.Argument(metavar="TASK", help="A registered task, or the path of a task.yaml.")]
+
+def _task_names() -> list[str]:
+    """What a shell completes a task to."""
+    from collapsebench.task import registered_tasks
+
+    return list(registered_tasks())
+
+
+TaskArgument = Annotated[
+    str,
+    typer.Argument(metavar="TASK", help="A registered task, or the path of a task.yaml.", autocompletion=_task_names),
+]
 OutOption = Annotated[Path, typer.Option("--out", help="Directory of all runs; finished generations are reused.")]
 GenerationsOption = Annotated[int | None, typer.Option(help="Last generation; the task's horizon when absent.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
@@ -34,6 +45,11 @@ ModelOption = Annotated[
 ]
 InceptionOption = Annotated[
     str | None, typer.Option(help="File or folder of the Inception network of FID; none: do not measure FID.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print it for programs.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Run nothing: tell what would be run, what is there, and how long it takes.")
 ]
 DirectoryArgument = Annotated[
     Path, typer.Argument(metavar="DIR", help="A directory of runs (--out of run or compare).")
