@@ -40,7 +40,7 @@ class Outlook:
         for method, seed, there, left in self.cells:
             what = f"{left} generation(s) to run, {there} there" if left else f"all {there} generations are there"
             lines.append(f"  {method:<{width}} seed {seed}: {what}")
-        there, left = (sum(cell[i] for cell in self.cells) for i in (2, 3))
+        there, left = sum(cell[2] for cell in self.cells), sum(cell[3] for cell in self.cells)
         lines.append(f"{there + left} generations, {there} there, {left} to run")
         if not left:
             return lines

@@ -65,7 +65,7 @@ def raw_as_json(comparison: RawComparison) -> dict[str, Any]:
 
 def raw_figure(comparison: RawComparison) -> Figure:
     """One panel per metric of the table: mean per generation and range over seeds, each in its own unit."""
-    from collapsebench.reports.plots import plt
+    import matplotlib.pyplot as plt
 
     metrics = comparison.metrics
     figure, axes = plt.subplots(1, len(metrics), figsize=(4.6 * len(metrics), 4.4), squeeze=False, layout="constrained")

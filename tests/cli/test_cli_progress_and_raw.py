@@ -6,13 +6,14 @@ import json
 import os
 import re
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from command import Finished, collapsebench, python, with_methods
 from tiny_task import write_tiny_task
 
-from collapsebench.authoring.rates import Cost, Measured, Rate, read_measured, write_measured
+from collapsebench.authoring.rates import Cost, Measured, Rate, duration_text, rates_file, read_measured, write_measured
 from collapsebench.task import load_task, registered_tasks
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,22 +105,31 @@ def test_list_for_programs_says_what_is_ranked_and_how_long_it_takes(
     assert re.search(r"markov-micro@1 .* 2 h ", shown)
 
 
-def test_doctor_measures_a_rate_that_estimate_uses(
-    raw_task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLLAPSEBENCH_CACHE", str(tmp_path))
-    assert "doctor --measure" in collapsebench("estimate", raw_task, cwd=tmp_path).out
+@pytest.fixture
+def not_measured() -> Iterator[None]:
+    """Before and after the test nothing has been measured in the cache of the tests."""
+    rates_file().unlink(missing_ok=True)
+    yield
+    rates_file().unlink(missing_ok=True)
+
+
+@pytest.mark.usefixtures("not_measured")
+def test_doctor_measures_a_rate_that_estimate_uses(raw_task: Path, tmp_path: Path) -> None:
+    assert "`collapsebench doctor --measure` measures yours" in collapsebench("estimate", raw_task, cwd=tmp_path).out
     finished = collapsebench("doctor", raw_task, "--measure", cwd=tmp_path)
     assert finished.code == 0, finished.err
-    rate = read_measured().rate("gmm")
+    rate, hours = read_measured().rate("gmm"), read_measured().hours(load_task(raw_task))
     assert rate is not None
+    assert hours is not None
     assert rate.measured_on == "tiny-gmm@1"
-    assert read_measured().hours(load_task(raw_task)) > 0
     content = json.loads(collapsebench("estimate", raw_task, "--json", cwd=tmp_path).out)
     assert content["tflops"]["training"] == rate.training
-    assert content["hours"] == pytest.approx(read_measured().hours(load_task(raw_task)))
+    assert content["hours"] == pytest.approx(hours)
+    shown = collapsebench("run", raw_task, "--method", "ce", "--dry-run", cwd=tmp_path).out
+    assert f"about {duration_text(hours)} of computing (as measured" in shown
 
 
+@pytest.mark.usefixtures("not_measured")
 def test_dry_run_tells_what_is_there_and_runs_nothing(compared: tuple[Path, Finished], raw_task: Path) -> None:
     cwd, _ = compared
     before = sorted(cwd.rglob("*"))
