@@ -100,7 +100,7 @@ class Trial:
 
     def comparison(self) -> Comparison | RawComparison:
         """Compare what has been run, and what is published."""
-        from collapsebench.reports.raw_comparison import read_any
+        from collapsebench.reports.any_comparison import read_any
 
         first = self.cells[0]
         methods = list(dict.fromkeys(cell.method.id for cell in self.cells))
@@ -135,7 +135,7 @@ def prepare(
 
 def score(directory: str | Path) -> list[Comparison | RawComparison]:
     """Recompute the comparison of every task found below a directory of runs, from the raw metrics alone."""
-    from collapsebench.reports.raw_comparison import read_any
+    from collapsebench.reports.any_comparison import read_any
     from collapsebench.running.results import run_folders
 
     return [read_any(folder) for folder in run_folders(Path(directory))]

@@ -132,7 +132,7 @@ def score(directory: DirectoryArgument, as_json: JsonOption = False) -> None:
     """Recompute all scores below DIR from the raw metrics on disk."""
     from collapsebench import api
     from collapsebench.cli.terminal import plain_console, print_comparison
-    from collapsebench.reports.raw_report import any_as_json
+    from collapsebench.reports.any_comparison import any_as_json
 
     comparisons = api.score(directory)
     if as_json:
@@ -165,7 +165,7 @@ def split_methods(text: str) -> list[str]:
 
 def _report(comparison: Comparison | RawComparison, as_json: bool = False) -> None:
     from collapsebench.cli.terminal import plain_console, print_comparison
-    from collapsebench.reports.raw_report import any_as_json, write_any
+    from collapsebench.reports.any_comparison import any_as_json, write_any
 
     paths = write_any(comparison)
     if as_json:

@@ -12,7 +12,8 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.table import Table
 from rich.text import Text
 
-from collapsebench.reports.raw_comparison import RawComparison, number_text
+from collapsebench.reports.raw_comparison import RawComparison
+from collapsebench.reports.raw_report import number_text
 from collapsebench.running.progress import Event, Listener
 from collapsebench.running.progress_account import ENDS, Account
 from collapsebench.running.progress_lines import line_per_generation

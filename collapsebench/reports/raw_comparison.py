@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from collapsebench.methods import CONTROL
-from collapsebench.publishing.entries import Entry
-from collapsebench.reports.comparison import (
-    Comparison,
-    complete_cells,
-    engagement_of,
-    measured_metrics,
-    notes_on_runs,
-    read_comparison,
-)
-from collapsebench.running.results import cells_of, task_of
+from collapsebench.reports.comparison import complete_cells, engagement_of, measured_metrics, notes_on_runs
+from collapsebench.running.results import cells_of
 from collapsebench.scoring.fidelity import DIVERGED, Array
 from collapsebench.scoring.statistics import NOTHING, Estimate, mean_interval, paired_difference
 from collapsebench.task import Task
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 BASELINE = "ce"
 """The method that differences are taken to."""
@@ -56,27 +52,45 @@ class RawComparison:
         """Method names in the order of the table: nothing is ranked."""
         return in_order(self.raw["method"])
 
-    def shown_name(self, method: str) -> str:
-        """What tables call a method; nothing here is published."""
-        return method
+    def to_pandas(self) -> pd.DataFrame:
+        """A copy of the table."""
+        return self.table.copy()
+
+    def plot(self) -> Figure:
+        """A matplotlib figure of the metrics by generation."""
+        from collapsebench.reports.raw_report import raw_figure
+
+        return raw_figure(self)
+
+    def report(self, folder: str | Path | None = None) -> Path:
+        """Write the report and the files beside it, and return the path of ``report.html``.
+
+        Args:
+            folder: where to; None: the task's directory of runs.
+        """
+        from collapsebench.reports.raw_report import write_raw_report
+
+        paths = write_raw_report(self, None if folder is None else Path(folder))
+        return next(path for path in paths if path.name == "report.html")
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the table, and what must be known about it."""
+        notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.notes)
+        return f"{self.table.to_html(index=False, na_rep='–', float_format='{:.4g}'.format)}<ul>{notes}</ul>"
 
 
-def read_any(
+def read_raw_comparison(
     folder: Path,
-    task: Task | None = None,
+    task: Task,
     method_ids: Sequence[str] | None = None,
     seeds: Sequence[int] | None = None,
     generations: int | None = None,
-    published: Sequence[Entry] = (),
-) -> Comparison | RawComparison:
-    """Read cells and compare their methods: on their fidelity where the task has references, else on raw metrics.
+) -> RawComparison:
+    """Read cells of a task without references and compare their methods on raw metrics.
 
     Arguments and errors as in `collapsebench.reports.comparison.read_comparison`.
     """
     cells = cells_of(folder, method_ids, seeds)
-    task = task or task_of(folder, cells)
-    if task.has_references:
-        return read_comparison(folder, task, method_ids, seeds, generations, published)
     raw = measured_metrics(folder, cells, generations)
     last = int(raw["generation"].max()) if generations is None else generations
     raw, notes = complete_cells(folder, raw, last)
@@ -147,11 +161,3 @@ def _notes(task: Task, raw: pd.DataFrame, last: int, metrics: Sequence[str]) -> 
     for row in raw[raw["status"] == DIVERGED].itertuples():
         notes.append(f"{row.method} seed {row.seed} diverged in generation {row.generation}: it has no number there.")
     return notes
-
-
-def number_text(row: dict[str, Any], name: str) -> str:
-    """``41.2 [40.8, 41.6]`` in four digits; a dash where there is no number."""
-    value, low, high = row[name], row[f"{name}_low"], row[f"{name}_high"]
-    if value is None:
-        return "–"
-    return f"{value:.4g}" + ("" if low is None else f" [{low:.4g}, {high:.4g}]")

@@ -1,4 +1,4 @@
-"""The files of a comparison of raw metrics; `write_any` takes any comparison."""
+"""The files of a comparison of raw metrics."""
 
 from __future__ import annotations
 
@@ -12,32 +12,27 @@ import jinja2
 from collapsebench import __version__
 from collapsebench.files import write_atomically
 from collapsebench.methods import CONTROL
-from collapsebench.reports.comparison import Comparison
-from collapsebench.reports.raw_comparison import RawComparison, number_text
-from collapsebench.reports.report import comparison_as_json, write_report
 from collapsebench.scoring.columns import records
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from collapsebench.reports.raw_comparison import RawComparison
+
 FILES = ("comparison.csv", "comparison.json", "curves.png", "report.html")
 
 
-def write_any(comparison: Comparison | RawComparison) -> list[Path]:
-    """Write the files of a comparison into the task's directory of runs; return their paths."""
-    return write_raw_report(comparison) if isinstance(comparison, RawComparison) else write_report(comparison)
+def write_raw_report(comparison: RawComparison, folder: Path | None = None) -> list[Path]:
+    """Write table, curves and page of a comparison of raw metrics; return their paths.
 
-
-def any_as_json(comparison: Comparison | RawComparison) -> dict[str, Any]:
-    """A comparison for programs."""
-    return raw_as_json(comparison) if isinstance(comparison, RawComparison) else comparison_as_json(comparison)
-
-
-def write_raw_report(comparison: RawComparison) -> list[Path]:
-    """Write table, curves and page of a comparison of raw metrics; return their paths."""
+    Args:
+        folder: where to; None: the task's directory of runs.
+    """
     from collapsebench.reports.plots import save_figure
 
-    paths = [comparison.folder / name for name in FILES]
+    folder = folder or comparison.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / name for name in FILES]
     csv, as_json, plot, html = paths
     write_atomically(csv, comparison.table.to_csv(index=False))
     write_atomically(as_json, json.dumps(raw_as_json(comparison), indent=1, sort_keys=True, allow_nan=False) + "\n")
@@ -87,6 +82,14 @@ def raw_figure(comparison: RawComparison) -> Figure:
     figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6), frameon=False)
     figure.suptitle(f"{comparison.task.id}: raw metrics over generations (not calibrated)", fontsize=12)
     return figure
+
+
+def number_text(row: dict[str, Any], name: str) -> str:
+    """``41.2 [40.8, 41.6]`` in four digits; a dash where there is no number."""
+    value, low, high = row[name], row[f"{name}_low"], row[f"{name}_high"]
+    if value is None:
+        return "–"
+    return f"{value:.4g}" + ("" if low is None else f" [{low:.4g}, {high:.4g}]")
 
 
 def _html(comparison: RawComparison, plot: Path) -> str:

@@ -13,6 +13,7 @@ import pytest
 from command import Finished, collapsebench, python, with_methods
 from tiny_task import write_tiny_task
 
+from collapsebench.api import score
 from collapsebench.authoring.rates import Cost, Measured, Rate, duration_text, rates_file, read_measured, write_measured
 from collapsebench.task import load_task, registered_tasks
 
@@ -62,6 +63,15 @@ def test_raw_comparison_has_its_files_and_is_scored_and_reported_again(compared:
     assert "nothing is scored or ranked" in page
     assert "mFI" not in page
     assert not (folder / "forest.png").exists()
+
+
+def test_raw_comparison_shows_itself_in_python(compared: tuple[Path, Finished], tmp_path: Path) -> None:
+    cwd, _ = compared
+    (found,) = score(cwd / "runs")
+    assert list(found.to_pandas()["method"])[:3] == ["ce", "tce", "control"]
+    assert "not calibrated" in found._repr_html_()
+    assert len(found.plot().axes) == 2
+    assert found.report(tmp_path / "page").read_text("utf-8").count("<details>") >= 2
 
 
 def narrow() -> None:
