@@ -19,15 +19,16 @@ from collapsebench.cli import submissions as submission_commands
 from collapsebench.cli import tuning as tuning_commands
 from collapsebench.cli.dry_run import tell_outlook
 from collapsebench.cli.options import (
-    Against,
+    AS_USUAL,
+    Comparing,
     DeviceOption,
     DirectoryArgument,
     DryRunOption,
-    EngineName,
     GenerationsOption,
     JsonOption,
     OutOption,
     QuietOption,
+    grouped,
     integers,
     on_task,
 )
@@ -93,6 +94,7 @@ def run(
 
 @app.command()
 @on_task
+@grouped(how=Comparing)
 def compare(
     task: Task,
     methods: Annotated[
@@ -103,28 +105,20 @@ def compare(
     out: OutOption = Path("runs"),
     generations: GenerationsOption = None,
     device: DeviceOption = "auto",
-    engine: Annotated[
-        EngineName, typer.Option(help="Where cells run: this process, local workers, or Ray ($RAY_ADDRESS).")
-    ] = (EngineName.AUTO),
-    against: Annotated[
-        Against, typer.Option(help="published: take the baselines' curves from the committed submissions.")
-    ] = (Against.RUN),
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
-    dry_run: DryRunOption = False,
+    how: Comparing = AS_USUAL,
 ) -> None:
     """Run the missing cells of methods × seeds, then compare the methods."""
     from collapsebench.api import prepare
 
     wanted = None if methods is None else split_methods(methods)
     chosen = None if seeds is None else integers(seeds)
-    trial = prepare(task, wanted, chosen, out, generations, device, against.value)
-    if dry_run:
-        tell_outlook(trial.cells, engine.value, as_json)
+    trial = prepare(task, wanted, chosen, out, generations, device, how.against.value)
+    if how.dry_run:
+        tell_outlook(trial.cells, how.engine.value, how.as_json)
         return
-    with watched(trial.cells, quiet) as listener:
-        trial.run(engine.value, listener)
-    _report(trial.comparison(), as_json)
+    with watched(trial.cells, how.quiet) as listener:
+        trial.run(how.engine.value, listener)
+    _report(trial.comparison(), how.as_json)
 
 
 @app.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -99,8 +99,28 @@ FeaturesOption = Annotated[
 ]
 
 
+@dataclass(frozen=True)
+class Comparing:
+    """How a comparison is run, and what of it is shown."""
+
+    engine: Annotated[
+        EngineName, typer.Option(help="Where cells run: this process, local workers, or Ray ($RAY_ADDRESS).")
+    ] = EngineName.AUTO
+    against: Annotated[
+        Against, typer.Option(help="published: take the baselines' curves from the committed submissions.")
+    ] = Against.RUN
+    as_json: JsonOption = False
+    quiet: QuietOption = False
+    dry_run: DryRunOption = False
+
+
+AS_USUAL = Comparing()
+
+
 def on_task(command: Callable[..., None]) -> Callable[..., None]:
     """Turn a function of a loaded `Task` and its own options into a command that also takes those of any task."""
+
+    first = next(iter(inspect.signature(command).parameters))
 
     def with_options(
         task: TaskArgument,
@@ -113,7 +133,8 @@ def on_task(command: Callable[..., None]) -> Callable[..., None]:
         track: TrackOption = None,
         **own: Any,
     ) -> None:
-        command(load(task, budget, resources_of(data, inception, features, model, track)), **own)
+        own[first] = load(task, budget, resources_of(data, inception, features, model, track))
+        command(**own)
 
     return _merged(with_options, command)
 
