@@ -279,7 +279,7 @@ def test_uncalibrated_task_can_still_be_run(tmp_path: Path) -> None:
 
 def test_calibrated_task_is_ready_to_compare(tmp_path: Path) -> None:
     task = write_tiny_task(tmp_path, scored={"perplexity": {}, "next_token_accuracy": {}})
-    finished = collapsebench("calibrate", task, "--write", "--device", "cpu", cwd=tmp_path)
+    finished = collapsebench("calibrate", task, "--write", "--force", "--device", "cpu", cwd=tmp_path)
     assert finished.code == 0, finished.err
     assert "references are CE's generation 0" in finished.out
     assert (tmp_path / "splits.json").is_file()
