@@ -7,7 +7,9 @@
 # make cheats       losses that cheat, on every ranked micro task; hours, resumes; writes docs/cheats.md
 # make check        format, lint, imports, types, tests
 #
-# Each target makes a virtual environment when there is none. VENV= says where, PYTHON= with which Python.
+# Each target makes a virtual environment when there is none. VENV= says where, PYTHON= with which Python. What only runs
+# tasks (demo, baselines, cheats, processor-test) installs the package and the data of the micro tasks; the others install
+# what the tests, the checks and the site need, too.
 VENV ?= .venv
 PYTHON ?= python3
 OUT ?= runs
@@ -15,23 +17,25 @@ TASKS ?= markov-micro text-bytes-micro
 TASK ?= text-bytes-micro
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PACKAGE := $(VENV)/.installed-package
 
 .PHONY: demo baselines leaderboard cheats processor-test test test-slow test-gpu test-browser check format environment
+.PHONY: package
 
-demo: environment
+demo: package
 	$(BIN)/collapsebench compare text-bytes-micro --methods ce,focal,tce --seeds 0,1,2 --out $(OUT)
 
 # With a clean checkout, so that the entries name the commit that they were run with.
-baselines: environment
+baselines: package
 	for task in $(TASKS); do $(BIN)/collapsebench compare $$task --methods ce,focal,tce --out $(OUT)/baselines || exit 1; done
 
 leaderboard: environment
 	$(BIN)/collapsebench leaderboard
 
-cheats: environment
+cheats: package
 	$(BIN)/python tests/cheats/run.py --out runs/cheats --write docs/cheats.md
 
-processor-test: environment
+processor-test: package
 	$(BIN)/python -m collapsebench.authoring.processor_test $(TASK) --out $(OUT)/old-processor
 
 test: environment
@@ -65,6 +69,18 @@ environment: $(STAMP)
 	@if [ "$$(cat $(STAMP))" != "$(CURDIR)" ]; then \
 		$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable . && echo "$(CURDIR)" > $(STAMP); \
 	fi
+
+# Whoever has the environment of the tests has the package in it.
+package: $(if $(wildcard $(STAMP)),environment,$(PACKAGE))
+	@if [ ! -e $(STAMP) ] && [ "$$(cat $(PACKAGE))" != "$(CURDIR)" ]; then \
+		$(BIN)/pip install --quiet --no-deps --editable . && echo "$(CURDIR)" > $(PACKAGE); \
+	fi
+
+$(PACKAGE): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --constraint constraints.txt --editable '.[micro]'
+	@echo "$(CURDIR)" > $(PACKAGE)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

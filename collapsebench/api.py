@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collapsebench.methods import AnyMethod
     from collapsebench.publishing.entries import Entry
     from collapsebench.reports.comparison import Comparison
+    from collapsebench.reports.raw_comparison import RawComparison
 
 Against = Literal["run", "published"]
 
@@ -60,7 +61,7 @@ def compare(
     device: str = "auto",
     engine: Engine = "auto",
     against: Against = "run",
-) -> Comparison:
+) -> Comparison | RawComparison:
     """Run the missing cells of methods × seeds and compare the methods. `prepare` is for those who want to watch.
 
     Args:
@@ -69,7 +70,8 @@ def compare(
         against: ``published`` adds the committed submissions of the baselines, which are then not run here.
 
     Returns:
-        The comparison; `collapsebench.reports.report.write_report` writes its files.
+        The comparison, of raw metrics where the task has no references yet; `collapsebench.reports.report.write_report`
+        writes its files.
     """
     trial = prepare(task, methods, seeds, out, generations, device, against)
     trial.run(engine)
@@ -96,15 +98,15 @@ class Trial:
         _require_own_data(self.cells[0].task)
         run_cells(self.cells, engine, None, listener)
 
-    def comparison(self) -> Comparison:
+    def comparison(self) -> Comparison | RawComparison:
         """Compare what has been run, and what is published."""
-        from collapsebench.reports.comparison import read_comparison
+        from collapsebench.reports.any_comparison import read_any
 
         first = self.cells[0]
         methods = list(dict.fromkeys(cell.method.id for cell in self.cells))
         seeds = list(dict.fromkeys(cell.seed for cell in self.cells))
         folder = first.out / first.task.id
-        return read_comparison(folder, first.task, methods, seeds, first.generations, self.published)
+        return read_any(folder, first.task, methods, seeds, first.generations, self.published)
 
 
 def prepare(
@@ -119,10 +121,10 @@ def prepare(
     """Resolve and check everything that `compare` would run; arguments as there.
 
     Raises:
-        UserError: something given cannot be used, or the task has no references to compare with.
+        UserError: something given cannot be used, or the task's references were measured on other settings.
     """
     loaded = load_task(task)
-    _require_calibrated(loaded)
+    _require_measurable(loaded)
     published = _published_baselines(loaded) if against == "published" else ()
     if published and methods is None:
         raise UserError("--against published runs no baselines: name your own loss with --methods.")
@@ -131,15 +133,18 @@ def prepare(
     return Trial(cells, published)
 
 
-def score(directory: str | Path) -> list[Comparison]:
+def score(directory: str | Path) -> list[Comparison | RawComparison]:
     """Recompute the comparison of every task found below a directory of runs, from the raw metrics alone."""
-    from collapsebench.reports.comparison import read_all
+    from collapsebench.reports.any_comparison import read_any
+    from collapsebench.running.results import run_folders
 
-    return read_all(Path(directory))
+    return [read_any(folder) for folder in run_folders(Path(directory))]
 
 
-def _require_calibrated(task: Task) -> None:
-    """Raise `UserError` unless the scored metrics have their references and floors, and will be measured."""
+def _require_measurable(task: Task) -> None:
+    """Raise `UserError` where references are of something else, or a metric that has one will not be measured."""
+    if not task.has_references:
+        return
     task.require_scale()
     if task.resources.inception == "none" and "fid" in task.spec.scored:
         raise UserError(
@@ -154,7 +159,7 @@ def _require_own_data(task: Task) -> None:
     """
     from collapsebench.workloads import load_workload
 
-    if task.spec.calibrated_on is not None and task.spec.kind.prepare is None:
+    if task.has_references and task.spec.calibrated_on is not None and task.spec.kind.prepare is None:
         task.require_scale(load_workload(task, "cpu").data_sha256)
 
 

@@ -42,6 +42,21 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def give_ordinary_mode(*files: Path) -> None:
+    """Give files the permissions that any new file of the user has, as their umask says.
+
+    Some libraries (safetensors) write into a temporary file first, which nobody else may read, and leave it so.
+    """
+    if not files:
+        return
+    fresh = files[0].with_name(f".{files[0].name}.{os.getpid()}.mode")
+    os.close(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    mode = fresh.stat().st_mode & 0o777
+    fresh.unlink()
+    for file in files:
+        file.chmod(mode)
+
+
 def sync(path: Path) -> None:
     """Wait until a file or folder is on the disk."""
     handle = os.open(path, os.O_RDONLY)

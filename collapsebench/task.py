@@ -103,8 +103,7 @@ class Checks(Frozen):
     """What submissions to this task are held against (``docs/protocol.md``).
 
     Attributes:
-        tolerance: relative difference of a raw metric that `collapsebench verify` accepts between two machines; one
-            machine gives the same bytes.
+        tolerance: relative difference of a raw metric that `verify` accepts of another machine; one is exact.
         best_start: fidelity at generation 0, not clipped and mean over seeds, that no loss reaches with this budget.
     """
 
@@ -121,8 +120,7 @@ class TaskSpec(Frozen):
         beside: why the task is ranked by itself and is no part of the mean over tasks; None: it is.
         seeds: the official seeds.
         horizon: last generation G; generations 0..G are run.
-        init: where a generation's weights start: from the ``previous`` generation, from ``scratch``, or from the
-            ``base`` model.
+        init: where weights start: from the ``previous`` generation, from ``scratch``, or from the ``base`` model.
         base: that model, for ``init: base`` only.
         threads: CPU threads of a cell. Fixed, because results depend on it in the last bits.
         scored: the metrics that make the fidelity, with their frozen scale.
@@ -157,8 +155,8 @@ class TaskSpec(Frozen):
         for place, data in (("data", self.data), *((("base.data", self.base.data),) if self.base else ())):
             given = data.corpus if isinstance(data, EmbeddedData) else data.source
             if given not in kind.sources:
-                allowed = ", ".join(kind.sources)
-                raise ValueError(f"{place}: {given} cannot feed a {kind.name} task; allowed are {allowed}")
+                told = f"{place}: {given} cannot feed a {kind.name} task; allowed are {', '.join(kind.sources)}"
+                raise ValueError(told)
         if not isinstance(self.splits, kind.splits):
             keys = ", ".join(kind.splits.model_fields)
             raise ValueError(f"splits: a {kind.name} task divides its data by {keys}")
@@ -215,8 +213,7 @@ class Task:
     Attributes:
         spec: the validated content of the file, reduced to the budget.
         path: the YAML file; the paths in it are relative to its folder.
-        budget: share of the task's updates, training samples, measured samples and sampling steps; 1 is the task
-            itself.
+        budget: share of the task's updates, samples and sampling steps; 1 is the task itself.
         resources: data and weights that the user has already.
         extended: the files that the YAML file extends, nearest first.
     """
@@ -229,8 +226,7 @@ class Task:
         resources: Resources = NOTHING_GIVEN,
         extended: tuple[Path, ...] = (),
     ):
-        self.spec = spec if budget == 1.0 else _reduced(spec, budget)
-        self._whole = spec
+        self.spec, self._whole = spec if budget == 1.0 else _reduced(spec, budget), spec
         self.path = path
         self.budget = budget
         self.resources = resources
@@ -285,6 +281,11 @@ class Task:
         return None
 
     @property
+    def has_references(self) -> bool:
+        """Whether the file has a reference and a floor of every scored metric; without, raw metrics are compared."""
+        return all(scale.reference is not None for scale in self.spec.scored.values())
+
+    @property
     def calibrated(self) -> bool:
         """Whether every scored metric has its reference and floor, measured on these settings."""
         return self.without_scale is None
@@ -292,7 +293,7 @@ class Task:
     @property
     def without_scale(self) -> str | None:
         """Why fidelity is undefined on this task, in a sentence; None: it is defined, as far as the settings say."""
-        if any(scale.reference is None for scale in self.spec.scored.values()):
+        if not self.has_references:
             return f"{self.id} has no references yet, so fidelity is undefined."
         measured_on = self.spec.calibrated_on
         if measured_on is not None and measured_on.settings != digest_of(self._whole)[:DIGITS]:
@@ -358,8 +359,7 @@ def load_task(name: str | Path | Task, budget: float = 1.0, resources: Resources
 
     Args:
         name: its name or path; a loaded task is returned as it is.
-        budget: share of the task's updates, samples and sampling steps, for trying out what would take too long;
-            the results have an id of their own and no meaning beside those of the whole task.
+        budget: share of the task's updates, samples and sampling steps; such results have an id of their own.
         resources: data and weights that need not be downloaded.
 
     Raises:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from collapsebench.errors import DataError, RunError, UserError
-from collapsebench.files import write_atomically
+from collapsebench.files import give_ordinary_mode, write_atomically
 from collapsebench.task import Task
 from collapsebench.workloads.training_settings import Training
 
@@ -116,7 +116,7 @@ def train_base(task: Task, out: Path, device: str, on_progress: Callable[[int, i
         size = partial.stat().st_size
         partial.unlink()
         raise RunError(f"the base model takes {size:,} bytes, more than the {LARGEST:,} that are shipped with a task.")
-    partial.chmod(0o644)
+    give_ordinary_mode(partial)
     partial.replace(out)
     sha256 = hashlib.sha256(out.read_bytes()).hexdigest()
     if out.resolve() == _own_file(task):

@@ -5,8 +5,10 @@ No other method is looked at. What was measured is committed beside the task, pe
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +21,14 @@ from collapsebench.authoring.calibration_record import CONFIDENT, Curve, Record,
 from collapsebench.authoring.floors import looked_at, measured_floors, require_scale
 from collapsebench.authoring.grid import grid_cells, read_grid
 from collapsebench.authoring.rules import Measured, grid_fidelities, learns_everywhere, rules_of
-from collapsebench.errors import RunError, TaskError
+from collapsebench.errors import RunError, TaskError, UserError
 from collapsebench.files import write_atomically
 from collapsebench.methods import CONTROL
 from collapsebench.running.cells import Cell
 from collapsebench.running.plan import plan
-from collapsebench.running.results import cells_of, raw_metrics
-from collapsebench.task import DIGITS, Scored, Task
-from collapsebench.task_files import read_mapping
+from collapsebench.running.results import CALIBRATION, cells_of, raw_metrics
+from collapsebench.task import DIGITS, Scored, Task, load_task
+from collapsebench.task_files import EXTENDS, as_yaml, read_mapping
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,35 @@ def frozen_text(task: Task, record: Record) -> str:
 def calibration_cells(task: Task, out: Path, device: str) -> list[Cell]:
     """The cells that calibration needs: ce and control on the official seeds, full horizon."""
     return plan(task, ["ce", CONTROL], task.spec.seeds, out, None, device)
+
+
+def try_out_task(
+    task: Task, seeds: Sequence[int] | None, generations: int | None, budget: float, out: Path
+) -> tuple[Task, Path]:
+    """A member of the task's family with fewer seeds or generations, and the directory of its runs.
+
+    Its references are of nothing but a try-out, so it lies below `CALIBRATION`, where nothing is scored.
+
+    Args:
+        seeds, generations: None: the task's own. budget: share of its updates and samples.
+
+    Raises:
+        UserError: fewer than two seeds, or more generations than the task has.
+    """
+    spec = task.spec
+    chosen = list(spec.seeds if seeds is None else seeds)
+    last = spec.horizon if generations is None else generations
+    if len(chosen) < 2:
+        raise UserError(f"--seeds {','.join(map(str, chosen))}: give two at least, as noise is measured over seeds.")
+    if last > spec.horizon:
+        raise UserError(f"--generations {last} is not allowed; {task.id} has generations 0 to {spec.horizon}.")
+    content = {EXTENDS: str(task.path), "name": spec.name, "version": spec.version, "title": "A try-out"}
+    content |= {"seeds": chosen, "horizon": last}
+    key = hashlib.sha256(json.dumps([content, budget]).encode()).hexdigest()[:8]
+    folder = out.absolute() / CALIBRATION / f"try-out-{key}"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / "task.yaml", as_yaml(content))
+    return load_task(folder / "task.yaml", budget, task.resources), folder
 
 
 def settings_cells(task: Task, out: Path, device: str) -> list[Cell]:

@@ -14,11 +14,11 @@ from typing import Any
 from collapsebench.authoring.estimates.costs import Costs, Memory
 from collapsebench.authoring.estimates.counting import counted_costs
 from collapsebench.authoring.estimates.sizes import known_sizes
+from collapsebench.authoring.rates import Rate, duration_text, short_text
 from collapsebench.errors import UserError
 from collapsebench.task import Task
 from collapsebench.workloads.work import Sizes, Work, least_work
 
-_HOUR = 3600.0
 _GAP = "  "
 
 
@@ -74,36 +74,39 @@ class Estimate:
         """All generations."""
         return _sum(self.generations)
 
-    def hours(self, tflops: float) -> float:
+    def hours(self, tflops: float | Rate) -> float:
         """Hours at a sustained rate.
 
         Args:
-            tflops: 10¹² FLOP/s that the device really reaches in such work.
+            tflops: 10¹² FLOP/s that the device really reaches in such work, in every phase or by phase.
 
         Raises:
             UserError: the rate is not above 0.
         """
-        return _hours(self.total.flops, tflops)
+        return _hours(self.total, _rate(tflops))
 
-    def lines(self, tflops: float | None = None) -> list[str]:
+    def lines(self, tflops: float | Rate | None = None) -> list[str]:
         """The estimate for people.
 
         Args:
             tflops: sustained rate that hours are given for; None: 1 TFLOP/s, named as an example.
         """
-        rate = 1.0 if tflops is None else tflops
+        rate = _rate(1.0 if tflops is None else tflops)
         header = ["generation", f"{self.unit} trained", f"{self.unit} sampled"]
         header += [f"{phase} FLOP" for phase in ("training", "sampling", "evaluation", "gallery", "all")]
         rows = [[*header, "time", "disk"]]
         rows += [_row(label, spent, rate) for label, spent in self._groups()]
         rows.append(_row("total", self.total, rate))
         m = self.memory
-        advice = "; --device-tflops X for yours, see docs/estimate.md" if tflops is None else ""
+        if tflops is None:
+            told = "1 TFLOP/s; `collapsebench doctor --measure` measures yours, --device-tflops X gives it"
+        else:
+            told = f"{tflops:g} TFLOP/s" if isinstance(tflops, float | int) else f"{rate} (doctor --measure)"
         return [
             f"{self.task}: {self.parameters:,} parameters, one method and one seed, "
             f"generations 0 to {len(self.generations) - 1}",
             *_aligned(rows),
-            f"time    {_duration(self.hours(rate))} at a sustained {rate:g} TFLOP/s{advice}",
+            f"time    {duration_text(self.hours(rate))} at a sustained {told}",
             f"memory  {_bytes(m.peak)} at most: training {_bytes(m.training)} (weights {_bytes(m.weights)}, gradients "
             f"{_bytes(m.gradients)}, optimiser {_bytes(m.optimiser)}, activations {_bytes(m.activations)}); besides "
             f"the weights, sampling {_bytes(m.sampling)} and evaluation {_bytes(m.evaluation)}",
@@ -112,7 +115,7 @@ class Estimate:
             *(f"note    {note}" for note in self.notes),
         ]
 
-    def as_json(self, tflops: float | None = None) -> dict[str, Any]:
+    def as_json(self, tflops: float | Rate | None = None) -> dict[str, Any]:
         """The estimate for programs.
 
         Args:
@@ -126,7 +129,8 @@ class Estimate:
         found["total"] = asdict(self.total) | {"flops": self.total.flops}
         found["memory"] |= {"training": self.memory.training, "peak": self.memory.peak}
         if tflops is not None:
-            found |= {"tflops": tflops, "hours": self.hours(tflops)}
+            shown = tflops.model_dump() if isinstance(tflops, Rate) else tflops
+            found |= {"tflops": shown, "hours": self.hours(tflops)}
         return found
 
     def _groups(self) -> Iterable[tuple[str, Spent]]:
@@ -190,20 +194,26 @@ def _sum(generations: Iterable[Spent]) -> Spent:
     return Spent(**{name: sum(spent[name] for spent in found) for name in found[0]})
 
 
-def _hours(flops: int, tflops: float) -> float:
-    if not tflops > 0:
-        raise UserError(f"--device-tflops {tflops:g} is not allowed; give what the device sustains, in TFLOP/s.")
-    return flops / (tflops * 1e12) / _HOUR
+def _rate(given: float | Rate) -> Rate:
+    if isinstance(given, Rate):
+        return given
+    if not given > 0:
+        raise UserError(f"--device-tflops {given:g} is not allowed; give what the device sustains, in TFLOP/s.")
+    return Rate.given(given)
 
 
-def _row(label: str, spent: Spent, tflops: float) -> list[str]:
+def _hours(spent: Spent, rate: Rate) -> float:
+    return rate.hours(spent.training, spent.sampling + spent.gallery, spent.evaluation)
+
+
+def _row(label: str, spent: Spent, rate: Rate) -> list[str]:
     phases = (spent.training, spent.sampling, spent.evaluation, spent.gallery, spent.flops)
     return [
         label,
         _counted(spent.trained),
         _counted(spent.sampled),
         *(_counted(flops) for flops in phases),
-        _duration(_hours(spent.flops, tflops)),
+        duration_text(_hours(spent, rate)),
         _bytes(spent.disk),
     ]
 
@@ -223,7 +233,7 @@ def _scaled(value: float, units: Iterable[str]) -> str:
     """Three digits, and the unit that leaves at most three before the point."""
     shown = ""
     for power, unit in enumerate(units):
-        shown = f"{_short(value / 1000**power)} {unit}"
+        shown = f"{short_text(value / 1000**power)} {unit}"
         if value < 999.5 * 1000**power:
             break
     return shown
@@ -235,17 +245,3 @@ def _counted(value: int) -> str:
 
 def _bytes(value: int) -> str:
     return _scaled(value, ("B", "kB", "MB", "GB", "TB", "PB"))
-
-
-def _duration(hours: float) -> str:
-    seconds = hours * _HOUR
-    if seconds < 60:
-        return f"{_short(seconds)} s"
-    return f"{_short(seconds / 60)} min" if hours < 1 else f"{_short(hours)} h"
-
-
-def _short(value: float) -> str:
-    """Three digits; what is below a thousandth is of no interest."""
-    if value >= 99.95:
-        return f"{value:,.0f}"
-    return f"{value:.3g}" if value >= 1e-3 or value == 0 else "<0.001"

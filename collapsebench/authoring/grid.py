@@ -62,7 +62,7 @@ def grid_cells(task: Task, out: Path, device: str) -> list[Cell]:
     for tried in settings_around(task):
         if (tried.rate, tried.length) != (1.0, 1.0):
             folder = _folder(out, tried)
-            variant = load_task(_written(task, tried, folder), resources=task.resources)
+            variant = load_task(_written(task, tried, folder), task.budget, task.resources)
             cells += plan(variant, ["ce"], task.spec.seeds[:SEEDS], folder, 0, device)
     return cells
 

@@ -1,28 +1,26 @@
 """Train the classifier of an image task on its real training split, and write it beside the task file.
 
-    python -m collapsebench.authoring.train_classifier tasks/vae-mnist-micro/task.yaml
+    collapsebench classifier tasks/vae-mnist-micro/task.yaml
 
 The test split is looked at once, at the end, for the accuracy that the task file states.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import re
-from pathlib import Path
+from collections.abc import Callable
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from collapsebench.errors import CollapsebenchError, UserError
-from collapsebench.files import write_atomically
+from collapsebench.errors import UserError
+from collapsebench.files import give_ordinary_mode, write_atomically
 from collapsebench.metrics.extractors import SmallClassifier
-from collapsebench.resources import Resources
 from collapsebench.seeding import Randomness
-from collapsebench.task import Task, load_task
+from collapsebench.task import Task
 from collapsebench.workloads.images.data import ImageData
 
 _BATCH = 64
@@ -30,11 +28,18 @@ _LINE = r"(?m)^(\s+)classifier: (?:\{[^}]*\}|null)"
 _RATE = 4e-3
 
 
-def train_classifier(data: ImageData, epochs: int, randomness: Randomness) -> SmallClassifier:
+def untold(_done: int, _total: int) -> None:
+    """Progress that nobody looks at."""
+
+
+def train_classifier(
+    data: ImageData, epochs: int, randomness: Randomness, on_progress: Callable[[int, int], object] = untold
+) -> SmallClassifier:
     """Train on the real training images, each epoch slightly rotated, scaled, sheared and shifted.
 
     Args:
         data: the task's images. epochs: over the training split. randomness: weights, order and distortions.
+        on_progress: called with the updates just made and all there are.
     """
     images, labels = data.train.pixels.float() / 255, data.train.labels
     with torch.random.fork_rng(devices=[]):
@@ -52,6 +57,7 @@ def train_classifier(data: ImageData, epochs: int, randomness: Randomness) -> Sm
             optimiser.step()
             optimiser.zero_grad()
             schedule.step()
+            on_progress(1, steps)
     return model.eval()
 
 
@@ -75,16 +81,16 @@ def accuracy(model: nn.Module, pixels: Tensor, labels: Tensor) -> float:
     return float(torch.cat(hits).double().mean())
 
 
-def write_classifier(task: Task, epochs: int) -> str:
+def write_classifier(task: Task, epochs: int, on_progress: Callable[[int, int], object] = untold) -> str:
     """Train, write the weights and the ``classifier`` line of the task file; return what to tell."""
     before = task.path.read_text("utf-8")
     if len(re.findall(_LINE, before)) != 1:
         raise UserError(f"{task.path} needs exactly one line `classifier: null` in workload.evaluation.")
     data = ImageData.of(task)
-    model = train_classifier(data, epochs, Randomness(task.id, 0))
+    model = train_classifier(data, epochs, Randomness(task.id, 0), on_progress)
     path = task.path.parent / _file(task)
     save_file(model.state_dict(), path)
-    path.chmod(0o644)
+    give_ordinary_mode(path)
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     reached = accuracy(model, data.test.pixels, data.test.labels)
     line = f"classifier: {{file: {path.name}, sha256: {sha256}, accuracy: {reached:.4f}}}"
@@ -96,20 +102,3 @@ def _file(task: Task) -> str:
     """Name of the weights; those of a task's first version stay beside a later one's."""
     version = task.spec.version
     return "classifier.safetensors" if version == 1 else f"classifier@{version}.safetensors"
-
-
-def main() -> None:
-    """The command line of this module."""
-    parser = argparse.ArgumentParser(prog="python -m collapsebench.authoring.train_classifier", description=__doc__)
-    parser.add_argument("task", help="a registered image task or the path of a task.yaml")
-    parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--data", type=Path, help="folder that holds a torchvision dataset already")
-    given = parser.parse_args()
-    try:
-        print(write_classifier(load_task(given.task, resources=Resources(data=given.data)), given.epochs))
-    except CollapsebenchError as error:
-        parser.exit(error.exit_code, f"error: {error}\n")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,28 +1,61 @@
-"""What makers of tasks run: base models and calibration."""
+"""What makers of tasks run: new tasks, base models, classifiers and calibration."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from collapsebench.cli.options import (
+    BudgetOption,
     DataOption,
     DeviceOption,
+    InceptionOption,
+    ModelOption,
     OutOption,
     TaskArgument,
+    grouped,
+    integers,
     load,
     resources_of,
-    with_resources,
 )
 from collapsebench.cli.watched import run_watched
 from collapsebench.errors import RunError, UserError
 
 if TYPE_CHECKING:
     from collapsebench.authoring.calibration import Calibration
-    from collapsebench.resources import Resources
     from collapsebench.task import Task
+
+
+class Modality(StrEnum):
+    """What a new task's data is."""
+
+    TEXT = "text"
+    IMAGES = "images"
+
+
+@dataclass(frozen=True)
+class TryOut:
+    """On how much less than all that a task says it is calibrated, to see where it goes."""
+
+    seeds: Annotated[str | None, typer.Option(help="Comma-separated, for a try-out; else the official seeds.")] = None
+    generations: Annotated[int | None, typer.Option(min=1, help="Last generation, for a try-out.")] = None
+    budget: BudgetOption = 1.0
+
+
+@dataclass(frozen=True)
+class Supplied:
+    """What the user has already."""
+
+    data: DataOption = None
+    model: ModelOption = None
+    inception: InceptionOption = None
+
+
+WHOLE, NOTHING = TryOut(), Supplied()
 
 
 def base(
@@ -47,9 +80,53 @@ def base(
     typer.echo(f"wrote {file}: {file.stat().st_size:,} bytes, sha256 {sha256}{told}")
 
 
-@with_resources
+def init(
+    what: Annotated[Modality, typer.Argument(help="What the data is: text or images.")],
+    data: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATA", help="A text file or folder of *.txt; a folder of images, a sub-folder per class."
+        ),
+    ],
+    task: Annotated[
+        Path | None, typer.Option("--task", help="Folder of the new task; DATA's own name with -task when absent.")
+    ] = None,
+) -> None:
+    """Write a task on data of your own, with sizes that fit it, and say what to run next."""
+    from collapsebench.authoring.new_task import new_image_task, new_text_task
+    from collapsebench.files import require_folder
+
+    if not (data.exists() if what is Modality.TEXT else data.is_dir()):
+        raise UserError(f"{data}: no such {'file or folder' if what is Modality.TEXT else 'folder'}.")
+    folder = data.with_name(f"{data.stem}-task") if task is None else task
+    require_folder(folder, "--task")
+    made = new_text_task(data, folder) if what is Modality.TEXT else new_image_task(data, folder)
+    file = folder / "task.yaml"
+    typer.echo(f"wrote {file} ({made.id})")
+    if what is Modality.IMAGES:
+        typer.echo(f"next:  collapsebench classifier {file}    # a network to measure the images with: minutes")
+    typer.echo(f"{'then' if what is Modality.IMAGES else 'next'}:  collapsebench compare {file} --seeds 0,1 --dry-run")
+    typer.echo(f"       collapsebench compare {file} --seeds 0,1    # raw metrics, as long as it is not calibrated")
+    typer.echo(f"       collapsebench calibrate {file} --write      # then scores")
+
+
+def classifier(
+    task: TaskArgument,
+    epochs: Annotated[int, typer.Option(min=1, help="Over the real training images.")] = 12,
+    data: DataOption = None,
+) -> None:
+    """Train the classifier that measures an image task's samples, and write it beside the task."""
+    from collapsebench.authoring.train_classifier import write_classifier
+    from collapsebench.cli.terminal import plain_console, work_progress
+
+    loaded = load(task, 1.0, resources_of(data, None))
+    with work_progress("training the classifier", plain_console(stderr=True)) as on_progress:
+        told = write_classifier(loaded, epochs, on_progress)
+    typer.echo(f"wrote {told}")
+
+
+@grouped(less=TryOut, given=Supplied)
 def calibrate(
-    resources: Resources,
     task: TaskArgument,
     out: OutOption = Path("runs"),
     write: Annotated[bool, typer.Option("--write", help="Freeze references, floors and splits in the task.")] = False,
@@ -59,12 +136,22 @@ def calibrate(
     check: Annotated[
         bool, typer.Option("--check", help="Run nothing: hold what is committed against the task and the rules.")
     ] = False,
+    less: TryOut = WHOLE,
     device: DeviceOption = "auto",
+    given: Supplied = NOTHING,
 ) -> None:
     """Measure a task's references and floors on ce, control and the base model, and check the rules."""
     from collapsebench.authoring.sigma import sigma_cells, write_sigma
 
+    resources = resources_of(given.data, given.inception, model=given.model)
     loaded = load(task, 1.0, resources)
+    if less != WHOLE:
+        if write or check:
+            raise UserError(
+                "--seeds, --generations and --budget are for a try-out: give them without --write, --check."
+            )
+        _try_out(loaded, less, out, device)
+        return
     if check and write:
         raise UserError("--check runs and writes nothing: give it without --write.")
     if force and not write:
@@ -89,6 +176,19 @@ def calibrate(
             typer.echo(f"wrote {path}")
     elif not outcome.frozen:
         typer.echo("Nothing was written; --write freezes these numbers in the task.")
+
+
+def _try_out(task: Task, less: TryOut, out: Path, device: str) -> None:
+    """Calibrate on less, in a folder of its own, and print what that gives."""
+    from collapsebench.authoring.calibration import try_out_task
+
+    seeds = None if less.seeds is None else integers(less.seeds)
+    variant, folder = try_out_task(task, seeds, less.generations, less.budget, out)
+    for line in _calibrated(variant, folder, device).lines():
+        typer.echo(line)
+    typer.echo(
+        f"A try-out in {folder}: nothing was written. A task is calibrated on all that it says, without these options."
+    )
 
 
 def _calibrated(task: Task, out: Path, device: str) -> Calibration:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import traceback
@@ -12,30 +13,32 @@ import typer
 
 from collapsebench import __version__
 from collapsebench.cli import authoring as authoring_commands
+from collapsebench.cli import costs as cost_commands
+from collapsebench.cli import listing
 from collapsebench.cli import submissions as submission_commands
 from collapsebench.cli import tuning as tuning_commands
+from collapsebench.cli.dry_run import tell_outlook
 from collapsebench.cli.options import (
-    Against,
-    BudgetOption,
-    DataOption,
+    AS_USUAL,
+    Comparing,
     DeviceOption,
     DirectoryArgument,
-    EngineName,
+    DryRunOption,
     GenerationsOption,
-    InceptionOption,
-    ModelOption,
+    JsonOption,
     OutOption,
-    TaskArgument,
-    What,
+    QuietOption,
+    grouped,
     integers,
     on_task,
-    resources_of,
 )
 from collapsebench.cli.watched import run_watched, watched
 from collapsebench.errors import CollapsebenchError
+from collapsebench.running.library_warnings import keep_off_the_screen
 
 if TYPE_CHECKING:
     from collapsebench.reports.comparison import Comparison
+    from collapsebench.reports.raw_comparison import RawComparison
     from collapsebench.running.cells import Cell
     from collapsebench.task import Task
 
@@ -47,7 +50,7 @@ app = typer.Typer(
     name="collapsebench",
     help="How long does a generative model trained on its own samples stay faithful to the real data?",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -65,44 +68,6 @@ def _root(
         raise typer.Exit
 
 
-@app.command("list")
-def list_(what: Annotated[What | None, typer.Argument(help="tasks or methods; both when absent.")] = None) -> None:
-    """List the registered tasks and methods."""
-    from collapsebench.methods import CONTROL, registered_methods
-    from collapsebench.task import load_task, registered_tasks
-
-    if what in (None, What.TASKS):
-        typer.echo("tasks")
-        tasks = [load_task(name) for name in registered_tasks()]
-        width = max(len(task.id) for task in tasks)
-        for task in tasks:
-            mark = f"{task.mark}: " if task.mark else ""
-            typer.echo(f"  {task.id:<{width}} {task.spec.tier:<9} {mark}{task.spec.title}")
-    if what in (None, What.METHODS):
-        typer.echo("methods")
-        for name, path in registered_methods().items():
-            title = (path.parent / "card.md").read_text("utf-8").splitlines()[0].lstrip("# ")
-            typer.echo(f"  {name:<24} {title}")
-        typer.echo(f"  {CONTROL:<24} ce on real data in every generation: what is not collapse")
-
-
-@app.command()
-def show(task: TaskArgument) -> None:
-    """Print a task: its card and everything it fixes."""
-    from collapsebench.task import load_task
-    from collapsebench.task_files import as_yaml, own_file, read_task_file
-
-    loaded = load_task(task)
-    card = own_file(loaded.path, "card.md")
-    if card.is_file():
-        typer.echo(card.read_text("utf-8"))
-    typer.echo(f"--- {loaded.path.name} (digest {loaded.sha256[:16]}) ---")
-    typer.echo(loaded.path.read_text("utf-8"))
-    if loaded.extended:
-        typer.echo(f"--- with what it takes over from {', '.join(map(str, loaded.extended))} ---")
-        typer.echo(as_yaml(read_task_file(loaded.path).content))
-
-
 @app.command()
 @on_task
 def run(
@@ -112,18 +77,24 @@ def run(
     out: OutOption = Path("runs"),
     generations: GenerationsOption = None,
     device: DeviceOption = "auto",
+    quiet: QuietOption = False,
+    dry_run: DryRunOption = False,
 ) -> None:
     """Run one chain of generations: one task, one method, one seed."""
     from collapsebench.running.plan import plan
 
     cells = plan(task, [method], [seed], out, generations, device)
-    run_watched(cells, "inline")
+    if dry_run:
+        tell_outlook(cells, "inline")
+        return
+    run_watched(cells, "inline", quiet)
     _print_last_metrics(cells[0])
     typer.echo(f"Artefacts: {cells[0].directory.path}")
 
 
 @app.command()
 @on_task
+@grouped(how=Comparing)
 def compare(
     task: Task,
     methods: Annotated[
@@ -134,31 +105,34 @@ def compare(
     out: OutOption = Path("runs"),
     generations: GenerationsOption = None,
     device: DeviceOption = "auto",
-    engine: Annotated[
-        EngineName, typer.Option(help="Where cells run: this process, local workers, or Ray ($RAY_ADDRESS).")
-    ] = (EngineName.AUTO),
-    against: Annotated[
-        Against, typer.Option(help="published: take the baselines' curves from the committed submissions.")
-    ] = (Against.RUN),
+    how: Comparing = AS_USUAL,
 ) -> None:
     """Run the missing cells of methods × seeds, then compare the methods."""
     from collapsebench.api import prepare
 
     wanted = None if methods is None else split_methods(methods)
     chosen = None if seeds is None else integers(seeds)
-    trial = prepare(task, wanted, chosen, out, generations, device, against.value)
-    with watched(trial.cells) as listener:
-        trial.run(engine.value, listener)
-    _report(trial.comparison())
+    trial = prepare(task, wanted, chosen, out, generations, device, how.against.value)
+    if how.dry_run:
+        tell_outlook(trial.cells, how.engine.value, how.as_json)
+        return
+    with watched(trial.cells, how.quiet) as listener:
+        trial.run(how.engine.value, listener)
+    _report(trial.comparison(), how.as_json)
 
 
 @app.command()
-def score(directory: DirectoryArgument) -> None:
+def score(directory: DirectoryArgument, as_json: JsonOption = False) -> None:
     """Recompute all scores below DIR from the raw metrics on disk."""
     from collapsebench import api
     from collapsebench.cli.terminal import plain_console, print_comparison
+    from collapsebench.reports.any_comparison import any_as_json
 
-    for comparison in api.score(directory):
+    comparisons = api.score(directory)
+    if as_json:
+        typer.echo(json.dumps([any_as_json(c) for c in comparisons], indent=1, allow_nan=False))
+        return
+    for comparison in comparisons:
         print_comparison(comparison, plain_console())
 
 
@@ -169,52 +143,6 @@ def report(directory: DirectoryArgument) -> None:
 
     for comparison in api.score(directory):
         _report(comparison)
-
-
-@app.command()
-def estimate(
-    task: TaskArgument,
-    generations: GenerationsOption = None,
-    device_tflops: Annotated[
-        float | None, typer.Option("--device-tflops", help="Sustained TFLOP/s of your device: also print hours.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print it for programs.")] = False,
-    budget: BudgetOption = 1.0,
-    train_items: Annotated[
-        int | None, typer.Option(min=1, help="Items of the training split, where the task cannot know their number.")
-    ] = None,
-) -> None:
-    """Estimate what one chain takes: parameters, FLOPs, memory, disk, hours. Nothing is loaded or run."""
-    import json
-
-    from collapsebench.authoring.estimate import estimate
-    from collapsebench.authoring.estimates.sizes import known_sizes
-    from collapsebench.task import load_task
-
-    loaded = load_task(task, budget)
-    found = estimate(loaded, generations, known_sizes(loaded, train_items))
-    if as_json:
-        typer.echo(json.dumps(found.as_json(device_tflops), indent=1))
-    else:
-        typer.echo("\n".join(found.lines(device_tflops)))
-
-
-@app.command()
-def doctor(
-    task: Annotated[str | None, typer.Argument(metavar="[TASK]", help="Also check that this task can run.")] = None,
-    data: DataOption = None,
-    model: ModelOption = None,
-    inception: InceptionOption = None,
-) -> None:
-    """Check the installation: versions, device; for a task its data, weights, memory and disk."""
-    from collapsebench.authoring.doctor import diagnose
-
-    problems = 0
-    for finding in diagnose(task, resources_of(data, inception, model=model)):
-        typer.echo(f"{'ok  ' if finding.fine else 'WARN' if finding.usable else 'FAIL'}  {finding.text}")
-        problems += not finding.usable
-    if problems:
-        raise typer.Exit(1)
 
 
 def split_methods(text: str) -> list[str]:
@@ -229,11 +157,14 @@ def split_methods(text: str) -> list[str]:
     return methods
 
 
-def _report(comparison: Comparison) -> None:
+def _report(comparison: Comparison | RawComparison, as_json: bool = False) -> None:
     from collapsebench.cli.terminal import plain_console, print_comparison
-    from collapsebench.reports.report import write_report
+    from collapsebench.reports.any_comparison import any_as_json, write_any
 
-    paths = write_report(comparison)
+    paths = write_any(comparison)
+    if as_json:
+        typer.echo(json.dumps(any_as_json(comparison), indent=1, allow_nan=False))
+        return
     print_comparison(comparison, plain_console())
     typer.echo("Wrote " + ", ".join(str(path) for path in paths))
 
@@ -249,8 +180,15 @@ def _print_last_metrics(cell: Cell) -> None:
         typer.echo(f"diverged in generation {len(reached)}")
 
 
+app.command("list")(listing.list_)
 for _command in (
+    listing.show,
+    listing.cite,
+    cost_commands.estimate,
+    cost_commands.doctor,
+    authoring_commands.init,
     authoring_commands.base,
+    authoring_commands.classifier,
     authoring_commands.calibrate,
     tuning_commands.tune,
     submission_commands.submit,
@@ -264,9 +202,10 @@ for _command in (
 
 def main() -> None:
     """Entry point: errors of ours become one line and an exit code, Ctrl-C says how to go on."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     debug = _DEBUG in sys.argv
+    if not debug:
+        keep_off_the_screen()
     sys.argv[:] = [argument for argument in sys.argv if argument != _DEBUG]
     try:
         app()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -18,7 +18,18 @@ if TYPE_CHECKING:
     from collapsebench.resources import Resources
     from collapsebench.task import Task
 
-TaskArgument = Annotated[str, typer.Argument(metavar="TASK", help="A registered task, or the path of a task.yaml.")]
+
+def _task_names() -> list[str]:
+    """What a shell completes a task to."""
+    from collapsebench.task import registered_tasks
+
+    return list(registered_tasks())
+
+
+TaskArgument = Annotated[
+    str,
+    typer.Argument(metavar="TASK", help="A registered task, or the path of a task.yaml.", autocompletion=_task_names),
+]
 OutOption = Annotated[Path, typer.Option("--out", help="Directory of all runs; finished generations are reused.")]
 GenerationsOption = Annotated[int | None, typer.Option(help="Last generation; the task's horizon when absent.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
@@ -34,6 +45,11 @@ ModelOption = Annotated[
 ]
 InceptionOption = Annotated[
     str | None, typer.Option(help="File or folder of the Inception network of FID; none: do not measure FID.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print it for programs.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Run nothing: tell what would be run, what is there, and how long it takes.")
 ]
 DirectoryArgument = Annotated[
     Path, typer.Argument(metavar="DIR", help="A directory of runs (--out of run or compare).")
@@ -83,8 +99,28 @@ FeaturesOption = Annotated[
 ]
 
 
+@dataclass(frozen=True)
+class Comparing:
+    """How a comparison is run, and what of it is shown."""
+
+    engine: Annotated[
+        EngineName, typer.Option(help="Where cells run: this process, local workers, or Ray ($RAY_ADDRESS).")
+    ] = EngineName.AUTO
+    against: Annotated[
+        Against, typer.Option(help="published: take the baselines' curves from the committed submissions.")
+    ] = Against.RUN
+    as_json: JsonOption = False
+    quiet: QuietOption = False
+    dry_run: DryRunOption = False
+
+
+AS_USUAL = Comparing()
+
+
 def on_task(command: Callable[..., None]) -> Callable[..., None]:
     """Turn a function of a loaded `Task` and its own options into a command that also takes those of any task."""
+
+    first = next(iter(inspect.signature(command).parameters))
 
     def with_options(
         task: TaskArgument,
@@ -97,7 +133,8 @@ def on_task(command: Callable[..., None]) -> Callable[..., None]:
         track: TrackOption = None,
         **own: Any,
     ) -> None:
-        command(load(task, budget, resources_of(data, inception, features, model, track)), **own)
+        own[first] = load(task, budget, resources_of(data, inception, features, model, track))
+        command(**own)
 
     return _merged(with_options, command)
 

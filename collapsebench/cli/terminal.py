@@ -12,9 +12,12 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.table import Table
 from rich.text import Text
 
+from collapsebench.reports.raw_comparison import RawComparison
+from collapsebench.reports.raw_report import number_text
 from collapsebench.running.progress import Event, Listener
+from collapsebench.running.progress_account import ENDS, Account
+from collapsebench.running.progress_lines import line_per_generation
 from collapsebench.scoring.columns import METHOD, binding_text, interval_text, records, shown_columns, start_text
-from collapsebench.workloads.work import planned_elements
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +26,6 @@ if TYPE_CHECKING:
     from collapsebench.reports.comparison import Comparison
     from collapsebench.running.cells import Cell
 
-ENDS = ("complete", "reused", "diverged")
 _MANY_FILES = 50
 
 
@@ -56,7 +58,7 @@ def cell_progress(cells: Sequence[Cell], console: Console) -> Iterator[Listener]
         The listener to give to the engine.
     """
     if not console.is_terminal:
-        yield _line_per_generation(cells, console)
+        yield line_per_generation(cells, console)
         return
     unit = cells[0].task.spec.kind.unit if cells else ""
     columns = [TextColumn("{task.description}"), BarColumn(bar_width=24), _Rate(unit), TimeElapsedColumn(), _Eta()]
@@ -105,72 +107,28 @@ def work_progress(title: str, console: Console) -> Iterator[Callable[[int, int],
 
 
 class _Board:
-    """Bars counted in planned elements; what a finished generation did not report is added at its end."""
+    """Bars counted in planned elements."""
 
     def __init__(self, cells: Sequence[Cell], progress: Progress):
         self.progress = progress
-        self.cells = {(c.method.name, c.seed): c for c in cells}
-        self.plan = {key: plan_of(cell) for key, cell in self.cells.items()}
-        self.total = sum(sum(plan) for plan in self.plan.values())
-        self.overall = progress.add_task(f"[bold]{len(cells)} cell(s)", total=self.total)
+        self.account = Account(cells)
+        self.overall = progress.add_task(f"[bold]{len(cells)} cell(s)", total=self.account.total)
         self.bars: dict[tuple[str, int], TaskID] = {}
-        self.within: dict[tuple[str, int], int] = {}
 
     def update(self, event: Event) -> None:
         """Show an event."""
-        key = (event.method, event.seed)
+        key, step = (event.method, event.seed), self.account.take(event)
+        self.progress.update(self.overall, total=self.account.total, completed=self.account.done)
         if event.phase == "prepared":
-            self._plan_again(key, event.real_items)
             return
-        plan = self.plan[key]
+        plan = self.account.plan[key]
         if key not in self.bars:
             self.bars[key] = self.progress.add_task("", total=sum(plan))
-            self.within[key] = 0
-        step = min(event.elements, plan[event.generation] - self.within[key])
-        self.within[key] += step
-        if event.phase in ENDS:
-            ended = plan[event.generation :] if event.phase == "diverged" else [plan[event.generation]]
-            step = sum(ended) - self.within[key]
-            self.within[key] = 0
         self.progress.advance(self.bars[key], step)
-        if event.phase == "reused":  # costs nothing: take it out of the total, or the ETA would be too hopeful
-            self.total -= step
-            self.progress.update(self.overall, total=self.total)
-        else:
-            self.progress.advance(self.overall, step)
         last = len(plan) - 1
         text = f"  {escape(event.method)} seed {event.seed}  generation {event.generation}/{last} {event.phase}"
         finished = event.phase == "diverged" or (event.phase in ENDS and event.generation == last)
         self.progress.update(self.bars[key], description=text, visible=not finished)
-
-    def _plan_again(self, key: tuple[str, int], real_items: int | None) -> None:
-        """The plan of a cell that has just begun, now that the size of the real data is known."""
-        before, self.plan[key] = self.plan[key], plan_of(self.cells[key], real_items)
-        self.total += sum(self.plan[key]) - sum(before)
-        self.progress.update(self.overall, total=self.total)
-
-
-def plan_of(cell: Cell, real_items: int | None = None) -> list[int]:
-    """Elements that each generation of a cell will process; less where that depends on data that was not read yet.
-
-    Args:
-        real_items: of the real training data; None: as far as the task knows them.
-    """
-    real = cell.task.spec.kind.sizes(cell.task).train if real_items is None else real_items
-    return [planned_elements(cell.task.spec, g, real) for g in range(cell.generations + 1)]
-
-
-def _line_per_generation(cells: Sequence[Cell], console: Console) -> Listener:
-    last = {(c.method.name, c.seed): c.generations for c in cells}
-
-    def listener(event: Event) -> None:
-        if event.phase in ENDS:
-            g = f"{event.generation}/{last[event.method, event.seed]}"
-            console.print(
-                f"{event.method} seed {event.seed}: generation {g} {event.phase}", markup=False, highlight=False
-            )
-
-    return listener
 
 
 def comparison_table(comparison: Comparison) -> Table:
@@ -178,6 +136,22 @@ def comparison_table(comparison: Comparison) -> Table:
     mark = f", {comparison.task.mark}" if comparison.task.mark else ""
     title = f"{comparison.task.id}{mark}, generations 0–{comparison.generations}"
     return _table(title, records(comparison.table), comparison.shown_name)
+
+
+def raw_table(comparison: RawComparison) -> Table:
+    """The table of a comparison of raw metrics."""
+    last = comparison.generations
+    table = Table(title=f"{comparison.task.id}, not calibrated: raw metrics [95 %]", title_justify="left")
+    for header in ("metric", "method"):
+        table.add_column(header)
+    for header in ("seeds", "generation 0", f"generation {last}", f"minus ce, gen. {last}"):
+        table.add_column(header, justify="right")
+    for row in records(comparison.table):
+        metric = comparison.task.spec.metric(row["metric"])
+        texts = (f"{metric.name} ({metric.direction} is better)", row["method"], str(row["seeds"]))
+        numbers = (number_text(row, name) for name in ("first", "last", "difference_ce"))
+        table.add_row(*(escape(text) for text in (*texts, *numbers)))
+    return table
 
 
 def _table(title: str, rows: Sequence[dict[str, Any]], shown_name: Callable[[str], str] = str) -> Table:
@@ -191,8 +165,12 @@ def _table(title: str, rows: Sequence[dict[str, Any]], shown_name: Callable[[str
     return table
 
 
-def print_comparison(comparison: Comparison, console: Console) -> None:
+def print_comparison(comparison: Comparison | RawComparison, console: Console) -> None:
     """The table, what it means, and what must be known about it."""
+    if isinstance(comparison, RawComparison):
+        console.print(raw_table(comparison))
+        _print_notes(comparison.notes, console)
+        return
     console.print(comparison_table(comparison))
     signs = "" if comparison.task.unranked else " Rank: 95 % interval. ▲ better, ▼ worse, ≈ not told apart."
     console.print(
@@ -203,7 +181,11 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     )
     for line in comparison.reasons:
         console.print(line, markup=False, highlight=False, style="dim")
-    for note in comparison.notes:
+    _print_notes(comparison.notes, console)
+
+
+def _print_notes(notes: Sequence[str], console: Console) -> None:
+    for note in notes:
         console.print(f"Note: {note}", markup=False, highlight=False, style="yellow")
 
 

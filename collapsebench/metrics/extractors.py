@@ -106,7 +106,7 @@ def load_classifier(path: Path, sha256: str) -> SmallClassifier:
     except (OSError, SafetensorError, KeyError, RuntimeError) as error:
         raise DataError(
             f"the task's classifier {path} cannot be read ({' '.join(str(error).split())}). Make it with "
-            "`python -m collapsebench.authoring.train_classifier TASK`."
+            "`collapsebench classifier TASK`."
         ) from error
     return model.eval()
 

@@ -14,7 +14,7 @@ from collapsebench.errors import UserError
 from collapsebench.publishing.entries import Entry, engagement_rows
 from collapsebench.publishing.published_power import published_power
 from collapsebench.publishing.submission import raw_frame
-from collapsebench.running.results import cells_of, raw_metrics, run_folders, task_of
+from collapsebench.running.results import cells_of, raw_metrics, task_of
 from collapsebench.scoring.cells import incomplete_cells
 from collapsebench.scoring.columns import reasons, records
 from collapsebench.scoring.engagement import EngagementRow, engagement_frame, masked_gradients
@@ -95,41 +95,52 @@ def read_comparison(
     scales = task_scales(task)
     for data_sha256 in {cell["about"]["task"]["data_sha256"] for cell in cells}:
         task.require_scale(data_sha256)
-    raw = raw_metrics(cells, generations)
-    if raw.empty:
-        raise UserError(f"{folder} has no finished generation of the cells asked for; run `collapsebench compare`.")
+    raw = measured_metrics(folder, cells, generations)
     last = int(raw["generation"].max()) if generations is None else generations
     published = tuple(e for e in published if e.name not in set(raw["method"]))
     frames = [raw_frame(entry.submission) for entry in published]
     raw = pd.concat([raw, *(frame[frame["generation"] <= last] for frame in frames)], ignore_index=True)
-    notes = []
-    for method, seed, reached in incomplete_cells(raw, last):
-        notes.append(f"{method} seed {seed} stops at generation {reached} of {last} and is left out; run it again.")
-        raw = raw[~((raw["method"] == method) & (raw["seed"] == seed))]
-    if raw.empty:
-        raise UserError(f"no cell in {folder} reaches generation {last}. " + " ".join(notes))
+    raw, notes = complete_cells(folder, raw, last)
     try:
         found = score_methods(raw, scales, last)
     except ValueError as error:
         raise UserError(f"{folder} cannot be scored: {error}.") from error
     table = ranked_table(found.scores, last)
     table = unranked(table) if task.unranked else table
-    engagement = _engagement(raw, cells, published)
+    engagement = engagement_of(raw, cells, published)
     table = table.assign(masked_gradient=table["method"].map(masked_gradients(engagement)))
     notes += _notes(task, raw, last, cells) + _notes_on_published(published, cells) + _notes_on_power(task, table, last)
     return Comparison(task, folder, last, raw, found.curves, found.scores, engagement, table, cells, notes, published)
 
 
-def read_all(directory: Path) -> list[Comparison]:
-    """Compare the methods of every task found below a directory of runs.
+def measured_metrics(folder: Path, cells: list[dict[str, Any]], generations: int | None) -> pd.DataFrame:
+    """The raw metrics of cells, of which one generation at least is finished.
 
     Raises:
-        UserError: there are none, or one of them cannot be scored.
+        UserError: none is.
     """
-    return [read_comparison(folder) for folder in run_folders(directory)]
+    raw = raw_metrics(cells, generations)
+    if raw.empty:
+        raise UserError(f"{folder} has no finished generation of the cells asked for; run `collapsebench compare`.")
+    return raw
 
 
-def _engagement(raw: pd.DataFrame, cells: list[dict[str, Any]], published: Sequence[Entry]) -> pd.DataFrame:
+def complete_cells(folder: Path, raw: pd.DataFrame, last: int) -> tuple[pd.DataFrame, list[str]]:
+    """The rows of cells that reach the last generation or have diverged, and a note on each of the others.
+
+    Raises:
+        UserError: no cell does.
+    """
+    notes = []
+    for method, seed, reached in incomplete_cells(raw, last):
+        notes.append(f"{method} seed {seed} stops at generation {reached} of {last} and is left out; run it again.")
+        raw = raw[~((raw["method"] == method) & (raw["seed"] == seed))]
+    if raw.empty:
+        raise UserError(f"no cell in {folder} reaches generation {last}. " + " ".join(notes))
+    return raw, notes
+
+
+def engagement_of(raw: pd.DataFrame, cells: list[dict[str, Any]], published: Sequence[Entry] = ()) -> pd.DataFrame:
     """Engagement in the generations that are compared."""
     rows: dict[str, list[EngagementRow]] = {e.name: list(engagement_rows(e.submission)) for e in published}
     for cell in cells:
@@ -150,23 +161,30 @@ def _notes(task: Task, raw: pd.DataFrame, last: int, cells: list[dict[str, Any]]
     notes += _notes_on_scale(task)
     if task.spec.beside:
         notes.append(f"{task.id} is no part of the mean over tasks. {task.spec.beside.strip()}")
-    if task.budget != 1.0:
-        notes.append(f"Only {task.budget:.3g} of the task's budget: a try-out, not to be compared with other results.")
     if last < task.spec.horizon:
         notes.append(f"Only generations 0 to {last} of {task.spec.horizon}: mFI is at most {last}.")
-    unofficial = sorted(set(raw["seed"]) - set(task.spec.seeds))
-    if unofficial:
-        notes.append(f"Seeds {unofficial} are not official; the official ones are {list(task.spec.seeds)}.")
     diverged = raw[raw["status"] == DIVERGED]
     for row in diverged.itertuples():
         notes.append(f"{row.method} seed {row.seed} diverged in generation {row.generation}: fidelity 0 from there.")
+    notes += notes_on_runs(task, raw, cells)
+    for baseline in RATIO_BASELINES:
+        if baseline not in set(raw["method"]):
+            notes.append(f"No ratio to {baseline}: it is not among the methods of this comparison.")
+    return notes
+
+
+def notes_on_runs(task: Task, raw: pd.DataFrame, cells: list[dict[str, Any]]) -> list[str]:
+    """What sets runs apart from official ones, and from one another."""
+    notes = []
+    if task.budget != 1.0:
+        notes.append(f"Only {task.budget:.3g} of the task's budget: a try-out, not to be compared with other results.")
+    unofficial = sorted(set(raw["seed"]) - set(task.spec.seeds))
+    if unofficial:
+        notes.append(f"Seeds {unofficial} are not official; the official ones are {list(task.spec.seeds)}.")
     versions = {json.dumps(c["about"]["circumstances"]["packages"], sort_keys=True) for c in cells}
     devices = {(c["about"]["device"], c["about"]["circumstances"]["processor"]) for c in cells}
     if len(versions) > 1 or len(devices) > 1:
         notes.append("The cells were run with different package versions or on different machines (see run.json).")
-    for baseline in RATIO_BASELINES:
-        if baseline not in set(raw["method"]):
-            notes.append(f"No ratio to {baseline}: it is not among the methods of this comparison.")
     return notes
 
 

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from collapsebench.errors import RunError, UserError
-from collapsebench.files import sha256_of, sync, write_atomically
+from collapsebench.files import give_ordinary_mode, sha256_of, sync, write_atomically
 
 SCHEMA_VERSION = 1
 MARKER = "complete.json"
@@ -148,7 +148,9 @@ class RunDirectory:
                 "parent": self._parent_digest(g),
                 "files": files,
             }
-            for file in partial.iterdir():
+            written = list(partial.iterdir())
+            give_ordinary_mode(*written)
+            for file in written:
                 sync(file)
             write_atomically(partial / MARKER, json.dumps(marker, indent=1, sort_keys=True) + "\n")
             if final.exists():  # damaged, or on top of another parent

@@ -18,6 +18,7 @@ from typing import Literal
 from collapsebench.errors import CollapsebenchError, RunError, UserError
 from collapsebench.running.cells import Cell, carry_out, how_it_ended, in_one_line, run_cell
 from collapsebench.running.environment import cpu_count
+from collapsebench.running.library_warnings import keep_off_the_screen
 from collapsebench.running.progress import Event, Listener, silent
 from collapsebench.running.ray_engine import run_on_ray
 from collapsebench.workloads.processes import is_first, world_size
@@ -43,8 +44,7 @@ def run_cells(cells: Sequence[Cell], engine: Engine, workers: int | None, listen
         _require_parallel(cells, engine)
         _run_inline(cells, listener if is_first() else silent)
         return
-    possible = cpu_count() // cells[0].task.spec.threads if cells[0].device == "cpu" else 1
-    workers = min(len(cells), max(1, possible if workers is None else workers))
+    workers = min(len(cells), max(1, possible_workers(cells[0]) if workers is None else workers))
     anonymous = [str(c.method.name) for c in cells if c.method.spec is None]
     if engine == "auto":
         engine = "inline" if workers == 1 or anonymous else "local"
@@ -59,6 +59,11 @@ def run_cells(cells: Sequence[Cell], engine: Engine, workers: int | None, listen
         raise_failures(run_on_ray(cells, listener))
     else:
         _Pool(cells, workers, listener).run()
+
+
+def possible_workers(cell: Cell) -> int:
+    """How many cells of this kind can be run at once: as many as the CPUs allow, one on a GPU."""
+    return max(1, cpu_count() // cell.task.spec.threads) if cell.device == "cpu" else 1
 
 
 def _require_parallel(cells: Sequence[Cell], engine: Engine) -> None:
@@ -239,6 +244,7 @@ def _main_module_hidden() -> Iterator[None]:
 def _work(connection: Connection) -> None:
     """A worker process: receive orders, send events, then None or the error."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    keep_off_the_screen()
     while True:
         try:
             order = connection.recv()

@@ -63,7 +63,7 @@ def circumstances(device: str, threads: int) -> dict[str, Any]:
         "packages": package_versions(),
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
+        "processor": processor(),
         "gpu": gpu,
         "precision": f"float32, matrix products {torch.get_float32_matmul_precision()}",
         "threads": threads,
@@ -71,7 +71,8 @@ def circumstances(device: str, threads: int) -> dict[str, Any]:
     }
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Model name of the processor; empty where it is not known."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -75,7 +75,7 @@ class Chain:
                 with self.store.writing(g) as folder:
                     state = self._generation(g, folder)
             else:
-                self._tell(g, "reused")
+                self._tell(g, "reused", self._read_metrics(g) if state == "ok" else None)
             if state == "diverged":
                 self._tell(g, "diverged")
                 return
@@ -115,7 +115,7 @@ class Chain:
         write_json(folder / "timing.json", clock.seconds)
         beside = _prefixed("engagement", trained.engagement) | _prefixed("seconds", clock.seconds)
         self.log({name: m.value for name, m in measured.items()} | beside, g)
-        self._tell(g, "complete")
+        self._tell(g, "complete", {name: m.value for name, m in measured.items()})
         return "ok"
 
     def _method(self, g: int) -> Method:
@@ -158,8 +158,11 @@ class Chain:
         yield throttle
         throttle.flush()
 
-    def _tell(self, g: int, phase: Phase) -> None:
-        self.listener(Event(self.method.name, self.seed, g, phase))
+    def _read_metrics(self, g: int) -> dict[str, float]:
+        return {name: m["value"] for name, m in self.store.read(g, "metrics.json")["metrics"].items()}
+
+    def _tell(self, g: int, phase: Phase, metrics: dict[str, float] | None = None) -> None:
+        self.listener(Event(self.method.name, self.seed, g, phase, metrics=metrics))
 
 
 def _after_training(method: Method, model: nn.Module, see: View) -> None:

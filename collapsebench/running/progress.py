@@ -20,6 +20,7 @@ class Event:
             generation.
         elements: tokens or images processed since the last event.
         real_items: of the real training data, once they are known, when ``prepared``.
+        metrics: what was measured, when ``complete`` or ``reused``; None: nothing, as it diverged.
     """
 
     method: str
@@ -28,6 +29,7 @@ class Event:
     phase: Phase
     elements: int = 0
     real_items: int | None = None
+    metrics: dict[str, float] | None = None
 
 
 Listener = Callable[[Event], None]

@@ -279,7 +279,7 @@ def test_uncalibrated_task_can_still_be_run(tmp_path: Path) -> None:
 
 def test_calibrated_task_is_ready_to_compare(tmp_path: Path) -> None:
     task = write_tiny_task(tmp_path, scored={"perplexity": {}, "next_token_accuracy": {}})
-    finished = collapsebench("calibrate", task, "--write", "--device", "cpu", cwd=tmp_path)
+    finished = collapsebench("calibrate", task, "--write", "--force", "--device", "cpu", cwd=tmp_path)
     assert finished.code == 0, finished.err
     assert "references are CE's generation 0" in finished.out
     assert (tmp_path / "splits.json").is_file()
@@ -352,7 +352,6 @@ WRONG: dict[str, tuple[list[str], str]] = {
     "device that is not here": (["compare", "TINY", "--device", "cuda:77"], "device 'cuda:77' is not available"),
     "too many generations": (["compare", "TINY", "--generations", "4"], "tiny@1 has generations 0 to 3"),
     "negative generations": (["compare", "TINY", "--generations", "-1"], "tiny@1 has generations 0 to 3"),
-    "uncalibrated task": (["compare", "uncalibrated/task.yaml"], "tiny@1 has no references yet"),
     "score without runs": (["score", "."], "no runs below"),
     "report of an absent directory": (["report", "absent"], "no runs below absent"),
     "doctor of an absent task": (["doctor", "absent"], ""),
@@ -382,7 +381,6 @@ def mistakes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "broken.yaml").write_text("name: x")
     (folder / "broken.py").write_text("import no_such_module_here")
     (folder / "other.py").write_text(OTHER)
-    write_tiny_task(folder / "uncalibrated", **{"scored.perplexity": {}})
     return folder
 
 

@@ -180,7 +180,7 @@ def test_module_writes_weights_hash_and_accuracy_beside_the_task(tmp_path: Path)
     task.write_text(yaml.safe_dump(spec))
     with pytest.raises(TaskError, match="no classifier yet"):
         load_workload(load_task(task), "cpu")
-    command = [sys.executable, "-m", "collapsebench.authoring.train_classifier", str(task), "--epochs", "2"]
+    command = [sys.executable, "-m", "collapsebench", "classifier", str(task), "--epochs", "2"]
     finished = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert finished.returncode == 0, finished.stderr
     after = load_task(task).spec.workload.evaluation.classifier

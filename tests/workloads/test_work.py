@@ -14,12 +14,13 @@ from tiny_task import KINDS, write_tiny_task
 
 from collapsebench.api import run
 from collapsebench.authoring.estimate import estimate
-from collapsebench.cli.terminal import _Board, plan_of
+from collapsebench.cli.terminal import _Board
 from collapsebench.methods import load_method
 from collapsebench.publishing.consistency import allowed_counts
 from collapsebench.running.artifacts import RunDirectory
 from collapsebench.running.cells import Cell
 from collapsebench.running.progress import Event
+from collapsebench.running.progress_account import plan_of
 from collapsebench.task import Policy, Task, TaskSpec, load_task
 from collapsebench.workloads.work import Sizes, planned_elements, real_share, work_of
 
@@ -110,9 +111,9 @@ def test_bar_ends_where_it_was_planned_to(chain: tuple[Task, RunDirectory, list[
     cell = Cell(task, load_method("ce"), 0, tmp_path, LAST, "cpu")
     board = _Board([cell], Progress(console=Console(file=(tmp_path / "shown").open("w"))))
     for event in events:
-        assert board.progress.tasks[0].completed <= board.total
+        assert board.progress.tasks[0].completed <= board.account.total
         board.update(event)
-    assert board.progress.tasks[0].completed == board.total == sum(plan_of(cell, real_items(events)))
+    assert board.progress.tasks[0].completed == board.account.total == sum(plan_of(cell, real_items(events)))
 
 
 def test_updates_grow_with_what_accumulates(tmp_path: Path) -> None:

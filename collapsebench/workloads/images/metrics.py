@@ -120,10 +120,7 @@ def load_extractors(task: Task, settings: ImageEvaluation, device: torch.device)
     for name in dict.fromkeys([*settings.extractors, *task.resources.features]):
         if name == "classifier":
             if settings.classifier is None:
-                raise TaskError(
-                    "the task has no classifier yet; make it with "
-                    "`python -m collapsebench.authoring.train_classifier TASK`."
-                )
+                raise TaskError("the task has no classifier yet; make it with `collapsebench classifier TASK`.")
             file, sha256 = task.path.parent / settings.classifier.file, settings.classifier.sha256
             found[name] = ClassifierFeatures(load_classifier(file, sha256), sha256, settings.batch_size, device)
         elif name == "inception" and task.resources.inception != "none":

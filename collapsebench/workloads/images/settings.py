@@ -20,7 +20,7 @@ Width = Annotated[int, Field(gt=0)]
 class Classifier(Frozen):
     """A small classifier of the task's own classes, trained on its real training split alone.
 
-    Made by ``python -m collapsebench.authoring.train_classifier TASK``, which also writes this section.
+    Made by ``collapsebench classifier TASK``, which also writes this section.
 
     Attributes:
         file: safetensors beside the task file. sha256: of that file.

@@ -1,0 +1,38 @@
+"""Warnings of libraries, which a user can do nothing about, kept off the screen; those of the user's own code stay."""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+import warnings
+from pathlib import Path
+from typing import TextIO
+
+_LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
+_PACKAGE = str(Path(__file__).resolve().parents[1])
+
+
+def keep_off_the_screen() -> None:
+    """Show only warnings that stem from a file of the user, for the rest of the process.
+
+    Nothing is changed where warnings were asked for, with ``python -W`` or ``PYTHONWARNINGS``.
+    """
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    if sys.warnoptions:
+        return
+    shown = warnings.showwarning
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if not filename.startswith((*_LIBRARIES, _PACKAGE, "<")):
+            shown(message, category, filename, lineno, file, line)
+
+    warnings.showwarning = show
