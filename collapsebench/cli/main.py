@@ -156,7 +156,8 @@ def compare(
 def score(directory: DirectoryArgument) -> None:
     """Recompute all scores below DIR from the raw metrics on disk."""
     from collapsebench import api
-    from collapsebench.cli.terminal import plain_console, print_comparison
+    from collapsebench.cli.terminal import print_comparison
+    from collapsebench.running.progress_display import plain_console
 
     for comparison in api.score(directory):
         print_comparison(comparison, plain_console())
@@ -230,8 +231,9 @@ def split_methods(text: str) -> list[str]:
 
 
 def _report(comparison: Comparison) -> None:
-    from collapsebench.cli.terminal import plain_console, print_comparison
+    from collapsebench.cli.terminal import print_comparison
     from collapsebench.reports.report import write_report
+    from collapsebench.running.progress_display import plain_console
 
     paths = write_report(comparison)
     print_comparison(comparison, plain_console())

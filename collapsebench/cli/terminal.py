@@ -1,4 +1,4 @@
-"""What a terminal shows: progress bars while cells run, tables when they are done."""
+"""What a terminal shows besides cells at work: bars of other work, tables, drafts."""
 
 from __future__ import annotations
 
@@ -8,61 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from rich.text import Text
 
-from collapsebench.running.progress import Event, Listener
+from collapsebench.running.progress_display import Eta
 from collapsebench.scoring.columns import METHOD, binding_text, interval_text, records, shown_columns, start_text
-from collapsebench.workloads.work import planned_elements
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from collapsebench.publishing.submit import Draft
     from collapsebench.reports.comparison import Comparison
-    from collapsebench.running.cells import Cell
 
-ENDS = ("complete", "reused", "diverged")
 _MANY_FILES = 50
-
-
-class _Rate(ProgressColumn):
-    def __init__(self, unit: str):
-        super().__init__()
-        self.unit = unit
-
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:,.0f} {self.unit}/s" if task.speed else "", style="dim")
-
-
-class _Eta(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        seconds = task.time_remaining
-        return Text("" if seconds is None else f"{seconds // 60:.0f}:{seconds % 60:02.0f} left", style="cyan")
-
-
-def plain_console(stderr: bool = False) -> Console:
-    """A console that is wide and without colours where nobody looks at a terminal."""
-    console = Console(stderr=stderr)
-    return console if console.is_terminal else Console(stderr=stderr, width=176, color_system=None)
-
-
-@contextmanager
-def cell_progress(cells: Sequence[Cell], console: Console) -> Iterator[Listener]:
-    """Show one line over all cells and one per running cell; in a pipe, one line per finished generation.
-
-    Yields:
-        The listener to give to the engine.
-    """
-    if not console.is_terminal:
-        yield _line_per_generation(cells, console)
-        return
-    unit = cells[0].task.spec.kind.unit if cells else ""
-    columns = [TextColumn("{task.description}"), BarColumn(bar_width=24), _Rate(unit), TimeElapsedColumn(), _Eta()]
-    with Progress(*columns, console=console, speed_estimate_period=120, transient=True) as progress:
-        board = _Board(cells, progress)
-        yield board.update
 
 
 @contextmanager
@@ -75,7 +33,7 @@ def file_progress(files: int, console: Console) -> Iterator[Callable[[], None]]:
     if not console.is_terminal or files < _MANY_FILES:
         yield lambda: None
         return
-    with Progress(TextColumn("reading submissions"), BarColumn(), _Eta(), console=console, transient=True) as progress:
+    with Progress(TextColumn("reading submissions"), BarColumn(), Eta(), console=console, transient=True) as progress:
         bar = progress.add_task("", total=files)
         yield lambda: progress.advance(bar)
 
@@ -98,79 +56,10 @@ def work_progress(title: str, console: Console) -> Iterator[Callable[[int, int],
     if not console.is_terminal:
         yield told
         return
-    columns = [TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), _Eta()]
+    columns = [TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), Eta()]
     with Progress(*columns, console=console, speed_estimate_period=60, transient=True) as progress:
         bar = progress.add_task(title, total=None)
         yield lambda step, total: progress.update(bar, advance=step, total=total)
-
-
-class _Board:
-    """Bars counted in planned elements; what a finished generation did not report is added at its end."""
-
-    def __init__(self, cells: Sequence[Cell], progress: Progress):
-        self.progress = progress
-        self.cells = {(c.method.name, c.seed): c for c in cells}
-        self.plan = {key: plan_of(cell) for key, cell in self.cells.items()}
-        self.total = sum(sum(plan) for plan in self.plan.values())
-        self.overall = progress.add_task(f"[bold]{len(cells)} cell(s)", total=self.total)
-        self.bars: dict[tuple[str, int], TaskID] = {}
-        self.within: dict[tuple[str, int], int] = {}
-
-    def update(self, event: Event) -> None:
-        """Show an event."""
-        key = (event.method, event.seed)
-        if event.phase == "prepared":
-            self._plan_again(key, event.real_items)
-            return
-        plan = self.plan[key]
-        if key not in self.bars:
-            self.bars[key] = self.progress.add_task("", total=sum(plan))
-            self.within[key] = 0
-        step = min(event.elements, plan[event.generation] - self.within[key])
-        self.within[key] += step
-        if event.phase in ENDS:
-            ended = plan[event.generation :] if event.phase == "diverged" else [plan[event.generation]]
-            step = sum(ended) - self.within[key]
-            self.within[key] = 0
-        self.progress.advance(self.bars[key], step)
-        if event.phase == "reused":  # costs nothing: take it out of the total, or the ETA would be too hopeful
-            self.total -= step
-            self.progress.update(self.overall, total=self.total)
-        else:
-            self.progress.advance(self.overall, step)
-        last = len(plan) - 1
-        text = f"  {escape(event.method)} seed {event.seed}  generation {event.generation}/{last} {event.phase}"
-        finished = event.phase == "diverged" or (event.phase in ENDS and event.generation == last)
-        self.progress.update(self.bars[key], description=text, visible=not finished)
-
-    def _plan_again(self, key: tuple[str, int], real_items: int | None) -> None:
-        """The plan of a cell that has just begun, now that the size of the real data is known."""
-        before, self.plan[key] = self.plan[key], plan_of(self.cells[key], real_items)
-        self.total += sum(self.plan[key]) - sum(before)
-        self.progress.update(self.overall, total=self.total)
-
-
-def plan_of(cell: Cell, real_items: int | None = None) -> list[int]:
-    """Elements that each generation of a cell will process; less where that depends on data that was not read yet.
-
-    Args:
-        real_items: of the real training data; None: as far as the task knows them.
-    """
-    real = cell.task.spec.kind.sizes(cell.task).train if real_items is None else real_items
-    return [planned_elements(cell.task.spec, g, real) for g in range(cell.generations + 1)]
-
-
-def _line_per_generation(cells: Sequence[Cell], console: Console) -> Listener:
-    last = {(c.method.name, c.seed): c.generations for c in cells}
-
-    def listener(event: Event) -> None:
-        if event.phase in ENDS:
-            g = f"{event.generation}/{last[event.method, event.seed]}"
-            console.print(
-                f"{event.method} seed {event.seed}: generation {g} {event.phase}", markup=False, highlight=False
-            )
-
-    return listener
 
 
 def comparison_table(comparison: Comparison) -> Table:

@@ -25,7 +25,7 @@ def run_watched(cells: list[Cell], engine: Engine) -> None:
 @contextmanager
 def watched(cells: list[Cell]) -> Iterator[Listener]:
     """Show what the block runs; of several processes on the same cells, only the first one goes on to report."""
-    from collapsebench.cli.terminal import cell_progress, plain_console
+    from collapsebench.running.progress_display import cell_progress, plain_console
     from collapsebench.workloads.processes import is_first
 
     console = plain_console(stderr=True)
