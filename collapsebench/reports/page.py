@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from collapsebench import __version__
 from collapsebench.reports.gallery import ShownChain, densities, image_rows, shown_seed, texts
-from collapsebench.reports.plots import density_figure, fidelity_figure, figure_svg, forest_figure
+from collapsebench.reports.plots import density_figure, fidelity_figure, figure_png, figure_svg, forest_figure
 from collapsebench.reports.rendering import render
 from collapsebench.reports.takeaway import takeaway
 from collapsebench.scoring.columns import METHOD, Column, censored_text, records, shown_columns
@@ -61,6 +61,17 @@ def page(comparison: Comparison, chains: list[ShownChain], animations: dict[str,
         command=command(comparison),
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=__version__,
+    )
+
+
+def notebook_page(comparison: Comparison) -> str:
+    """What a notebook shows of a comparison; the curves as a picture, which every viewer of notebooks lets through."""
+    return render(
+        "notebook.html",
+        comparison=comparison,
+        takeaway=takeaway(comparison),
+        table=table(comparison),
+        curves=base64.b64encode(figure_png(fidelity_figure(comparison))).decode(),
     )
 
 

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
 _CONTROL_STYLE: dict[str, Any] = {"color": CONTROL_COLOUR, "linestyle": "--", "marker": "."}
 _INK = "#1a1a1b"  # of text and axes; in a page it becomes the colour of the page's text, light or dark
-_PANEL = (4.6, 3.9)  # inches: text stays readable where a phone shows one panel
-_LETTERS = 54  # that fit across a panel
+_PANEL = (4.0, 3.5)  # inches: text stays readable where a phone shows one panel
+_LETTERS = 46  # that fit across a panel
 
 
 class ShownFigure(Figure):
@@ -49,7 +49,7 @@ def fidelity_figure(comparison: Comparison, metrics: Sequence[str] | None = None
     figure, panels = _panels(len(shown), width, height)
     for panel, metric in zip(panels, shown, strict=True):
         _panel(panel, comparison, metric)
-    panels[0].set_ylabel("fidelity (1 = reference, 0 = knows nothing)", fontsize=9, color=_INK)
+    panels[0].set_ylabel("fidelity", fontsize=9, color=_INK, labelpad=7)
     handles, labels = panels[0].get_legend_handles_labels()
     letters = 8 + max(len(label) for label in labels)
     figure.legend(
