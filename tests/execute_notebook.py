@@ -32,7 +32,11 @@ def execute(notebook: dict[str, Any]) -> None:
             value = _run("".join(cell["source"]), module, f"<cell {number}>")
         cell["execution_count"] = number
         cell["outputs"] = [
-            *([{"output_type": "stream", "name": "stdout", "text": _lines(printed.getvalue())}] if printed.tell() else []),
+            *(
+                [{"output_type": "stream", "name": "stdout", "text": _lines(printed.getvalue())}]
+                if printed.tell()
+                else []
+            ),
             *([_shown(value, number)] if value is not None else []),
         ]
 

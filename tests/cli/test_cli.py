@@ -196,6 +196,8 @@ def test_report_escapes_what_models_and_users_wrote(compared, tmp_path: Path) ->
             shutil.rmtree(cell / f"gen-{g}", ignore_errors=True)
     about = json.loads((run / "run.json").read_text())
     about["method"]["name"] = f"ce{attack}"
+    about["description"] = attack
+    about["method"]["parameters"] = {"gamma": attack}
     (run / "run.json").write_text(json.dumps(about))
     finished = collapsebench("report", "runs", cwd=tmp_path)
     assert finished.code == 0, finished.err
@@ -204,7 +206,8 @@ def test_report_escapes_what_models_and_users_wrote(compared, tmp_path: Path) ->
     page.feed(html)
     assert "script" not in page.tags
     assert "x" not in page.found
-    assert html.count("&lt;script&gt;alert(1)") >= 3
+    assert "img" not in page.tags
+    assert html.count("&lt;script&gt;alert(1)") >= 7, "sample, prompt, card and its parameters, table, takeaway, figure"
 
 
 def tables(text: str) -> list[str]:

@@ -114,8 +114,9 @@ def test_forest_has_a_point_per_seed_and_survives_any_name(compared: Comparison)
 
 
 def test_threshold_is_named_on_the_axis_and_nothing_pokes_above_its_line(compared: Comparison) -> None:
-    for axes in compared.plot().axes:
-        assert f"λ = {HEADLINE}" in [label.get_text() for label in axes.get_yticklabels()]
+    panels = compared.plot().axes
+    assert f"λ = {HEADLINE}" in [label.get_text() for label in panels[0].get_yticklabels()]
+    for axes in panels:
         assert not axes.texts
         dotted = [line for line in axes.lines if line.get_linestyle() == ":"]
         assert dotted
@@ -143,7 +144,7 @@ def test_frames_are_copies_and_misspelt_ones_are_named(compared: Comparison) -> 
         compared.plot("curve")  # type: ignore[arg-type]
 
 
-def test_comparing_shows_progress_and_leaves_matplotlib_as_it_was(
+def test_comparing_shows_progress_on_the_error_stream(
     compared: Comparison, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     compare(compared.task, ["ce"], seeds=[0], generations=0, out=tmp_path, device="cpu")
