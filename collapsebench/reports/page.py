@@ -165,9 +165,8 @@ def _by_metric(comparison: Comparison) -> list[tuple[str, list[str]]]:
 
 def _by_seed(comparison: Comparison) -> dict[str, Any]:
     """mFI of every seed: the seeds, and a row per method."""
-    mine = comparison.scores[comparison.scores["metric"] == ALL]
-    seeds = sorted({int(seed) for seed in mine["seed"]})
-    values = {(row.method, int(row.seed)): float(row.mfi) for row in mine.itertuples()}
+    values = {(row["method"], row["seed"]): row["mfi"] for row in records(comparison.scores) if row["metric"] == ALL}
+    seeds = sorted({seed for _, seed in values})
     rows = [(comparison.shown_name(m), [values.get((m, seed)) for seed in seeds]) for m in comparison.methods]
     return {"seeds": seeds, "rows": rows}
 

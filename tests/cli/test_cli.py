@@ -167,7 +167,7 @@ def test_report_is_self_contained(compared) -> None:
     html = (cwd / "runs" / "tiny@1" / "report.html").read_text("utf-8")
     page = Addresses()
     page.feed(html)
-    assert page.found
+    assert "svg" in page.tags
     assert all(address.startswith("data:") for address in page.found)
     assert not {"script", "iframe", "link"} & page.tags
     assert "@import" not in html

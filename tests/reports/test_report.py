@@ -116,10 +116,11 @@ def test_forest_has_a_point_per_seed_and_survives_any_name(compared: Comparison)
 def test_threshold_is_named_on_the_axis_and_nothing_pokes_above_its_line(compared: Comparison) -> None:
     panels = compared.plot().axes
     assert f"λ = {HEADLINE}" in [label.get_text() for label in panels[0].get_yticklabels()]
-    for axes in panels:
+    for axes, metric in zip(panels, compared.task.spec.scored, strict=True):
         assert not axes.texts
         dotted = [line for line in axes.lines if line.get_linestyle() == ":"]
-        assert dotted
+        mine = compared.scores[compared.scores["metric"] == metric]
+        assert len(dotted) == (~mine.groupby("method")[f"fi_{HEADLINE:g}_censored"].any()).sum()
         assert all(list(line.get_ydata()) == [0, HEADLINE] for line in dotted)
         assert all(line.get_marker() != "|" for line in axes.lines)
 
@@ -151,3 +152,16 @@ def test_comparing_shows_progress_on_the_error_stream(
     told = capsys.readouterr()
     assert "generation 0/0 complete" in told.err
     assert told.out == ""
+
+
+def test_a_notebook_has_one_line_of_progress(
+    compared: Comparison, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    compare(compared.task, ["ce"], seeds=[0], generations=1, out=tmp_path, device="cpu")
+    told = capsys.readouterr()
+    written = told.out.split("\r")
+    assert any(line.startswith("1 of 2 generations, about 0:0") for line in written)
+    assert written[-1].startswith("2 of 2 generations, 0:0")
+    assert told.out.count("\n") == 1
+    assert "generation" not in told.err
