@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -13,6 +14,7 @@ from collapsebench.running.cells import Cell, run_cell
 from collapsebench.running.engines import Engine, run_cells
 from collapsebench.running.plan import plan
 from collapsebench.running.progress import Listener, silent
+from collapsebench.running.progress_display import shown_progress
 from collapsebench.task import Task, load_task
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ def run(
     out: str | Path = "runs",
     generations: int | None = None,
     device: str = "auto",
-    listener: Listener = silent,
+    listener: Listener | None = None,
 ) -> Path:
     """Run one cell, or what is missing of it, and return its directory.
 
@@ -42,13 +44,14 @@ def run(
         out: directory of all runs.
         generations: the last generation; None: the task's horizon.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-        listener: called with `collapsebench.running.progress.Event`.
+        listener: called with `collapsebench.running.progress.Event`; None: progress is shown.
 
     Raises:
         UserError: something given cannot be used. RunError: the run directory is locked, the disk is full.
     """
     (cell,) = plan(load_task(task), [method], [seed], out, generations, device)
-    run_cell(cell, listener)
+    with shown_progress([cell]) if listener is None else nullcontext(listener) as told:
+        run_cell(cell, told)
     return cell.directory.path
 
 
@@ -62,7 +65,9 @@ def compare(
     engine: Engine = "auto",
     against: Against = "run",
 ) -> Comparison | RawComparison:
-    """Run the missing cells of methods × seeds and compare the methods. `prepare` is for those who want to watch.
+    """Run the missing cells of methods × seeds, show how far they are, and compare the methods.
+
+    `prepare` is for those who want to watch with a listener of their own, or to see nothing.
 
     Args:
         methods: None: the baselines. seeds: None: the task's official seeds. Other arguments as in `run`.
@@ -70,11 +75,12 @@ def compare(
         against: ``published`` adds the committed submissions of the baselines, which are then not run here.
 
     Returns:
-        The comparison, of raw metrics where the task has no references yet; `collapsebench.reports.report.write_report`
-        writes its files.
+        The comparison, of raw metrics where the task has no references yet: a notebook shows its table and curves;
+        ``plot()``, ``to_pandas()`` and ``report()`` give them, and write its files.
     """
     trial = prepare(task, methods, seeds, out, generations, device, against)
-    trial.run(engine)
+    with shown_progress(trial.cells) as listener:
+        trial.run(engine, listener)
     return trial.comparison()
 
 

@@ -1,8 +1,4 @@
-"""Charts of the site. One colour, dash and mark per method, the same for the baselines on every page.
-
-Colours are those of Okabe and Ito, darkened where they would fade on white: all have a contrast of at least 3 to both
-backgrounds, and dashes and marks tell the methods apart without them.
-"""
+"""Charts of the site. One colour, dash and mark per method, the same for the baselines on every page."""
 
 from __future__ import annotations
 
@@ -15,13 +11,13 @@ import pandas as pd
 from altair.utils import schemapi
 
 from collapsebench.methods import BASELINES, CONTROL
+from collapsebench.reports.palette import COLOURS, CONTROL_COLOUR
 
 schemapi.disable_debug_mode()  # holding every chart against its schema takes half the time of a page; tests do it
 
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#A66F00", "#8A6FC0", "#3C8FC9", "#5D8A00")
 _DASHES = ([1, 0], [7, 3], [2, 2], [8, 3, 2, 3], [12, 4], [4, 4], [1, 3], [10, 2, 2, 2, 2, 2])
 _MARKS = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left")
-_BLUE, _ORANGE, _GREEN, _GREY = *_COLOURS[:3], "#808080"
+_BLUE, _ORANGE, _GREEN, _GREY = *COLOURS[:3], CONTROL_COLOUR
 _INK = "currentColor"  # the colour of the page's text, light or dark: Streamlit's own grey is too pale on white
 _ROWS = alt.Axis(labelLimit=200, ticks=False, domain=False)
 _GENERATIONS = alt.Axis(tickMinStep=1, format="d", grid=False)
@@ -48,9 +44,9 @@ def styles(methods: Sequence[str]) -> Look:
 
     Nobody else ever gets the colour of a baseline: beyond five others the colours repeat, with other dashes and marks.
     """
-    known, n = len(BASELINES), len(_COLOURS)
+    known, n = len(BASELINES), len(COLOURS)
     order = [*BASELINES, *(m for m in methods if m not in (*BASELINES, CONTROL))]
-    colours = [*_COLOURS[:known], *(_COLOURS[known + i % (n - known)] for i in range(len(order) - known))]
+    colours = [*COLOURS[:known], *(COLOURS[known + i % (n - known)] for i in range(len(order) - known))]
     found = {m: Style(colours[i], _DASHES[i % n], _MARKS[i % n]) for i, m in enumerate(order)}
     found[CONTROL] = Style(_GREY, [4, 3], "circle")
     return {m: found[m] for m in methods}

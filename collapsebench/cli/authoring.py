@@ -68,8 +68,9 @@ def base(
 ) -> None:
     """Train the base model that every generation of a task starts from, and write it beside the task."""
     from collapsebench.authoring.base import check_task, train_base
-    from collapsebench.cli.terminal import plain_console, work_progress
+    from collapsebench.cli.terminal import work_progress
     from collapsebench.running.environment import resolve_device
+    from collapsebench.running.progress_display import plain_console
 
     loaded = load(task, 1.0, resources_of(data, None))
     file = check_task(loaded, out)
@@ -117,7 +118,8 @@ def classifier(
 ) -> None:
     """Train the classifier that measures an image task's samples, and write it beside the task."""
     from collapsebench.authoring.train_classifier import write_classifier
-    from collapsebench.cli.terminal import plain_console, work_progress
+    from collapsebench.cli.terminal import work_progress
+    from collapsebench.running.progress_display import plain_console
 
     loaded = load(task, 1.0, resources_of(data, None))
     with work_progress("training the classifier", plain_console(stderr=True)) as on_progress:
@@ -195,8 +197,9 @@ def _calibrated(task: Task, out: Path, device: str) -> Calibration:
     """Run what is missing, watched, and measure."""
     from collapsebench.authoring.calibration import calibration_cells, measure_calibration, settings_cells
     from collapsebench.authoring.grid import counting
-    from collapsebench.cli.terminal import plain_console, work_progress
+    from collapsebench.cli.terminal import work_progress
     from collapsebench.running.engines import run_cells
+    from collapsebench.running.progress_display import plain_console
 
     cells = calibration_cells(task, out, device)
     run_watched(cells, "auto")

@@ -125,8 +125,9 @@ def compare(
 def score(directory: DirectoryArgument, as_json: JsonOption = False) -> None:
     """Recompute all scores below DIR from the raw metrics on disk."""
     from collapsebench import api
-    from collapsebench.cli.terminal import plain_console, print_comparison
+    from collapsebench.cli.terminal import print_comparison
     from collapsebench.reports.any_comparison import any_as_json
+    from collapsebench.running.progress_display import plain_console
 
     comparisons = api.score(directory)
     if as_json:
@@ -158,8 +159,9 @@ def split_methods(text: str) -> list[str]:
 
 
 def _report(comparison: Comparison | RawComparison, as_json: bool = False) -> None:
-    from collapsebench.cli.terminal import plain_console, print_comparison
+    from collapsebench.cli.terminal import print_comparison
     from collapsebench.reports.any_comparison import any_as_json, write_any
+    from collapsebench.running.progress_display import plain_console
 
     paths = write_any(comparison)
     if as_json:

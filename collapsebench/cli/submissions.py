@@ -126,10 +126,10 @@ def verify(
     tasks: TaskFilesOption = None,
 ) -> None:
     """Run a seed of a submission again and compare every raw metric. This runs the contestant's code."""
-    from collapsebench.cli.terminal import cell_progress, plain_console
     from collapsebench.files import require_folder
     from collapsebench.publishing.entries import read_bounded
     from collapsebench.publishing.validation import Context, known_tasks, validate_content
+    from collapsebench.running.progress_display import cell_progress, plain_console
 
     if not file.is_file():
         what = "is a folder; give one of the submissions in it" if file.is_dir() else "no such file; give a submission"
@@ -168,12 +168,13 @@ def leaderboard(
     tasks: TaskFilesOption = None,
 ) -> None:
     """Rank all submissions by their raw metrics, and show them in the browser."""
-    from collapsebench.cli.terminal import file_progress, plain_console, print_leaderboard
+    from collapsebench.cli.terminal import file_progress, print_leaderboard
     from collapsebench.files import write_atomically
     from collapsebench.paths import bundled
     from collapsebench.publishing.board import csv_text, leaderboard_table, read_board
     from collapsebench.publishing.site import serve
     from collapsebench.publishing.validation import known_tasks, submission_files
+    from collapsebench.running.progress_display import plain_console
 
     folder = bundled("submissions") if submissions is None else _folder_of_submissions(submissions)
     if csv is not None and (csv.is_dir() or not csv.absolute().parent.is_dir()):

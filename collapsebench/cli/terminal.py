@@ -1,4 +1,4 @@
-"""What a terminal shows: progress bars while cells run, tables when they are done."""
+"""What a terminal shows besides cells at work: bars of other work, tables, drafts."""
 
 from __future__ import annotations
 
@@ -8,15 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from rich.text import Text
 
 from collapsebench.reports.raw_comparison import RawComparison
 from collapsebench.reports.raw_report import number_text
-from collapsebench.running.progress import Event, Listener
-from collapsebench.running.progress_account import ENDS, Account
-from collapsebench.running.progress_lines import line_per_generation
+from collapsebench.running.progress_display import Eta
 from collapsebench.scoring.columns import METHOD, binding_text, interval_text, records, shown_columns, start_text
 
 if TYPE_CHECKING:
@@ -24,47 +21,8 @@ if TYPE_CHECKING:
 
     from collapsebench.publishing.submit import Draft
     from collapsebench.reports.comparison import Comparison
-    from collapsebench.running.cells import Cell
 
 _MANY_FILES = 50
-
-
-class _Rate(ProgressColumn):
-    def __init__(self, unit: str):
-        super().__init__()
-        self.unit = unit
-
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:,.0f} {self.unit}/s" if task.speed else "", style="dim")
-
-
-class _Eta(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        seconds = task.time_remaining
-        return Text("" if seconds is None else f"{seconds // 60:.0f}:{seconds % 60:02.0f} left", style="cyan")
-
-
-def plain_console(stderr: bool = False) -> Console:
-    """A console that is wide and without colours where nobody looks at a terminal."""
-    console = Console(stderr=stderr)
-    return console if console.is_terminal else Console(stderr=stderr, width=176, color_system=None)
-
-
-@contextmanager
-def cell_progress(cells: Sequence[Cell], console: Console) -> Iterator[Listener]:
-    """Show one line over all cells and one per running cell; in a pipe, one line per finished generation.
-
-    Yields:
-        The listener to give to the engine.
-    """
-    if not console.is_terminal:
-        yield line_per_generation(cells, console)
-        return
-    unit = cells[0].task.spec.kind.unit if cells else ""
-    columns = [TextColumn("{task.description}"), BarColumn(bar_width=24), _Rate(unit), TimeElapsedColumn(), _Eta()]
-    with Progress(*columns, console=console, speed_estimate_period=120, transient=True) as progress:
-        board = _Board(cells, progress)
-        yield board.update
 
 
 @contextmanager
@@ -77,7 +35,7 @@ def file_progress(files: int, console: Console) -> Iterator[Callable[[], None]]:
     if not console.is_terminal or files < _MANY_FILES:
         yield lambda: None
         return
-    with Progress(TextColumn("reading submissions"), BarColumn(), _Eta(), console=console, transient=True) as progress:
+    with Progress(TextColumn("reading submissions"), BarColumn(), Eta(), console=console, transient=True) as progress:
         bar = progress.add_task("", total=files)
         yield lambda: progress.advance(bar)
 
@@ -100,35 +58,10 @@ def work_progress(title: str, console: Console) -> Iterator[Callable[[int, int],
     if not console.is_terminal:
         yield told
         return
-    columns = [TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), _Eta()]
+    columns = [TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), Eta()]
     with Progress(*columns, console=console, speed_estimate_period=60, transient=True) as progress:
         bar = progress.add_task(title, total=None)
         yield lambda step, total: progress.update(bar, advance=step, total=total)
-
-
-class _Board:
-    """Bars counted in planned elements."""
-
-    def __init__(self, cells: Sequence[Cell], progress: Progress):
-        self.progress = progress
-        self.account = Account(cells)
-        self.overall = progress.add_task(f"[bold]{len(cells)} cell(s)", total=self.account.total)
-        self.bars: dict[tuple[str, int], TaskID] = {}
-
-    def update(self, event: Event) -> None:
-        """Show an event."""
-        key, step = (event.method, event.seed), self.account.take(event)
-        self.progress.update(self.overall, total=self.account.total, completed=self.account.done)
-        if event.phase == "prepared":
-            return
-        plan = self.account.plan[key]
-        if key not in self.bars:
-            self.bars[key] = self.progress.add_task("", total=sum(plan))
-        self.progress.advance(self.bars[key], step)
-        last = len(plan) - 1
-        text = f"  {escape(event.method)} seed {event.seed}  generation {event.generation}/{last} {event.phase}"
-        finished = event.phase == "diverged" or (event.phase in ENDS and event.generation == last)
-        self.progress.update(self.bars[key], description=text, visible=not finished)
 
 
 def comparison_table(comparison: Comparison) -> Table:

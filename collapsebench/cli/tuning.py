@@ -41,8 +41,8 @@ def tune(
 def _report(tuned: Tuned, picture: Path) -> None:
     from rich.table import Table
 
-    from collapsebench.cli.terminal import plain_console
     from collapsebench.reports.plots import save_figure, tuning_figure
+    from collapsebench.running.progress_display import plain_console
 
     table = Table(
         title=f"{tuned.task.id}, selection split, seeds {', '.join(map(str, tuned.seeds))}", title_justify="left"

@@ -25,8 +25,8 @@ def run_watched(cells: list[Cell], engine: Engine, quiet: bool = False) -> None:
 @contextmanager
 def watched(cells: list[Cell], quiet: bool = False) -> Iterator[Listener]:
     """Show what the block runs; of several processes on the same cells, only the first one goes on to report."""
-    from collapsebench.cli.terminal import cell_progress, plain_console
     from collapsebench.running.progress import silent
+    from collapsebench.running.progress_display import cell_progress, plain_console
     from collapsebench.workloads.processes import is_first
 
     if quiet:

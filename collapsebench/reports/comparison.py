@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import pandas as pd
 
@@ -22,6 +22,11 @@ from collapsebench.scoring.fidelity import DIVERGED
 from collapsebench.scoring.scales import task_scales
 from collapsebench.scoring.table import RATIO_BASELINES, ranked_table, score_methods, unranked
 from collapsebench.task import CALIBRATION_FILE, Task
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FrameName = Literal["table", "curves", "scores", "raw", "engagement"]
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,39 @@ class Comparison:
         """What tables call a method: published results are marked."""
         names = {entry.name for entry in self.published}
         return f"{method} (published)" if method in names else method
+
+    def to_pandas(self, what: FrameName = "table") -> pd.DataFrame:
+        """A copy of one of the frames: the ``table``, or what lies behind it, one row per number."""
+        frames = {f: getattr(self, f) for f in get_args(FrameName)}
+        if what not in frames:
+            raise UserError(f"to_pandas({what!r}): give one of {', '.join(frames)}.")
+        return frames[what].copy()
+
+    def plot(self, kind: Literal["curves", "forest"] = "curves") -> Figure:
+        """A matplotlib figure: fidelity by generation, or mFI with intervals; notebooks show it, `savefig` keeps it."""
+        from collapsebench.reports.plots import fidelity_figure, forest_figure
+
+        figures = {"curves": fidelity_figure, "forest": forest_figure}
+        if kind not in figures:
+            raise UserError(f"plot({kind!r}): give one of {', '.join(figures)}.")
+        return figures[kind](self)
+
+    def report(self, folder: str | Path | None = None) -> Path:
+        """Write the report and the files beside it, and return the path of ``report.html``.
+
+        Args:
+            folder: where to; None: the task's directory of runs.
+        """
+        from collapsebench.reports.report import write_report
+
+        paths = write_report(self, None if folder is None else Path(folder))
+        return next(path for path in paths if path.name == "report.html")
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: what was found, the table, the curves."""
+        from collapsebench.reports.page import notebook_page
+
+        return notebook_page(self)
 
 
 def read_comparison(

@@ -5,14 +5,16 @@ from __future__ import annotations
 import base64
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from collapsebench.reports.comparison import Comparison
 from collapsebench.running.artifacts import RunDirectory
 from collapsebench.workloads.kind import SAMPLE_FILES
 from collapsebench.workloads.pictures import png, top_rows, write_animation
+
+if TYPE_CHECKING:
+    from collapsebench.reports.comparison import Comparison
 
 _SHOWN_TEXTS = 3
 _TEXTS, _IMAGES, _DENSITIES = (SAMPLE_FILES[form] for form in ("text", "images", "density"))
@@ -57,22 +59,18 @@ def shown_chains(comparison: Comparison) -> list[ShownChain]:
 
 
 def texts(chains: list[ShownChain]) -> list[dict[str, Any]]:
-    """The first excerpts of every generation of every method; empty for tasks that are not about text."""
+    """Generations × methods, each cell the first excerpts, None where it diverged; empty for other tasks than text."""
     if not _has(chains, _TEXTS):
         return []
-    return [
-        {
-            "method": chain.method,
-            "generations": [
-                {
-                    "generation": g,
-                    "texts": folder and RunDirectory(folder.parent).read(g, _TEXTS)[:_SHOWN_TEXTS],
-                }
-                for g, folder in enumerate(chain.generations)
-            ],
-        }
-        for chain in chains
-    ]
+    rows = []
+    for g in range(max(len(chain.generations) for chain in chains)):
+        cells = []
+        for chain in chains:
+            folder = chain.generations[g] if g < len(chain.generations) else None
+            shown = folder and RunDirectory(folder.parent).read(g, _TEXTS)[:_SHOWN_TEXTS]
+            cells.append({"method": chain.method, "texts": shown})
+        rows.append({"generation": g, "cells": cells})
+    return rows
 
 
 def image_rows(chains: list[ShownChain]) -> list[dict[str, Any]]:

@@ -3,96 +3,118 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from collapsebench.methods import BASELINES, CONTROL
-from collapsebench.reports.comparison import Comparison
-from collapsebench.scoring.columns import records
+from collapsebench.reports.palette import COLOURS, CONTROL_COLOUR
+from collapsebench.scoring.columns import interval_text, records
+from collapsebench.scoring.fidelity import ALL
 from collapsebench.scoring.table import HEADLINE
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from collapsebench.reports.comparison import Comparison
     from collapsebench.task import Task
 
-# Okabe–Ito: told apart by colour-blind readers and on paper; the markers say it a second time.
-_COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442"]
-_MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
-_CONTROL_STYLE: dict[str, Any] = {"color": "#666666", "linestyle": "--", "marker": "."}
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
+_CONTROL_STYLE: dict[str, Any] = {"color": CONTROL_COLOUR, "linestyle": "--", "marker": "."}
+_INK = "#1a1a1b"  # of text and axes; in a page it becomes the colour of the page's text, light or dark
+_PANEL = (4.0, 3.5)  # inches: text stays readable where a phone shows one panel
+_LETTERS = 46  # that fit across a panel
 
 
-def fidelity_figure(comparison: Comparison) -> Figure:
-    """One panel per scored metric: mean fidelity per generation, range over seeds, FI(0.75) marked on the axis."""
-    metrics = list(comparison.task.spec.scored)
-    figure, axes = plt.subplots(
-        1, len(metrics), figsize=(4.6 * len(metrics), 4.4), sharey=True, squeeze=False, layout="constrained"
-    )
-    for panel, metric in zip(axes[0], metrics, strict=True):
+class ShownFigure(Figure):
+    """A figure that a notebook shows, whatever its backend is."""
+
+    def _repr_png_(self) -> bytes:
+        return figure_png(self)
+
+
+def fidelity_figure(comparison: Comparison, metrics: Sequence[str] | None = None) -> Figure:
+    """One panel per metric: mean fidelity per generation, range over seeds, and where FI(0.75) is.
+
+    Args:
+        metrics: scored ones; None: all of them. Of a single one no other title than its own is written.
+    """
+    shown = list(comparison.task.spec.scored) if metrics is None else list(metrics)
+    width, height = _PANEL
+    figure, panels = _panels(len(shown), width, height)
+    for panel, metric in zip(panels, shown, strict=True):
         _panel(panel, comparison, metric)
-    axes[0][0].set_ylabel("fidelity (1 = reference, 0 = knows nothing)")
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6), frameon=False)
-    figure.suptitle(f"{comparison.task.id}: fidelity to real data over generations", fontsize=12)
+    panels[0].set_ylabel("fidelity", fontsize=9, color=_INK, labelpad=7)
+    handles, labels = panels[0].get_legend_handles_labels()
+    letters = 8 + max(len(label) for label in labels)
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=max(1, min(len(labels), len(shown) * _LETTERS // letters)),
+        frameon=False, fontsize=9, labelcolor=_INK,
+    )  # fmt: skip
+    if metrics is None:
+        figure.suptitle(f"{comparison.task.id}: fidelity over generations", fontsize=11, color=_INK)
     return figure
 
 
 def _panel(axes: Axes, comparison: Comparison, metric: str) -> None:
     curves = comparison.curves[comparison.curves["metric"] == metric]
     scores = comparison.scores
+    axes.axhline(HEADLINE, color=CONTROL_COLOUR, linewidth=0.8, zorder=1)
     for method, style in _styles(comparison.methods).items():
         by_generation = curves[curves["method"] == method].groupby("generation")["fidelity"]
         mean = by_generation.mean()
-        axes.plot(mean.index, mean, label=method, markersize=4, linewidth=1.6, **style)
-        axes.fill_between(mean.index, by_generation.min(), by_generation.max(), alpha=0.15, color=style["color"], lw=0)
+        axes.plot(mean.index, mean, label=_plain(comparison.shown_name(method)), markersize=4, linewidth=1.6, **style)
+        axes.fill_between(mean.index, by_generation.min(), by_generation.max(), alpha=0.18, color=style["color"], lw=0)
         mine = scores[(scores["method"] == method) & (scores["metric"] == metric)]
         if not mine[f"fi_{HEADLINE:g}_censored"].any():
             fallen = mine[f"fi_{HEADLINE:g}"].mean()
-            axes.plot([fallen] * 2, [0, HEADLINE], color=style["color"], linewidth=0.9, linestyle=":")
-            axes.plot(fallen, HEADLINE, marker="|", color=style["color"], markersize=12)
-    axes.axhline(HEADLINE, color="#999999", linewidth=0.8)
-    axes.annotate(
-        f"λ = {HEADLINE}", (comparison.generations, HEADLINE), ha="right", va="bottom", fontsize=8, color="#666666"
-    )
-    axes.set_title(comparison.task.spec.metric(metric).title, fontsize=10)
-    axes.set_xlabel("generation")
+            axes.plot([fallen] * 2, [0, HEADLINE], color=style["color"], linewidth=1, linestyle=":", zorder=1)
+    axes.set_title(_plain(comparison.task.spec.metric(metric).title), fontsize=10, color=_INK)
+    axes.set_xlabel("generation", fontsize=9, color=_INK)
     axes.set_ylim(-0.02, 1.05)
+    levels = (0, 0.25, 0.5, HEADLINE, 1)  # λ is named where it meets the axis: beside the bands, never beneath them
+    axes.set_yticks(levels, [f"λ = {level:g}" if level == HEADLINE else f"{level:g}" for level in levels])
     axes.set_xticks(range(0, comparison.generations + 1, max(1, comparison.generations // 10)))
-    axes.spines[["top", "right"]].set_visible(False)
+    _dress(axes)
 
 
 def forest_figure(comparison: Comparison) -> Figure:
-    """mFI of every method with its interval, in the order of the table, and a line where CE is.
+    """mFI of every method: its interval, a point per seed, the number, and a line where CE is; in the table's order.
 
     A task that is not ranked has no headline: the title says so.
     """
     rows = records(comparison.table)
     styles = _styles(comparison.methods)
-    figure, axes = plt.subplots(figsize=(7.6, 0.9 + 0.42 * len(rows)), layout="constrained")
+    by_seed = comparison.scores[comparison.scores["metric"] == ALL].groupby("method")["mfi"]
+    figure, (axes,) = _panels(1, _PANEL[0], 1.0 + 0.55 * len(rows))
+    end = comparison.generations * 1.02
     for place, row in enumerate(rows):
-        style = styles[row["method"]]
+        style, seeds = styles[row["method"]], by_seed.get_group(row["method"])
         if row["mfi_low"] is not None:
             axes.plot([row["mfi_low"], row["mfi_high"]], [place] * 2, color=style["color"], linewidth=2.5)
-        axes.plot(row["mfi"], place, marker=style["marker"], color=style["color"], markersize=9)
+        axes.plot(row["mfi"], place, marker=style["marker"], color=style["color"], markersize=8)
+        axes.plot(seeds, [place + 0.2] * len(seeds), linestyle="", marker="o", markersize=3.5, color=style["color"],
+                  markerfacecolor="none", markeredgewidth=0.9)  # fmt: skip
         if row["method"] == "ce":
-            axes.axvline(row["mfi"], color=style["color"], linewidth=1, linestyle="--", zorder=0)
-    axes.set_yticks(range(len(rows)), [comparison.shown_name(row["method"]) for row in rows])
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlim(0, comparison.generations * 1.01)
-    axes.set_xlabel(f"mFI, generations of {comparison.generations}")
-    told = " (not ranked)" if comparison.task.unranked else ": how long fidelity to real data lasts"
-    axes.set_title(f"{comparison.task.id}{told}", fontsize=12, loc="left")
-    axes.grid(axis="x", color="#dddddd", linewidth=0.8)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.tick_params(axis="y", length=0)
+            axes.axvline(row["mfi"], color=style["color"], linewidth=1, linestyle="--", alpha=0.7, zorder=0)
+        style_of_text: dict[str, Any] = {"fontsize": 9, "color": _INK, "va": "bottom"}
+        number = interval_text(row, "mfi")
+        axes.text(0, place - 0.2, _short(comparison.shown_name(row["method"]), _LETTERS - len(number)), **style_of_text)
+        axes.text(end, place - 0.2, number, ha="right", **style_of_text)
+    axes.set_yticks([])
+    axes.set_ylim(len(rows) - 0.55, -0.75)
+    axes.set_xlim(0, end)
+    axes.set_xlabel(f"mFI, generations of {comparison.generations}", fontsize=9, color=_INK)
+    told = " (not ranked)" if comparison.task.unranked else ": how long fidelity lasts"
+    axes.set_title(f"{comparison.task.id}{told}", fontsize=10, loc="left", color=_INK)
+    axes.grid(axis="x", color=CONTROL_COLOUR, alpha=0.25, linewidth=0.8)
+    axes.spines["left"].set_visible(False)
+    _dress(axes)
     return figure
 
 
@@ -103,21 +125,19 @@ def calibration_figure(task: Task, curves: pd.DataFrame) -> Figure:
         curves: method (ce, control), metric, generation, fidelity.
     """
     metrics = list(task.spec.scored)
-    figure, axes = plt.subplots(
-        1, len(metrics), figsize=(4.2 * len(metrics), 3.6), sharey=True, squeeze=False, layout="constrained"
-    )
-    for panel, metric in zip(axes[0], metrics, strict=True):
+    figure, panels = _panels(len(metrics), 4.2, 3.6)
+    for panel, metric in zip(panels, metrics, strict=True):
         panel.axhspan(0.95, 1.05, color="#009E73", alpha=0.12, lw=0)
         panel.axhline(HEADLINE, color="#999999", linewidth=0.8)
         for method, style in _styles(["ce", CONTROL]).items():
             curve = curves.query("method == @method and metric == @metric")
             panel.plot(curve["generation"], curve["fidelity"], label=method, markersize=4, **style)
-        panel.set_title(task.spec.metric(metric).title, fontsize=10)
+        panel.set_title(_plain(task.spec.metric(metric).title), fontsize=10)
         panel.set_xlabel("generation")
         panel.set_ylim(-0.02, 1.12)
-        panel.spines[["top", "right"]].set_visible(False)
-    axes[0][0].set_ylabel("fidelity")
-    axes[0][0].legend(frameon=False, loc="lower left")
+        _dress(panel)
+    panels[0].set_ylabel("fidelity")
+    panels[0].legend(frameon=False, loc="lower left")
     return figure
 
 
@@ -128,11 +148,9 @@ def tuning_figure(title: str, panels: Mapping[str, Mapping[str, Sequence[float]]
         panels: by heading, and within a panel by variant, the curve; a panel's variants go from light to dark.
         measured: what fidelity is measured in.
     """
-    figure, axes = plt.subplots(
-        1, len(panels), figsize=(4.8 * len(panels), 4.0), sharey=True, squeeze=False, layout="constrained"
-    )
+    figure, drawn = _panels(len(panels), 4.8, 4.0)
     shades = matplotlib.colormaps["viridis_r"]
-    for panel, (heading, curves) in zip(axes[0], panels.items(), strict=True):
+    for panel, (heading, curves) in zip(drawn, panels.items(), strict=True):
         variants = [name for name in curves if name != "ce"]
         for i, name in enumerate(variants):
             shade = shades((i + 1) / (len(variants) + 1))
@@ -141,9 +159,9 @@ def tuning_figure(title: str, panels: Mapping[str, Mapping[str, Sequence[float]]
         panel.set_title(heading, fontsize=10)
         panel.set_xlabel("generation")
         panel.set_ylim(-0.02, 1.05)
-        panel.spines[["top", "right"]].set_visible(False)
+        _dress(panel)
         panel.legend(frameon=False, fontsize=8)
-    axes[0][0].set_ylabel(f"fidelity, {measured}")
+    drawn[0].set_ylabel(f"fidelity, {measured}")
     figure.suptitle(title, fontsize=12)
     return figure
 
@@ -154,44 +172,78 @@ def density_figure(curves: dict[str, list[dict[str, list[float]]]]) -> Figure:
     Args:
         curves: for each method its generations, each with the lists ``x``, ``density`` and ``truth``.
     """
-    figure, axes = plt.subplots(
-        1, len(curves), figsize=(4.2 * len(curves), 3.4), sharey=True, sharex=True, squeeze=False, layout="constrained"
-    )
+    figure, panels = _panels(len(curves), 4.2, 3.4)
     shades = matplotlib.colormaps["viridis"]
-    for panel, (method, generations) in zip(axes[0], curves.items(), strict=True):
+    for panel, (method, generations) in zip(panels, curves.items(), strict=True):
         for g, curve in enumerate(generations):
             shade = shades(0.95 * g / max(1, len(generations) - 1))
             panel.plot(curve["x"], curve["density"], color=shade, linewidth=1.2)
-        panel.plot(generations[0]["x"], generations[0]["truth"], "k--", linewidth=1)
-        panel.set_title(method, fontsize=10)
-        panel.spines[["top", "right"]].set_visible(False)
+        panel.plot(generations[0]["x"], generations[0]["truth"], linestyle="--", color=_INK, linewidth=1)
+        panel.set_title(_plain(method), fontsize=10, color=_INK)
+        _dress(panel)
     truth = next(iter(curves.values()))[0]["truth"]
-    axes[0][0].set_ylim(0, 2.5 * max(truth))
-    axes[0][0].set_ylabel("density")
+    panels[0].set_ylim(0, 2.5 * max(truth))
+    panels[0].set_ylabel("density", color=_INK)
     return figure
 
 
+def _panels(across: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """A figure of panels side by side on one scale; of no backend, so that it changes nothing in a notebook.
+
+    Args:
+        across: how many. width, height: of a panel, in inches.
+    """
+    figure = ShownFigure(figsize=(width * across, height), layout="constrained")
+    return figure, list(figure.subplots(1, across, sharex=True, sharey=True, squeeze=False)[0])
+
+
+def _dress(axes: Axes) -> None:
+    """Axes in ink, without a frame."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(_INK)
+    axes.tick_params(colors=_INK, labelsize=9)
+
+
+def _plain(text: str) -> str:
+    """A text in which matplotlib reads no formula."""
+    return text.replace("$", r"\$")
+
+
+def _short(name: str, letters: int) -> str:
+    return _plain(name if len(name) <= letters else f"{name[: letters - 1]}…")
+
+
 def _styles(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """A colour and marker per method; the baselines have theirs in every plot, whatever their rank."""
-    styles: dict[str, dict[str, Any]] = {}
-    for method in [*BASELINES, *(m for m in methods if m not in BASELINES)]:
-        n = len(styles)
-        styles[method] = (
-            _CONTROL_STYLE
-            if method == CONTROL
-            else {"color": _COLOURS[n % len(_COLOURS)], "marker": _MARKERS[n % len(_MARKERS)]}
-        )
+    """A colour and marker per method; the baselines have theirs in every plot, whatever their rank.
+
+    Nobody else gets the colour of a baseline: beyond those that are left the colours repeat, with other markers.
+    """
+    known, n = len(BASELINES), len(COLOURS)
+    styles: dict[str, dict[str, Any]] = {CONTROL: _CONTROL_STYLE}
+    for i, method in enumerate([*BASELINES, *(m for m in methods if m not in (*BASELINES, CONTROL))]):
+        colour = COLOURS[i if i < known else known + (i - known) % (n - known)]
+        styles[method] = {"color": colour, "marker": _MARKERS[i % len(_MARKERS)]}
     return {method: styles[method] for method in methods}
 
 
 def figure_png(figure: Figure) -> bytes:
-    """The bytes of a PNG without a date in it; frees the figure."""
+    """The bytes of a PNG without a date in it."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
-    plt.close(figure)
     return buffer.getvalue()
 
 
+def figure_svg(figure: Figure) -> str:
+    """An ``<svg>`` for a page: without background, in the colour and font of the page's text, without addresses."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "collapsebench"}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    svg = buffer.getvalue()
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    svg = re.sub(r' clip-path="url\([^)]*\)"', "", svg)  # nothing is drawn outside of the axes
+    return re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", svg).replace(_INK, "currentColor")
+
+
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG and free it."""
+    """Write a figure as PNG."""
     path.write_bytes(figure_png(figure))

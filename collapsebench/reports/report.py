@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from pathlib import Path
-from typing import Any
-
-import jinja2
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from collapsebench import __version__
 from collapsebench.files import write_atomically
-from collapsebench.reports.comparison import Comparison
-from collapsebench.reports.gallery import (
-    ShownChain,
-    densities,
-    image_rows,
-    shown_chains,
-    shown_seed,
-    texts,
-    write_animations,
-)
-from collapsebench.scoring.columns import METHOD, censored_text, records, shown_columns
-from collapsebench.scoring.engagement import SHARES
+from collapsebench.reports.gallery import shown_chains, write_animations
+from collapsebench.scoring.columns import records
 from collapsebench.scoring.table import HEADLINE
+
+if TYPE_CHECKING:
+    from collapsebench.reports.comparison import Comparison
 
 FILES = ("comparison.csv", "comparison.json", "curves.png", "forest.png", "report.html")
 
@@ -35,6 +24,7 @@ def write_report(comparison: Comparison, folder: Path | None = None) -> list[Pat
     Args:
         folder: where to; None: the task's directory of runs.
     """
+    from collapsebench.reports.page import page
     from collapsebench.reports.plots import fidelity_figure, forest_figure, save_figure
 
     folder = folder or comparison.folder
@@ -49,7 +39,7 @@ def write_report(comparison: Comparison, folder: Path | None = None) -> list[Pat
     save_figure(forest_figure(comparison), forest)
     chains = shown_chains(comparison)
     animations = write_animations(chains, folder)
-    write_atomically(html, _html(comparison, (plot, forest), chains, animations))
+    write_atomically(html, page(comparison, chains, animations))
     return [*paths, *animations.values()]
 
 
@@ -74,85 +64,3 @@ def comparison_as_json(comparison: Comparison) -> dict[str, Any]:
         "notes": comparison.notes,
         "published": [entry.sha256 for entry in comparison.published],
     }
-
-
-def _html(
-    comparison: Comparison, plots: tuple[Path, Path], chains: list[ShownChain], animations: dict[str, Path]
-) -> str:
-    rows = records(comparison.table)
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
-    environment.globals.update(censored_text=censored_text)
-    shown = {row["method"]: comparison.shown_name(row["method"]) for row in rows}
-    return environment.get_template("report.html").render(
-        comparison=comparison,
-        task=comparison.task,
-        rows=rows,
-        shown=shown,
-        columns=shown_columns(rows),
-        method_column=METHOD,
-        reasons=comparison.reasons,
-        scored=comparison.task.spec.scored,
-        headline=HEADLINE,
-        plot=_base64(plots[0].read_bytes()),
-        forest=_base64(plots[1].read_bytes()),
-        shown_seed=shown_seed(comparison),
-        texts=texts(chains),
-        images=image_rows(chains),
-        animations={method: _base64(path.read_bytes()) for method, path in animations.items()},
-        densities=_density_plot(chains),
-        engagement=_engagement(comparison),
-        profile=_profile(comparison),
-        seconds=_seconds(comparison),
-        circumstances=comparison.cells[0]["about"]["circumstances"],
-        device=comparison.cells[0]["about"]["device"],
-        version=__version__,
-    )
-
-
-def _density_plot(chains: list[ShownChain]) -> str | None:
-    curves = densities(chains)
-    if not curves:
-        return None
-    from collapsebench.reports.plots import density_figure, figure_png
-
-    return _base64(figure_png(density_figure(curves)))
-
-
-def _base64(content: bytes) -> str:
-    return base64.b64encode(content).decode()
-
-
-_Rows = list[tuple[str, list[float | None]]]
-
-
-def _engagement(comparison: Comparison) -> list[tuple[str, _Rows]]:
-    """Every share of engagement that was measured: its title, and its rows."""
-    there = set(comparison.engagement["metric"])
-    return [(title, _rows(comparison, comparison.engagement, name)) for name, title in SHARES.items() if name in there]
-
-
-def _profile(comparison: Comparison) -> list[dict[str, Any]]:
-    """Every metric that was measured, in the task's order, and its rows."""
-    there = set(comparison.raw["metric"])
-    return [
-        {"metric": comparison.task.spec.metric(metric), "rows": _rows(comparison, comparison.raw, metric)}
-        for metric in comparison.task.spec.metrics
-        if metric in there
-    ]
-
-
-def _rows(comparison: Comparison, frame: pd.DataFrame, metric: str) -> _Rows:
-    """Mean over seeds of a metric, per method and generation; methods without it have no row."""
-    mine = frame[frame["metric"] == metric].astype({"value": float})
-    means = mine.groupby(["method", "generation"])["value"].mean()
-    there, last = set(mine["method"]), comparison.generations
-    return [(m, [means[m].get(g) for g in range(last + 1)]) for m in comparison.methods if m in there]
-
-
-def _seconds(comparison: Comparison) -> dict[str, float]:
-    total: dict[str, float] = {}
-    for cell in comparison.cells:
-        for phase, seconds in cell["seconds"].items():
-            total[phase] = total.get(phase, 0.0) + seconds
-    return total

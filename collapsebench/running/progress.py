@@ -1,4 +1,4 @@
-"""Progress of cells as events, and their picture in a terminal. The loop sends events and knows no terminal."""
+"""Progress of cells as events. The loop sends them and knows no terminal (`progress_display` shows them)."""
 
 from __future__ import annotations
 

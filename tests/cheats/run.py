@@ -13,9 +13,9 @@ from pathlib import Path
 
 from judging import Judgement, Verdict, judge, ranked_micro_tasks
 
-from collapsebench.cli.terminal import plain_console
 from collapsebench.files import write_atomically, write_json
 from collapsebench.running.progress import Event
+from collapsebench.running.progress_display import plain_console
 from collapsebench.task import CHEATS_FILE, load_task
 
 INTRODUCTION = """# Cheats

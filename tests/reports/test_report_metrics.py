@@ -30,13 +30,17 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
     return compare(load_task(file), ["ce"], out=folder / "runs", device="cpu", engine="inline")
 
 
-def test_report_shows_every_metric_that_was_measured_in_the_tasks_order(compared: Comparison) -> None:
+def test_report_shows_every_metric_that_was_measured_grouped_in_the_tasks_order(compared: Comparison) -> None:
     write_report(compared)
     page = html.unescape((compared.folder / "report.html").read_text("utf-8"))
     shown = re.findall(r"<details><summary>(.*?)</summary>", page)
     spec, measured = compared.task.spec, set(compared.raw["metric"])
     assert {"harness_pairs", "harness_few", "knowledge_fraction_1"} <= measured
     assert measured <= set(spec.metrics)
-    titles = [spec.metric(name).title for name in spec.metrics if name in measured]
+    scored_first = sorted(
+        (spec.metric(name) for name in spec.metrics if name in measured),
+        key=lambda metric: 0 if metric.name in spec.scored else 1 if metric.direction else 2,
+    )
+    titles = [metric.title for metric in scored_first]
     assert [title for title in shown if title in titles] == titles
     assert "mFI: pairs (acc)" in page, "and what is scored by its title"

@@ -14,13 +14,13 @@ from tiny_task import KINDS, write_tiny_task
 
 from collapsebench.api import run
 from collapsebench.authoring.estimate import estimate
-from collapsebench.cli.terminal import _Board
 from collapsebench.methods import load_method
 from collapsebench.publishing.consistency import allowed_counts
 from collapsebench.running.artifacts import RunDirectory
 from collapsebench.running.cells import Cell
 from collapsebench.running.progress import Event
 from collapsebench.running.progress_account import plan_of
+from collapsebench.running.progress_display import _Board
 from collapsebench.task import Policy, Task, TaskSpec, load_task
 from collapsebench.workloads.work import Sizes, planned_elements, real_share, work_of
 
