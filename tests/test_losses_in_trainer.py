@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -105,7 +106,7 @@ def test_trainer_trains_with_every_registered_method(tmp_path: Path, name: str) 
 
 def test_accumulated_micro_batches_see_one_loss_object() -> None:
     class Counting(Loss):
-        calls = 0
+        calls: ClassVar[int] = 0
 
         def elementwise(self, e: Elements) -> Tensor:
             self.calls += 1

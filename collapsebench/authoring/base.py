@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from collapsebench.workloads.objective import Observed, Processes, Schedule
 
 LARGEST = 4 * 2**20  # bytes of a base model's weights: it is shipped with the package
-_LINE = r"(?m)^(base:[ \t]*(?:#.*)?\n(?:[ \t]+.*\n|\n)*?[ \t]+sha256:[ \t]*)null\b"
+_LINE = (
+    r"(?m)^(base:[ \t]*(?:#.*)?\n(?:[ \t].*\n|\n)*?[ \t]+sha256:[ \t]*)null\b"  # one way to match: no search for others
+)
 
 
 class _OnBaseData:

@@ -428,7 +428,7 @@ def test_copy_of_a_task_is_refused_with_other_data_until_it_is_calibrated(name: 
     (tmp_path / "copy" / "shakespeare.txt").write_text("All the world's a stage.\n\n" * 50)
     refused = collapsebench(*with_methods(file, "ce"), cwd=tmp_path)
     assert refused.code == 2
-    assert f"the references of {name}@1 were measured on other settings" in refused.err
+    assert f"the references of {load_task(name).id} were measured on other settings" in refused.err
     assert f"collapsebench calibrate {file} --write" in refused.err
     assert refused.err.count("\n") == 1
 

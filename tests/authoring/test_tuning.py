@@ -61,7 +61,7 @@ def test_variants_are_compared_on_selection_data_and_counted_into_the_entry(work
     assert "Weaker: 4.67 of 20 runs of" in again.out, again.err
     assert collapsebench("score", workplace / "runs", cwd=workplace).code == 2  # nothing of it is scored
     task = workplace / "task.yaml"
-    assert collapsebench("calibrate", task, "--out", "runs", "--write", cwd=workplace).code == 0
+    assert collapsebench("calibrate", task, "--out", "runs", "--write", "--force", cwd=workplace).code == 0
     (workplace / "calibration.json").unlink()  # it breaks rules
     out = ("--out", "runs")
     done = collapsebench("compare", task, "--methods", "ce,tce,weaker.py:Weaker:beta=0.2", *out, cwd=workplace)

@@ -123,7 +123,7 @@ def test_calibration_of_a_diffusion_task_measures_sigma_first(tmp_path: Path) ->
     refused = collapsebench("run", task, "--method", "focal", "--device", "cpu", cwd=tmp_path)
     assert refused.code == 2
     assert "tiny-diffusion@1 has no sigma yet, so log p is undefined for focal" in refused.err
-    finished = collapsebench("calibrate", task, "--write", "--device", "cpu", cwd=tmp_path)
+    finished = collapsebench("calibrate", task, "--write", "--force", "--device", "cpu", cwd=tmp_path)
     assert finished.code == 0, finished.err
     sigma = yaml.safe_load(task.read_text())["workload"]["sigma"]
     measured = [
@@ -145,7 +145,7 @@ def test_calibration_of_a_diffusion_task_measures_sigma_first(tmp_path: Path) ->
 
 def test_changed_image_is_not_the_data_that_the_task_lists(tmp_path: Path) -> None:
     task = write_tiny_task(tmp_path / "task", "vae", **SHORT, scored={"fd_classifier": {}, "negative_elbo": {}})
-    assert collapsebench("calibrate", task, "--write", "--device", "cpu", cwd=tmp_path).code == 0
+    assert collapsebench("calibrate", task, "--write", "--force", "--device", "cpu", cwd=tmp_path).code == 0
     file = next((task.parent / "images" / "1").glob("*.png"))
     with Image.open(file) as image:
         other = image.rotate(180)

@@ -45,7 +45,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a calibrated task, a loss, and its finished comparison; not to be changed."""
     folder = tmp_path_factory.mktemp("compared")
     task = write_tiny_task(folder, "gmm")
-    finished = collapsebench("calibrate", task, "--write", cwd=folder)
+    finished = collapsebench("calibrate", task, "--write", "--force", cwd=folder)
     assert finished.code == 0, finished.err
     (folder / "calibration.json").unlink()  # it breaks rules, and the tables here are to have ranks
     (folder / "my_loss.py").write_text(LOSS)
