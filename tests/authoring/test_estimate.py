@@ -228,19 +228,6 @@ def test_images_that_are_not_there_are_said_to_be_assumed(tmp_path: Path) -> Non
     assert any("assumed" in line for line in estimate(load_task(file)).lines())
 
 
-def test_the_command_of_the_docs_measures_a_rate(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "estimate.md").read_text("utf-8")
-    code = page.split("python -c '")[1].split("' text-bytes-micro")[0]
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["-c", str(tiny)])
-    exec(code, {})
-    found = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert [line[0] for line in found] == ["train", "sample", "evaluate"]
-    assert all(float(line[1]) > 0 and line[2] == "TFLOP/s" for line in found)
-
-
 def test_the_command_prints_the_table_or_json(tmp_path: Path) -> None:
     finished = collapsebench("estimate", "vae-mnist", "--device-tflops", 40, cwd=tmp_path)
     assert finished.code == 0, finished.err
