@@ -74,7 +74,7 @@ print(*sorted(table["method"]))
 """
 
 
-@pytest.mark.parametrize("how", ["script", "stdin"])
+@pytest.mark.parametrize("how", [pytest.param("script", marks=pytest.mark.slow), "stdin"])
 def test_script_without_a_guard_compares_in_workers(how: str, tmp_path: Path) -> None:
     task = str(write_tiny_task(tmp_path / "task", "gmm"))
     script = tmp_path / "compare.py"

@@ -112,6 +112,7 @@ def test_report_of_a_mixture_draws_its_densities(mixture) -> None:
 # Calibration
 
 
+@pytest.mark.slow
 def test_calibration_of_a_diffusion_task_measures_sigma_first(tmp_path: Path) -> None:
     scored = {"fd_classifier": {}, "coverage": {}}
     task = write_tiny_task(tmp_path / "task", "diffusion", **SHORT, scored=scored)

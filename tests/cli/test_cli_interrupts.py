@@ -111,6 +111,7 @@ def with_workers(slow: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     process.communicate()
 
 
+@pytest.mark.slow  # Ctrl-C in one process, and while workers start, are in the default tests
 def test_ctrl_c_with_workers_leaves_a_resumable_run_and_no_process(
     slow: Path, tmp_path: Path, with_workers: subprocess.Popen[str]
 ) -> None:

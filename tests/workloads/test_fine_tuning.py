@@ -330,6 +330,7 @@ def files_of(path: Path) -> list[str]:
     return sorted(str(file.relative_to(out)) for file in out.rglob("*") if file.is_file())
 
 
+@pytest.mark.slow  # two processes that import torch, three times
 def test_two_processes_give_the_losses_and_metrics_of_one_and_one_set_of_files(
     task: Path, alone: Path, tmp_path: Path
 ) -> None:
@@ -354,6 +355,7 @@ def test_accelerate_launch_gives_the_same_losses(task: Path, alone: Path, tmp_pa
     assert curve(launched) == pytest.approx(curve(alone), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_run_of_two_processes_that_was_killed_goes_on_in_one(task: Path, alone: Path, tmp_path: Path) -> None:
     (tmp_path / "dies.py").write_text(DIES)
     method, out = f"{tmp_path / 'dies.py'}:Dies", tmp_path / "runs"
