@@ -186,7 +186,7 @@ def _means(over_all: Mapping[str, npt.NDArray[Any]], last: int) -> dict[str, Any
     return {
         "seeds": found.n,
         "mfi": found.estimate,
-        "mfi_low": None if found.low is None else max(found.low, 0.0),  # no interval is shorter than nothing,
+        "mfi_low": None if found.low is None else max(found.low, 0.0),  # mFI cannot be negative,
         "mfi_high": None if found.high is None else min(found.high, float(last)),  # or longer than the horizon
         "share": over_all["share"].mean(),
     }

@@ -12,7 +12,7 @@ def known_sizes(task: Task, train: int | None = None) -> Sizes:
     """What is known from the task file, its frozen splits and a look at a folder of images.
 
     Args:
-        train: items of the real training split, for who knows them.
+        train: items of the real training split, as given by the user.
     """
     sizes = task.spec.kind.sizes(task)
     if train is not None:

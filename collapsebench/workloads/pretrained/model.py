@@ -43,7 +43,7 @@ def load_pretrained(settings: PretrainedModel, folder: Path | None) -> tuple[Pre
         raise DataError(f"the model at {where} lacks weights: {', '.join(missing[:3])}; {len(missing)} in all.")
     if (size := parameters_of(model)) != settings.parameters:
         raise DataError(f"{where} holds a model of {size:,} parameters; the task's has {settings.parameters:,}.")
-    # The task alone decides how is sampled: a model's own penalties and temperatures would go into it silently.
+    # The task alone decides how samples are drawn: a model's own penalties and temperatures would go into it silently.
     own = model.generation_config
     model.generation_config = GenerationConfig(
         bos_token_id=own.bos_token_id, eos_token_id=own.eos_token_id, pad_token_id=tokenizer.pad_token_id
