@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from gpu_small_cells import small_cells
@@ -19,6 +19,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from collapsebench.token_log_probs import token_log_probs
+
+if TYPE_CHECKING:
+    from collapsebench.task import Task
 
 Lines = Iterator[str]
 
@@ -122,42 +125,71 @@ _LARGER: dict[str, dict[str, Any]] = {
 
 def _phases(bench: Bench, file: Path) -> Lines:
     from collapsebench.authoring.estimate import estimate
-    from collapsebench.methods import load_method
-    from collapsebench.policies import first_training_set, prompts
-    from collapsebench.running.training import train
-    from collapsebench.seeding import Randomness
     from collapsebench.task import load_task
-    from collapsebench.workloads import load_workload
 
     task = load_task(file)
-    workload, randomness = load_workload(task, bench.device), Randomness(task.id, 0)
-    data = first_training_set(task.spec.policy, workload.real, task.spec.horizon)
+    found = measured_phases(task, bench, 1)
+    for phase in found:
+        yield f"{task.id} {phase}, {bench.share(phase.flops, phase.seconds)}"
+    if bench.on_cuda:
+        memory = estimate(task, 0).memory
+        peak, estimated = max(phase.held for phase in found), memory.peak - memory.weights
+        yield f"{task.id} memory: {peak / 1e6:.1f} MB beside the weights, estimated {estimated / 1e6:.1f} MB"
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What generation 0 of a task spends on one phase.
+
+    Attributes:
+        name: training, sampling or evaluation. items: elements (images, where these are sampled) that it goes through;
+            0: it is not told in items. unit: of items. flops: as `estimate` counts them. held: bytes at the worst.
+    """
+
+    name: str
+    seconds: float
+    flops: float
+    items: float
+    unit: str
+    held: int = 0
+
+    def __str__(self) -> str:
+        rate_ = f"{self.items / self.seconds:,.0f} {self.unit}/s" if self.items else f"{self.seconds:.2f} s"
+        return f"{self.name}: {rate_}"
+
+
+def measured_phases(task: Task, bench: Bench, repeats: int) -> list[Phase]:
+    """Training, sampling and evaluation of generation 0 of ce, after one run of each that does not count."""
+    from collapsebench.authoring.estimate import estimate
+    from collapsebench.methods import load_method
+    from collapsebench.policies import prompts
+    from collapsebench.running.artifacts import RunDirectory
+    from collapsebench.running.loop import Chain
+    from collapsebench.running.training import train
+    from collapsebench.workloads import load_workload
+
+    workload, method = load_workload(task, bench.device), load_method("ce", task.spec.workload.kind)
+    chain = Chain(task, method, 0, workload, RunDirectory.of(bench.folder, task.id, method.id, 0))
+    data, randomness = chain.training_set(0), chain.randomness
     starts = prompts(task.spec.policy, data, randomness.generator(0, "prompts"))
-    loss = load_method("ce", task.spec.workload.kind).make_loss()
-    model = workload.new_model(randomness)
+    model = workload.new_model(randomness) if task.spec.init != "base" else workload.load_model(task.base_weights())
+    loss = method.make_loss()
     made: list[Tensor] = []
     phases: dict[str, Callable[[], Any]] = {
         "training": lambda: train(workload, model, data, loss, 0, randomness, lambda _: None),
         "sampling": lambda: made.append(workload.sample(model, starts, 0, randomness, lambda _: None)),
         "evaluation": lambda: workload.evaluate(model, made[-1], lambda _: None),
     }
-    known = estimate(task, 0)
-    spent = known.generations[0]
-    images = task.spec.kind.samples == "images"
-    peak = 0
+    known, images = estimate(task, 0), task.spec.kind.samples == "images"
+    spent, per = known.generations[0], workload.real.items[0].numel() if images else 1
+    items = {"training": spent.trained / per, "sampling": spent.sampled / per, "evaluation": 0.0}
+    found = []
     for name, work in phases.items():
-        peak = max(peak, bench.peak(work) or 0)
-        seconds = bench.seconds(work, repeats=1)
-        if name == "evaluation":
-            rate_ = f"{seconds:.2f} s"
-        else:
-            elements = spent.trained if name == "training" else spent.sampled
-            per = workload.real.items[0].numel() if images else 1
-            rate_ = f"{elements / per / seconds:,.0f} {'images' if images else known.unit}/s"
-        yield f"{task.id} {name}: {rate_}, {bench.share(getattr(spent, name), seconds)}"
-    if bench.on_cuda:
-        estimated = known.memory.peak - known.memory.weights
-        yield f"{task.id} memory: {peak / 1e6:.1f} MB beside the weights, estimated {estimated / 1e6:.1f} MB"
+        held = bench.peak(work) or 0
+        seconds = bench.seconds(work, repeats)
+        unit = "images" if images else known.unit
+        found.append(Phase(name, seconds, getattr(spent, name), items[name], unit, held))
+    return found
 
 
 def loss_memory(bench: Bench) -> Lines:
