@@ -243,6 +243,12 @@ class Task:
         reduced = "" if self.budget == 1.0 else f"+budget-{self.budget:g}"
         return f"{self.spec.name}@{self.spec.version}{reduced}"
 
+    @property
+    def argument(self) -> str:
+        """What commands take for it: the name it is registered by, else the path of its file."""
+        name = self.path.parent.name
+        return name if self.path == registered_tasks().get(name, Path()).resolve() else str(self.path)
+
     @cached_property
     def sha256(self) -> str:
         """Digest of everything in the file that can change a raw metric: not title, fidelity scale or checks.
@@ -295,12 +301,10 @@ class Task:
         """Why fidelity is undefined on this task, in a sentence; None: it is defined, as far as the settings say."""
         if not self.has_references:
             return f"{self.id} has no references yet, so fidelity is undefined."
-        measured_on = self.spec.calibrated_on
-        if measured_on is not None and measured_on.settings != digest_of(self._whole)[:DIGITS]:
-            return (
-                f"the references of {self.id} were measured on other settings ({measured_on.settings}…, these are "
-                f"{digest_of(self._whole)[:DIGITS]}…), so fidelity is undefined."
-            )
+        measured_on, settings = self.spec.calibrated_on, digest_of(self._whole)[:DIGITS]
+        if measured_on is not None and measured_on.settings != settings:
+            others = f"other settings ({measured_on.settings}…, these are {settings}…)"
+            return f"the references of {self.id} were measured on {others}, so fidelity is undefined."
         return None
 
     def require_scale(self, data_sha256: str | None = None) -> None:
@@ -317,12 +321,10 @@ class Task:
         # A part of the budget prepares other data, and its results have no meaning beside others anyway.
         if reason is None and measured_on is not None and data_sha256 is not None and self.budget == 1.0:
             if measured_on.data != data_sha256[:DIGITS]:
-                reason = (
-                    f"the references of {self.id} were measured on other data ({measured_on.data}…, this is "
-                    f"{data_sha256[:DIGITS]}…), so fidelity is undefined."
-                )
+                others = f"other data ({measured_on.data}…, this is {data_sha256[:DIGITS]}…)"
+                reason = f"the references of {self.id} were measured on {others}, so fidelity is undefined."
         if reason is not None:
-            remedy = f"Measure them with `collapsebench calibrate {self.path} --write`"
+            remedy = f"Measure them with `collapsebench calibrate {self.argument} --write`"
             raise TaskError(f"{reason} {remedy}, or use `collapsebench run` for raw metrics.")
 
     def base_weights(self) -> Path:
@@ -335,14 +337,12 @@ class Task:
         places = [(folder / self.spec.base.file).resolve() for folder in self.folders]
         file = next((place for place in places if place.is_file()), places[0])
         if self.spec.base.sha256 is None or not file.is_file():
-            raise DataError(f"{self.id} has no base model at {file}; train it: collapsebench base {self.path}.")
+            raise DataError(f"{self.id} has no base model at {file}; train it: collapsebench base {self.argument}.")
         found = hashlib.sha256(file.read_bytes()).hexdigest()
         if found != self.spec.base.sha256:
-            raise DataError(
-                f"{file} is not the base model of {self.id}: sha256 {found[:16]}…, the task says "
-                f"{self.spec.base.sha256[:16]}…. Get the file that belongs to the task, or train it: collapsebench "
-                f"base {self.path}."
-            )
+            differs = f"sha256 {found[:16]}…, the task says {self.spec.base.sha256[:16]}…"
+            remedy = f"Get the file that belongs to the task, or train it: collapsebench base {self.argument}."
+            raise DataError(f"{file} is not the base model of {self.id}: {differs}. {remedy}")
         return file
 
     def __repr__(self) -> str:

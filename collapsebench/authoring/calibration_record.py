@@ -145,7 +145,7 @@ def read_record(task: Task) -> Record:
         TaskError: nothing is, or something else.
     """
     file = own_file(task.path, CALIBRATION_FILE)
-    remedy = f"Measure it: collapsebench calibrate {task.path} --write."
+    remedy = f"Measure it: collapsebench calibrate {task.argument} --write."
     if not file.is_file():
         raise TaskError(f"{task.id} has no {CALIBRATION_FILE} beside {task.path}. {remedy}")
     try:

@@ -217,7 +217,7 @@ def _complete(raw: pd.DataFrame, task: Task, methods: Sequence[str], seeds: Sequ
     if missing:
         raise UserError(
             f"{where} lacks {len(missing)} cell(s) of {task.id}, such as {missing[0]}. Run them with `collapsebench "
-            f"compare {task.path} --out DIR` and give --here DIR."
+            f"compare {task.argument} --out DIR` and give --here DIR."
         )
     return raw
 

@@ -146,10 +146,10 @@ def tuning_cells(
     return plan(task, wanted, chosen, out / TUNING, generations, device)
 
 
-def default_seeds(task: Task) -> list[int]:
-    """The first seeds from `FIRST_SEED` on that are not official."""
+def default_seeds(task: Task, n: int = SEEDS) -> list[int]:
+    """The first n seeds from `FIRST_SEED` on that are not official."""
     official = set(task.spec.seeds)
-    return [seed for seed in range(FIRST_SEED, FIRST_SEED + SEEDS + len(official)) if seed not in official][:SEEDS]
+    return [seed for seed in range(FIRST_SEED, FIRST_SEED + n + len(official)) if seed not in official][:n]
 
 
 def read_tuning(cells: Sequence[Cell]) -> Tuned:

@@ -82,6 +82,6 @@ def _hours(cell: Cell, work_left: int, work_done: int, seconds: float) -> tuple[
         return work_left * seconds / work_done / 3600, "as fast as the generations that are there"
     whole = read_measured().hours(cell.task)
     if whole is None:
-        return None, f"`collapsebench doctor {cell.task.path} --measure` measures how fast this machine is"
+        return None, f"`collapsebench doctor {cell.task.argument} --measure` measures how fast this machine is"
     of_task = sum(plan_of(cell, generations=cell.task.spec.horizon))
     return whole * work_left / of_task, "as measured by `collapsebench doctor --measure`"

@@ -231,7 +231,7 @@ def _notes_on_scale(task: Task) -> list[str]:
     unknown = [] if task.spec.calibrated_on else ["what its references were measured on"]
     if not (task.path.parent / CALIBRATION_FILE).is_file():
         unknown.append("whether it keeps the rules of a ranked task")
-    remedy = f"`collapsebench calibrate {task.path} --write` measures it."
+    remedy = f"`collapsebench calibrate {task.argument} --write` measures it."
     return [f"Of {task.id} it is not recorded {', nor '.join(unknown)}: {remedy}"] if unknown else []
 
 

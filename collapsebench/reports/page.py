@@ -17,7 +17,6 @@ from collapsebench.scoring.columns import METHOD, Column, censored_text, records
 from collapsebench.scoring.engagement import SHARES
 from collapsebench.scoring.fidelity import ALL
 from collapsebench.scoring.table import HEADLINE
-from collapsebench.task import registered_tasks
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,8 +92,7 @@ def command(comparison: Comparison) -> str | None:
     losses = [here[method] for method in comparison.methods if method in here]
     if any(loss is None for loss in losses):
         return None
-    registered = registered_tasks().get(spec.name)
-    name = spec.name if registered is not None and registered.resolve() == task.path else task.path.name
+    name = task.argument if task.argument == spec.name else task.path.name
     seeds = sorted({cell["about"]["seed"] for cell in comparison.cells})
     words = ["collapsebench", "compare", name, "--methods", ",".join(losses), "--seeds", ",".join(map(str, seeds))]
     words += ["--generations", str(comparison.generations)] if comparison.generations < spec.horizon else []

@@ -151,7 +151,7 @@ def _interval(name: str, found: Estimate) -> dict[str, float | None]:
 def _notes(task: Task, raw: pd.DataFrame, last: int, metrics: Sequence[str]) -> list[str]:
     notes = [
         f"{task.id} is not calibrated: raw metrics are compared, and nothing is scored or ranked. `collapsebench "
-        f"calibrate {task.path} --write` measures its references."
+        f"calibrate {task.argument} --write` measures its references."
     ]
     absent = [name for name in task.spec.scored if name not in metrics]
     if absent:

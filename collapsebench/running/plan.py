@@ -88,5 +88,5 @@ def _require_scale(task: Task, methods: list[Contestant]) -> None:
     if scale is not None and others:
         raise UserError(
             f"{task.id} has no {scale.setting} yet, so log p is undefined for {', '.join(others)}. Measure it with "
-            f"`collapsebench calibrate {task.path} --write`."
+            f"`collapsebench calibrate {task.argument} --write`."
         )
