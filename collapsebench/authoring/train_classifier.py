@@ -24,6 +24,7 @@ from collapsebench.task import Task
 from collapsebench.workloads.images.data import ImageData
 
 _BATCH = 64
+GOOD = 0.9  # accuracy from which on nothing is noted
 _LINE = r"(?m)^(\s+)classifier: (?:\{[^}]*\}|null)"
 _RATE = 4e-3
 
@@ -95,7 +96,13 @@ def write_classifier(task: Task, epochs: int, on_progress: Callable[[int, int], 
     reached = accuracy(model, data.test.pixels, data.test.labels)
     line = f"classifier: {{file: {path.name}, sha256: {sha256}, accuracy: {reached:.4f}}}"
     write_atomically(task.path, re.sub(_LINE, lambda found: found[1] + line, before))
-    return f"{path}: {path.stat().st_size:,} bytes, accuracy {reached:.4f} on {len(data.test)} real test images"
+    told = f"{path}: {path.stat().st_size:,} bytes, accuracy {reached:.4f} on {len(data.test)} real test images"
+    if reached < GOOD:
+        told += (
+            f"\nnote: distances in the features of a network that gets only {reached:.0%} right mean little. Run the "
+            "command again with more --epochs, or give it more images."
+        )
+    return told
 
 
 def _file(task: Task) -> str:

@@ -188,6 +188,7 @@ def test_module_writes_weights_hash_and_accuracy_beside_the_task(tmp_path: Path)
     file = tmp_path / after.file
     assert hashlib.sha256(file.read_bytes()).hexdigest() == after.sha256
     assert f"accuracy {after.accuracy:.4f}" in finished.stdout
+    assert ("mean little" in finished.stdout) == (after.accuracy < 0.9)
 
 
 def test_other_classifier_than_the_listed_one_is_refused(tmp_path: Path) -> None:
