@@ -108,8 +108,10 @@ class Outcome:
         """The parts of rule 7, kept or broken."""
         ce, verdicts = self.moved, self.verdicts()
         turned = [f"{v['method']} against {v['baseline']}" for v in verdicts if v["reversed"]]
-        early = self.differences
-        beyond = early[~early["within"]]
+        everything = self.differences
+        early = everything[everything["metric"].isin(self.task.spec.scored)]
+        beyond, profile = early[~early["within"]], everything[~everything["within"]]["metric"]
+        others = sorted(set(profile) - set(self.task.spec.scored))
         worst = early.sort_values("relative", ascending=False).iloc[0]
         tolerance = self.task.spec.checks.tolerance
         names = f" ({', '.join(sorted(set(beyond['metric'])))})" if len(beyond) else ""
@@ -130,9 +132,10 @@ class Outcome:
             Rule(
                 rule="elsewhere values",
                 kept=beyond.empty,
-                told=f"elsewhere: {len(beyond)} of {len(early)} raw metrics in generations 0 and 1 are beyond the "
+                told=f"elsewhere: {len(beyond)} of {len(early)} scored values in generations 0 and 1 are beyond the "
                 f"tolerance of {tolerance:g}{names}; the largest difference is {worst['relative']:.2g}, "
-                f"{worst['metric']} of {worst['method']} seed {worst['seed']} in generation {worst['generation']}",
+                f"{worst['metric']} of {worst['method']} seed {worst['seed']} in generation {worst['generation']}"
+                + (f". Not scored and beyond it: {', '.join(others)}" if others else ""),
             ),
         )
 

@@ -284,8 +284,10 @@ def _print_outcome(outcome: Outcome) -> None:
         told = f"{outcome.identical} equal to the last bit, largest difference {size} ({largest.metric}, generation "
         told += f"{largest.generation}), allowed {100 * allowed:g} %"
     typer.echo(f"{'MATCHED' if outcome.matched else 'DIFFERED'}: {outcome.compared} values compared, {told}")
+    deciding = {(d.generation, d.metric) for d in outcome.deciding}
     for d in outcome.differences[:20]:
-        typer.echo(f"  generation {d.generation}, {d.metric}: submitted {d.submitted}, measured {d.measured}")
+        profile = "" if (d.generation, d.metric) in deciding else " (not scored, so it does not decide here)"
+        typer.echo(f"  generation {d.generation}, {d.metric}: submitted {d.submitted}, measured {d.measured}{profile}")
     if len(outcome.differences) > 20:
         typer.echo(f"  and {len(outcome.differences) - 20} more")
     if not outcome.matched and not outcome.alike:

@@ -295,7 +295,7 @@ class Attestation(Strict):
 
     Attributes:
         submission_sha256: of the submission's bytes. seed, generations: what was run again, 0 to `generations`.
-        outcome: whether every raw metric was within the task's tolerance. compared: how many values were.
+        outcome: whether what decides was within the task's tolerance (protocol 10.3). compared: how many values were.
         identical: how many of them were equal to the last bit. largest: the largest difference, if any.
         by: who ran it. machine: on what.
         alike: whether that is the kind of machine, with the versions, that the seed was submitted from. If not, a

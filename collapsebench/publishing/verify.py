@@ -91,9 +91,15 @@ class Outcome:
         return alike(self.machine, self.plan.submission, self.plan.seed)
 
     @property
+    def deciding(self) -> list[Difference]:
+        """The differences that decide: all of them where equal bytes are expected, elsewhere of scored metrics."""
+        scored = self.plan.task.spec.scored
+        return [d for d in self.differences if self.alike or d.metric in scored]
+
+    @property
     def matched(self) -> bool:
-        """Whether every raw metric is within the task's tolerance."""
-        return not self.differences
+        """Whether no difference decides against it."""
+        return not self.deciding
 
 
 def plan_verification(entry: Entry, task: Task, seed: int | None, generations: int, loss: str | None) -> Plan:

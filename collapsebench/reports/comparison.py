@@ -242,6 +242,7 @@ def _notes_on_published(published: Sequence[Entry], cells: list[dict[str, Any]])
     files = ", ".join(f"{e.name} ({e.digest})" for e in published)
     notes = [f"Published results, not run here: {files}."]
     here = [c["about"] | c["about"]["circumstances"] for c in cells]
+    names: dict[str, list[str]] = {}
     for entry in published:
         session = entry.submission.provenance[0].model_dump()
         differing = [
@@ -251,13 +252,14 @@ def _notes_on_published(published: Sequence[Entry], cells: list[dict[str, Any]])
         ]
         packages = here[0].get("packages", {})
         differing += [
-            f"{package} {version} there, {packages.get(package)} here"
+            f"{package} {version} there, {own} here"
             for package, version in session["packages"].items()
-            if version != packages.get(package)
+            if (own := packages.get(package)) is not None and version != own  # what is not here did not take part
         ]
         if differing:
-            notes.append(f"{entry.name} was run elsewhere: {'; '.join(differing)}.")
-    if len(notes) > 1:
+            names.setdefault("; ".join(differing), []).append(entry.name)
+    notes += [f"{', '.join(those)} ran elsewhere: {differing}." for differing, those in names.items()]
+    if names:
         notes.append(
             "Other machines and versions differ in the last digits, and recursion amplifies that, up to the size of "
             "the noise between seeds (the task's card, Verification): ratios to these are not truly paired by seed."

@@ -69,7 +69,7 @@ def _headline(better: Sequence[Row], tied: Sequence[Row], seeds: int) -> str:
 def _verdicts(rows: Sequence[Row], verdict: str) -> list[str]:
     """The methods of one verdict against cross entropy, the best first."""
     told = {"better": "is better than ce", "tied": "is not told apart from ce", "worse": "is worse than ce"}[verdict]
-    sentences = [f"{row['method']} {told}: {_against(row)}." for row in rows[:_NAMED]]
+    sentences = [f"{row['method']} {told}: {_against(row)}{_held_back(row)}." for row in rows[:_NAMED]]
     rest = len(rows) - _NAMED
     return sentences + ([f"The same holds for {rest} more {'method' if rest == 1 else 'methods'}."] if rest > 0 else [])
 
@@ -82,6 +82,14 @@ def _against(row: Row, over: str = "") -> str:
         return f"{row['ratio_ce']:.2f} times as long (95 % interval {interval}{beside})"
     interval = f"{row['difference_ce_low']:+.2f} to {row['difference_ce_high']:+.2f}"  # there is a verdict: a test
     return f"{row['difference_ce']:+.2f} generations (95 % interval {interval}{beside})"
+
+
+def _held_back(row: Row) -> str:
+    """Why a method is not told apart although its own interval is on one side."""
+    low, high = row["ratio_ce_low"], row["ratio_ce_high"]
+    if row["verdict_ce"] != "tied" or low is None or low <= 1 <= high:
+        return ""
+    return ", which is not enough once all comparisons of the table are counted"
 
 
 def _lasts(row: Row, last: int) -> str:

@@ -335,6 +335,19 @@ def test_difference_on_another_machine_is_said_to_prove_nothing(submitted: Path)
     assert "such a difference proves nothing" in finished.out
 
 
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_what_is_not_scored_decides_only_where_equal_bytes_are_expected(submitted: Path, elsewhere: bool) -> None:
+    def other(content: dict[str, Any]) -> None:
+        if elsewhere:
+            content["provenance"][0]["processor"] = "Another one"
+        content["results"][0]["generations"][1]["metrics"]["sample_variance"]["value"] *= 1.1
+
+    finished = verify(edited(submitted, other), "--trust-code")
+    assert finished.code == (0 if elsewhere else 1), finished.err
+    assert "generation 1, sample_variance: submitted" in finished.out
+    assert ("not scored, so it does not decide here" in finished.out) == elsewhere
+
+
 def test_without_trust_nothing_is_imported_or_run(submitted: Path) -> None:
     finished = verify(submitted)
     assert finished.code == 2
@@ -442,9 +455,9 @@ def test_other_machine_of_a_published_result_is_noted(with_published: Path) -> N
     arguments = with_methods(Path("task.yaml"), "my_loss.py:MyLoss", "runs", "--against", "published")
     finished = collapsebench(*arguments, "--seeds", 0, cwd=with_published, before=_published_here)
     assert finished.code == 0, finished.err
-    assert "ce was run elsewhere: processor Another one there" in finished.out
+    assert "ce ran elsewhere: processor Another one there" in finished.out
     assert "torch 2.6.0 there" in finished.out
-    assert "tce was run elsewhere" not in finished.out
+    assert "tce ran elsewhere" not in finished.out
 
 
 def test_leaderboard_ranks_the_submissions_and_lists_broken_ones(with_published: Path) -> None:

@@ -69,6 +69,7 @@ def test_takeaway_names_the_best_method_with_its_interval(compared: Comparison) 
 def test_takeaway_claims_nothing_that_no_test_found(compared: Comparison) -> None:
     tied = against_ce(compared, tce=("tied", 1.3, 3), Halved=("worse", 0.5, 3))
     assert tied.headline == "No method is found to stay faithful longer than cross entropy over 3 seeds."
+    assert any("1.20 to 1.40), which is not enough once all comparisons" in sentence for sentence in tied.details)
     worse = against_ce(compared, tce=("worse", 0.8, 3), Halved=("worse", None, 3))
     assert worse.headline == "Cross entropy stays faithful longest over 3 seeds."
     assert "Halved is worse than ce: -1.00 generations (95 % interval -1.50 to -0.50)." in worse.details
