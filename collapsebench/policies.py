@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Generator, Tensor
@@ -85,6 +85,23 @@ def fraction(real: TrainingSet, index: int, parts: int) -> TrainingSet:
     """Part `index` of `parts` contiguous, disjoint, nearly equal parts of the real data."""
     bounds = [len(real) * i // parts for i in (index, index + 1)]
     return real[slice(*bounds)]
+
+
+class Fractions(NamedTuple):
+    """The real data of ``regenerate-fresh`` that is looked at again: how well does a generation know it?
+
+    Attributes:
+        oldest: what generation 0 was trained on. newest: what the generation itself was the first to be trained on;
+            the same in generation 0.
+    """
+
+    oldest: TrainingSet
+    newest: TrainingSet
+
+
+def known_fractions(real: TrainingSet, generation: int, horizon: int) -> Fractions:
+    """The oldest and the newest fraction of a generation under ``regenerate-fresh``."""
+    return Fractions(fraction(real, 0, horizon + 1), fraction(real, generation, horizon + 1))
 
 
 def first_training_set(policy: Policy, real: TrainingSet, horizon: int) -> TrainingSet:

@@ -15,6 +15,7 @@ from collapsebench.digest import digest_of
 from collapsebench.errors import DataError, TaskError
 from collapsebench.frozen import Frozen
 from collapsebench.metrics.catalogue import METRICS, Metric
+from collapsebench.metrics.scored import Scored
 from collapsebench.parameters import did_you_mean
 from collapsebench.paths import bundled
 from collapsebench.resources import NOTHING_GIVEN, Resources
@@ -67,21 +68,6 @@ class Base(Frozen):
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
     data: Source
     training: Training
-
-
-class Scored(Frozen):
-    """Frozen scale of a scored metric: fidelity is 1 at the reference and 0 at the floor. None: not yet measured."""
-
-    reference: float | None = None
-    floor: float | None = None
-
-    @model_validator(mode="after")
-    def _both_or_none(self) -> Scored:
-        if (self.reference is None) != (self.floor is None):
-            raise ValueError("reference and floor are measured together: give both or neither")
-        if self.reference is not None and self.reference == self.floor:
-            raise ValueError("reference and floor are equal, fidelity would be undefined")
-        return self
 
 
 DIGITS = 16  # of a digest, where one is named
@@ -179,6 +165,8 @@ class TaskSpec(Frozen):
         unknown = [name for name in self.scored if name not in possible]
         if unknown:
             raise ValueError(f"scored: unknown metrics {unknown}; a {self.workload.kind} task can score {possible}")
+        if short := [name for name, scale in self.scored.items() if scale.lacks(self.horizon)]:
+            raise ValueError(f"scored: {short} lack references of later generations; there are {self.horizon} of them")
         self.workload.check_policy(self.policy)
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds: {list(self.seeds)} has a seed twice")

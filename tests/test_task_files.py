@@ -15,7 +15,8 @@ from tiny_task import tiny_spec, write_classifier, write_tiny_task
 from collapsebench.authoring.calibration import frozen_text
 from collapsebench.authoring.calibration_record import Record
 from collapsebench.errors import RunError, TaskError
-from collapsebench.task import CalibratedOn, Scored, TaskSpec, load_task
+from collapsebench.metrics.scored import Scored
+from collapsebench.task import CalibratedOn, TaskSpec, load_task
 from collapsebench.task_files import RELATIVE_PATHS, as_yaml, read_task_file
 from collapsebench.workloads import load_workload
 from collapsebench.workloads.kinds import KINDS as RECORDS

@@ -8,26 +8,28 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pandas as pd
 import yaml
 
 from collapsebench.authoring.calibration_record import CONFIDENT, Curve, Record, Seconds, Values, read_record
-from collapsebench.authoring.floors import looked_at, measured_floors, require_scale
+from collapsebench.authoring.floors import looked_at, measured_floors, require_scale, unseen_floors
 from collapsebench.authoring.grid import grid_cells, read_grid
 from collapsebench.authoring.rules import Measured, grid_fidelities, learns_everywhere, rules_of
 from collapsebench.errors import RunError, TaskError, UserError
 from collapsebench.files import write_atomically
 from collapsebench.methods import CONTROL
+from collapsebench.metrics.scored import Scored
 from collapsebench.running.cells import Cell
 from collapsebench.running.plan import plan
 from collapsebench.running.results import CALIBRATION, cells_of, raw_metrics
-from collapsebench.task import DIGITS, Scored, Task, load_task
+from collapsebench.task import DIGITS, Task, load_task
 from collapsebench.task_files import EXTENDS, as_yaml, read_mapping
 
 
@@ -53,9 +55,9 @@ class Calibration:
         spec, record, measured = self.task.spec, self.record, self.measured
         lines = [f"{self.task.id}: references are CE's generation 0, mean over seeds {list(spec.seeds)}"]
         for name, scale in record.scored.items():
-            seeds = record.base.get(name, ())
-            floor = f"base model, {len(seeds)} seeds" if len(seeds) > 1 else "base model" if seeds else "chance"
-            lines.append(f"  {name}: reference {scale.reference:g}, floor {scale.floor:g} ({floor})")
+            later = "" if scale.later is None else f", the control's then {' '.join(f'{r:g}' for r in scale.later)}"
+            floor = _floor_text(name, record)
+            lines.append(f"  {name}: reference {scale.reference:g}{later}; floor {scale.floor:g} ({floor})")
         for (method, metric), curve in measured.curves.groupby(["method", "metric"]):
             mfi = measured.mfi(str(method), str(metric)).mean() / spec.horizon
             shown = " ".join(f"{f:.3f}" for f in curve["fidelity"])
@@ -89,9 +91,7 @@ def frozen_text(task: Task, record: Record) -> str:
         RunError: the sections cannot be rewritten where they stand.
     """
     before = task.path.read_text("utf-8")
-    scored = "".join(
-        f"  {name}: {{reference: {s.reference!r}, floor: {s.floor!r}}}\n" for name, s in record.scored.items()
-    )
+    scored = "".join(f"  {name}: {_in_one_line(scale)}\n" for name, scale in record.scored.items())
     on = {"settings": record.sha256[:DIGITS], "data": record.data_sha256[:DIGITS]}
     line = f'calibrated_on: {{settings: "{on["settings"]}", data: "{on["data"]}"}}\n'
     own = re.sub(r"(?m)^calibrated_on:.*\n?", "", before)
@@ -108,6 +108,11 @@ def frozen_text(task: Task, record: Record) -> str:
         f"{task.path}: the section scored cannot be rewritten where it stands. Put its metrics on lines of "
         "their own below `scored:`, and calibrated_on on one line, and calibrate again; the runs are kept."
     )
+
+
+def _in_one_line(scale: Scored) -> str:
+    later = "" if scale.later is None else f", later: {list(scale.later)}"
+    return f"{{reference: {scale.reference!r}, floor: {scale.floor!r}{later}}}"
 
 
 def calibration_cells(task: Task, out: Path, device: str) -> list[Cell]:
@@ -161,10 +166,9 @@ def measure_calibration(cells: list[Cell]) -> Calibration:
     if (raw["status"] != "ok").any():
         raise RunError(f"{task.id}: ce or control diverged; lower the learning rates of the task.")
     floors, base = measured_floors(task, cells[0].device, out)
-    first = raw[(raw["method"] == "ce") & (raw["generation"] == 0)].groupby("metric")["value"].mean()
-    references = {name: _rounded(float(first[name])) for name in task.spec.scored}
-    rounded = {name: _rounded(floor) for name, floor in floors.items()}
-    require_scale(task, references, rounded)
+    unseen = unseen_floors(task, cells[0].device, out)
+    floors |= {name: fmean(values) for name, values in unseen.items()}
+    scored = _scale(task, raw, floors)
     about = [cell["about"] for cell in found]
     (data_sha256,) = {run["task"]["data_sha256"] for run in about}
     record = Record(
@@ -174,9 +178,10 @@ def measure_calibration(cells: list[Cell]) -> Calibration:
         circumstances=tuple(
             _distinct([session for run in about for session in (run["circumstances"], *run["resumed"])])
         ),
-        scored={name: Scored(reference=references[name], floor=rounded[name]) for name in task.spec.scored},
+        scored=scored,
         floors=floors,
         base=base,
+        unseen=unseen,
         values=(*_values(task, raw), *_engagement(found)),
         grid=read_grid(task, out, floors) if learns_everywhere(task.spec) else None,
         seconds=tuple(
@@ -190,6 +195,23 @@ def measure_calibration(cells: list[Cell]) -> Calibration:
     return Calibration(
         task, record.model_copy(update={"rules": rules, "curves": tuple(map(Curve.model_validate, rows))})
     )
+
+
+def _scale(task: Task, raw: pd.DataFrame, floors: Mapping[str, float]) -> dict[str, Scored]:
+    """Reference and floor of every scored metric, and the references of later generations where these have their own.
+
+    Raises:
+        RunError: a floor is not known, or not different from the reference.
+    """
+    means = raw.groupby(["method", "metric", "generation"])["value"].mean().map(_rounded)
+    rounded = {name: _rounded(floor) for name, floor in floors.items()}
+    require_scale(task, {name: means["ce", name, 0] for name in task.spec.scored}, rounded)
+    found = {}
+    for name in task.spec.scored:
+        grows = task.spec.metric(name).reference == "control"
+        later = tuple(means[CONTROL, name, g] for g in range(1, task.spec.horizon + 1)) if grows else None
+        found[name] = Scored(reference=means["ce", name, 0], floor=rounded[name], later=later)
+    return found
 
 
 def check(task: Task) -> list[str]:
@@ -241,6 +263,14 @@ def _distinct(sessions: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if session not in found:
             found.append(session)
     return found
+
+
+def _floor_text(name: str, record: Record) -> str:
+    """What the floor of a scored metric was measured on."""
+    if name in record.unseen:
+        return "ce's generation 0 on what it never saw"
+    seeds = record.base.get(name, ())
+    return f"base model, {len(seeds)} seeds" if len(seeds) > 1 else "base model" if seeds else "chance"
 
 
 def _seconds_text(record: Record) -> str:

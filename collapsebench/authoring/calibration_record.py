@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from collapsebench.errors import TaskError
 from collapsebench.files import write_atomically
 from collapsebench.frozen import Frozen
+from collapsebench.metrics.scored import Scored
 from collapsebench.scoring.fidelity import Scale
-from collapsebench.task import CALIBRATION_FILE, PROCESSOR_FILE, Scored, Task, TaskSpec
+from collapsebench.scoring.scales import scale_of
+from collapsebench.task import CALIBRATION_FILE, PROCESSOR_FILE, Task, TaskSpec
 from collapsebench.task_files import own_file
 
 CONFIDENT = "confident_elements"
@@ -99,6 +101,7 @@ class Record(Frozen):
         scored: reference and floor of every scored metric.
         floors: of every metric that is looked at, before rounding. base: what the untouched base model measures, by
             seed; one value where two seeds agree to the last bit; empty without a base model.
+        unseen: what ce's generation 0 measures on later generations' data, by seed; of metrics whose floor that is.
         values: of ce and the control. grid: around ce's settings; None: not run, or there is no selection metric.
         rules: the outcome. curves: for the picture and the site.
     """
@@ -111,6 +114,7 @@ class Record(Frozen):
     scored: dict[str, Scored]
     floors: dict[str, float]
     base: dict[str, tuple[float, ...]]
+    unseen: dict[str, tuple[float, ...]] = Field(default_factory=dict)
     values: tuple[Values, ...]
     grid: Grid | None = None
     seconds: tuple[Seconds, ...]
@@ -124,10 +128,7 @@ class Record(Frozen):
 
     def scales(self, spec: TaskSpec) -> dict[str, Scale]:
         """The scales of the scored metrics."""
-        return {
-            name: Scale(float(s.reference or 0), float(s.floor or 0), spec.metric(name).scale)
-            for name, s in self.scored.items()
-        }
+        return {name: scale_of(scored, spec.metric(name)) for name, scored in self.scored.items()}
 
     def write(self, folder: Path) -> Path:
         """Write it beside a task file, a row of a table on a line."""

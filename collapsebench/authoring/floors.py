@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
+from typing import TYPE_CHECKING
 
 from collapsebench.errors import RunError
 from collapsebench.task import Task
+
+if TYPE_CHECKING:
+    from collapsebench.running.loop import Chain
 
 Measured = dict[str, tuple[float, ...]]
 
@@ -38,7 +42,7 @@ def measured_floors(task: Task, device: str, out: Path) -> tuple[dict[str, float
     if task.spec.init != "base":
         return {name: chance[name] for name in looked_at(task) if name in chance}, {}
     base = base_metrics(task, device, out)
-    floors = {name: fmean(values) for name, values in base.items()}
+    floors = {name: fmean(values) for name, values in base.items() if task.spec.metric(name).floor == "ignorant"}
     for name, value in chance.items():
         if name in floors and task.spec.metric(name).direction == "higher":
             floors[name] = max(floors[name], value)
@@ -60,22 +64,46 @@ def base_metrics(task: Task, device: str, out: Path) -> Measured:
     return {name: tuple(values[name] for values in found) for name in names}
 
 
+def unseen_floors(task: Task, device: str, out: Path) -> Measured:
+    """What cross entropy's generation 0 measures of the data of every later generation, which it never saw, by seed.
+
+    Of the scored metrics whose floor this is; of each the mean over generations 1 to G. Needs finished cells of ce.
+    """
+    names = [name for name in task.spec.scored if task.spec.metric(name).floor == "unseen"]
+    if not names:
+        return {}
+    found = [_unseen_by(task, seed, device, out) for seed in task.spec.seeds]
+    return {name: tuple(values[name] for values in found) for name in names}
+
+
+def _unseen_by(task: Task, seed: int, device: str, out: Path) -> Mapping[str, float]:
+    chain = _chain(task, seed, device, out)
+    model = chain.workload.load_model(chain.store.generation(0) / "model.safetensors")
+    later = [chain.measured_fractions(g, model, _unwatched) for g in range(1, task.spec.horizon + 1)]
+    return {name: fmean(measured[name].value for measured in later) for name in later[0]}
+
+
 def _base_with(task: Task, seed: int, device: str, out: Path) -> Mapping[str, float]:
-    from collapsebench.methods import load_method
     from collapsebench.policies import prompts
+
+    chain = _chain(task, seed, device, out)
+    starts = prompts(task.spec.policy, chain.training_set(0), chain.randomness.generator(0, "prompts"))
+    model = chain.workload.load_model(task.base_weights())
+    samples = chain.workload.sample(model, starts, 0, chain.randomness, _unwatched)
+    return {name: m.value for name, m in chain.measured(0, model, samples, _unwatched).items()}
+
+
+def _chain(task: Task, seed: int, device: str, out: Path) -> Chain:
+    """The chain of cross entropy; nothing of it is run."""
+    from collapsebench.methods import load_method
     from collapsebench.running.artifacts import RunDirectory
     from collapsebench.running.cells import fix_arithmetic
     from collapsebench.running.loop import Chain
     from collapsebench.workloads import load_workload
 
     fix_arithmetic(task.spec.threads)
-    workload = load_workload(task, device)
     method = load_method("ce", task.spec.workload.kind)
-    chain = Chain(task, method, seed, workload, RunDirectory.of(out, task.id, method.id, seed))
-    starts = prompts(task.spec.policy, chain.training_set(0), chain.randomness.generator(0, "prompts"))
-    model = workload.load_model(task.base_weights())
-    samples = workload.sample(model, starts, 0, chain.randomness, _unwatched)
-    return {name: m.value for name, m in workload.evaluate(model, samples, _unwatched).items()}
+    return Chain(task, method, seed, load_workload(task, device), RunDirectory.of(out, task.id, method.id, seed))
 
 
 def _unwatched(_: int) -> None:

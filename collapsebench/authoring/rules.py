@@ -6,7 +6,7 @@ The limits were fixed before any other method was run on a task. What they are f
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import fmean
 
@@ -52,7 +52,9 @@ class Measured:
         """Of the scored metrics, not clipped: method, seed, metric, generation, value, fidelity."""
         frame = self.record.frame()
         parts = [
-            mine.assign(fidelity=unclipped_fidelity(mine["value"].to_numpy(float), scale))
+            mine.assign(
+                fidelity=unclipped_fidelity(mine["value"].to_numpy(float), scale, mine["generation"].to_numpy(int))
+            )
             for name, scale in self.scales.items()
             if len(mine := frame[frame["metric"] == name])
         ]
@@ -80,6 +82,14 @@ class Measured:
         frame = self.fidelities
         mine = frame[(frame["method"] == method) & (frame["metric"] == metric)]
         return mine.groupby("generation")["fidelity"].var(ddof=1)
+
+    @property
+    def control_at_start(self) -> list[float]:
+        """Mean fidelities of the control by the references of generation 0, in metrics that have later ones."""
+        frame = self.fidelities[self.fidelities["method"] == CONTROL]
+        means = frame.groupby(["metric", "generation"])["value"].mean()
+        own = {name: replace(scale, later=()) for name, scale in self.scales.items() if scale.later}
+        return [float(f) for name, scale in own.items() for f in unclipped_fidelity(means[name].to_numpy(float), scale)]
 
     @cached_property
     def binding(self) -> str:
@@ -118,9 +128,10 @@ def _learning(measured: Measured) -> Rule:
     told = []
     for name, scored in measured.record.scored.items():
         reference, floor = float(scored.reference or 0), float(scored.floor or 0)
-        better = reference < floor if spec.metric(name).direction == "lower" else reference > floor
-        if not better:
-            broken.append(f"the reference of {name} is worse than its floor ({reference:g}, {floor:g})")
+        lower = spec.metric(name).direction == "lower"
+        for one in (reference, *(scored.later or ())):
+            if (one >= floor) if lower else (one <= floor):
+                broken.append(f"the reference of {name} is worse than its floor ({one:g}, {floor:g})")
         told.append(f"{name} {floor:g} to {reference:g}")
     what = "the base model has fidelity 0" if spec.init == "base" else f"init: {spec.init}"
     return Rule(rule="learning", kept=not broken, told=f"learning: {'; '.join(broken or [what, *told])}")
@@ -141,15 +152,20 @@ def _decay(measured: Measured) -> Rule:
 
 
 def _control(measured: Measured) -> Rule:
-    """What falls is collapse and not over-training."""
+    """What falls is collapse and not over-training.
+
+    Where the references are the control's own it has 1 by definition, and is held against that of generation 0: as its
+    training sets grow it may get better, and must not get worse.
+    """
     means = measured.curves[measured.curves["method"] == CONTROL]["fidelity"]
     low, high = float(means.min()), float(means.max())
-    return Rule(
-        rule="control",
-        kept=low >= CONTROL_RANGE[0] and high <= CONTROL_RANGE[1],
-        told=f"control: mean fidelity {low:.3f} to {high:.3f} over metrics and generations; the rule asks for "
-        f"{CONTROL_RANGE[0]} to {CONTROL_RANGE[1]}",
-    )
+    kept = low >= CONTROL_RANGE[0] and high <= CONTROL_RANGE[1]
+    told = f"control: mean fidelity {low:.3f} to {high:.3f} over metrics and generations; the rule asks for "
+    told += f"{CONTROL_RANGE[0]} to {CONTROL_RANGE[1]}"
+    if grown := measured.control_at_start:
+        kept = kept and min(grown) >= CONTROL_RANGE[0]
+        told += f"; {min(grown):.3f} to {max(grown):.3f} by the references of generation 0, where it has its own later"
+    return Rule(rule="control", kept=kept, told=told)
 
 
 def _awake(measured: Measured) -> Iterator[Rule]:

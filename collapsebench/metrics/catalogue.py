@@ -25,6 +25,10 @@ class Metric:
         scale: ``log`` or ``linear`` distance to the reference (`collapsebench.scoring.fidelity`).
         description: one sentence.
         counted: the value is a count divided by n, so only multiples of 1/n are possible.
+        reference: what has fidelity 1. ``start``: what cross entropy reaches at generation 0. ``control``: in every
+            generation what the control reaches in the same one, where it is given more real data with each.
+        floor: what has fidelity 0. ``ignorant``: a model that learned nothing from the real data. ``unseen``: what
+            cross entropy's generation 0 reaches on later generations' data, which it never saw.
     """
 
     name: str
@@ -35,6 +39,8 @@ class Metric:
     scale: Literal["log", "linear"]
     description: str
     counted: bool = False
+    reference: Literal["start", "control"] = "start"
+    floor: Literal["ignorant", "unseen"] = "ignorant"
 
 
 def _profile(

@@ -56,15 +56,16 @@ def _moved(end: str, factor: float) -> Callable[[Scales], Scales]:
     def moved(scales: Scales) -> Scales:
         found = {}
         for name, scale in scales.items():
-            if scale.kind == "log":
-                low, high = np.log(scale.floor), np.log(scale.reference)
+            low = np.log(scale.floor) if scale.kind == "log" else scale.floor
+            references = np.array((scale.reference, *scale.later))
+            highs = np.log(references) if scale.kind == "log" else references
+            if end == "floor":
+                low = low + factor * (highs[0] - low)
             else:
-                low, high = scale.floor, scale.reference
-            ends = {"floor": low, "reference": high}
-            ends[end] += factor * (high - low)
-            if scale.kind == "log":
-                ends = {key: float(np.exp(value)) for key, value in ends.items()}
-            found[name] = Scale(float(ends["reference"]), float(ends["floor"]), scale.kind)
+                highs = highs + factor * (highs - low)
+            first, *later = np.exp(highs) if scale.kind == "log" else highs
+            floor = float(np.exp(low)) if scale.kind == "log" else float(low)
+            found[name] = Scale(float(first), floor, scale.kind, tuple(map(float, later)))
         return found
 
     return moved

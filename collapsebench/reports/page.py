@@ -112,7 +112,7 @@ def _task_card(comparison: Comparison) -> list[tuple[str, str]]:
     share = "" if spec.policy.real_share is None else f", {100 * spec.policy.real_share:g} % real"
     data = spec.data.model_dump()
     scale = [
-        f"{spec.metric(name).title}: 1 at {scored.reference:.5g}, 0 at {scored.floor:.5g}"
+        f"{spec.metric(name).title}: 1 at {scored.reference_text}, 0 at {scored.floor:.5g}"
         for name, scored in spec.scored.items()
     ]
     return [

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -20,6 +20,7 @@ from collapsebench.policies import (
     TrainingSet,
     control_training_set,
     first_training_set,
+    known_fractions,
     known_real,
     next_training_set,
     prompts,
@@ -30,7 +31,7 @@ from collapsebench.running.tracking import Log, untracked
 from collapsebench.running.training import train
 from collapsebench.seeding import Randomness
 from collapsebench.task import Task
-from collapsebench.workloads import Measurement, Workload
+from collapsebench.workloads import FractionWorkload, Measurement, OnElements, Workload
 from collapsebench.workloads.work import known_items
 
 _STATE = "method.safetensors"
@@ -95,7 +96,7 @@ class Chain:
             with clock.measuring("sample"), self._progress(g, "sample") as on_elements:
                 samples = self.workload.sample(model, starts, g, self.randomness, on_elements)
             with clock.measuring("evaluate"), self._progress(g, "evaluate") as on_elements:
-                measured = self.workload.evaluate(model, samples, on_elements)
+                measured = self.measured(g, model, samples, on_elements)
         except Diverged as reason:
             write_json(folder / "diverged.json", {"generation": g, "reason": str(reason)})
             return "diverged"
@@ -148,6 +149,18 @@ class Chain:
         if self.method.real_data:
             return control_training_set(policy, g, horizon, real, generator)
         return next_training_set(policy, g, horizon, real, self._samples, generator)
+
+    def measured(self, g: int, model: Any, samples: Tensor, on_elements: OnElements) -> dict[str, Measurement]:
+        """All metrics of a model and its samples, as those of generation g."""
+        found = self.workload.evaluate(model, samples, on_elements)
+        return found | self.measured_fractions(g, model, on_elements)
+
+    def measured_fractions(self, g: int, model: Any, on_elements: OnElements) -> dict[str, Measurement]:
+        """How well a model knows the real data that generation g has been trained on; empty where none is looked at."""
+        if not self.task.spec.workload.measures_fractions:
+            return {}
+        workload = cast("FractionWorkload", self.workload)
+        return workload.evaluate_fractions(model, known_fractions(self.real, g, self.task.spec.horizon), on_elements)
 
     def _samples(self, g: int) -> TrainingSet:
         return TrainingSet.of(load_file(self.store.generation(g) / "samples.safetensors")["items"], g)

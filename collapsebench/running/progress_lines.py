@@ -35,7 +35,7 @@ def line_per_generation(
             return
         cell = account.cells[event.method, event.seed]
         told = [f"{event.method} seed {event.seed}: generation {event.generation}/{cell.generations} {event.phase}"]
-        if event.metrics and (smallest := _fidelity(cell.task, event.metrics)) is not None:
+        if event.metrics and (smallest := _fidelity(cell.task, event.metrics, event.generation)) is not None:
             told.append(f"fidelity {smallest:.2f}")
         left = account.total - account.done
         if account.done and left > 0 and event.phase != "reused":
@@ -45,14 +45,14 @@ def line_per_generation(
     return listener
 
 
-def _fidelity(task: Task, metrics: Mapping[str, float]) -> float | None:
+def _fidelity(task: Task, metrics: Mapping[str, float], generation: int) -> float | None:
     """The smallest fidelity over the scored metrics; None without a scale, or where one was not measured."""
     from collapsebench.scoring.fidelity import fidelity
     from collapsebench.scoring.scales import task_scales
 
     if not task.calibrated or not metrics.keys() >= task.spec.scored.keys():
         return None
-    return min(float(fidelity(metrics[name], scale)) for name, scale in task_scales(task).items())
+    return min(float(fidelity(metrics[name], scale, generation)) for name, scale in task_scales(task).items())
 
 
 def _minutes(seconds: float) -> str:

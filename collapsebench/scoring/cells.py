@@ -129,7 +129,8 @@ def cells_of_values(
     alive = np.arange(values.shape[-1]) < diverged_from[:, None]
     curves, start = np.zeros(values.shape), np.zeros(values.shape[:2])
     for m, name in enumerate(metrics):
-        curves[:, m] = np.where(alive, fidelity(values[:, m], scales[name]), 0.0)
+        generations = np.arange(values.shape[-1])
+        curves[:, m] = np.where(alive, fidelity(values[:, m], scales[name], generations), 0.0)
         start[:, m] = np.where(alive[:, 0], unclipped_fidelity(values[:, m, 0], scales[name]), 0.0)
     methods, seeds = zip(*names, strict=True)
     return Cells(methods, seeds, metrics, curves, start)

@@ -32,6 +32,7 @@ class Scale:
         reference: raw value with fidelity 1, in the metric's unit.
         floor: raw value with fidelity 0, in the metric's unit.
         kind: ``log``: equal ratios of the raw metric are equal steps of fidelity; ``linear``: equal differences are.
+        later: what has fidelity 1 in generations 1, 2, …; empty: the reference, which is then that of all generations.
 
     Raises:
         ValueError: a number is not finite, the two are equal, or one is not positive on a log scale.
@@ -40,18 +41,24 @@ class Scale:
     reference: float
     floor: float
     kind: Literal["log", "linear"]
+    later: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind not in ("log", "linear"):
             raise ValueError(f"scale: kind is {self.kind!r}; allowed are 'log' and 'linear'")
         if self.reference is None or self.floor is None:
             raise ValueError("scale: reference or floor is not measured; calibrate the task first")
-        if not np.isfinite([self.reference, self.floor]).all():
-            raise ValueError(f"scale: reference {self.reference} and floor {self.floor} must be finite numbers")
-        if self.kind == "log" and min(self.reference, self.floor) <= 0:
-            raise ValueError(f"log scale: reference {self.reference} and floor {self.floor} must be positive")
-        if _position(self.reference, self.kind) == _position(self.floor, self.kind):
-            raise ValueError(f"scale: reference and floor are both {self.floor}, fidelity would be undefined")
+        for reference in (self.reference, *self.later):
+            if not np.isfinite([reference, self.floor]).all():
+                raise ValueError(f"scale: reference {reference} and floor {self.floor} must be finite numbers")
+            if self.kind == "log" and min(reference, self.floor) <= 0:
+                raise ValueError(f"log scale: reference {reference} and floor {self.floor} must be positive")
+            if _position(reference, self.kind) == _position(self.floor, self.kind):
+                raise ValueError(f"scale: reference and floor are both {self.floor}, fidelity would be undefined")
+
+    def reference_in(self, generation: npt.ArrayLike) -> Array | float:
+        """What has fidelity 1 in a generation, or in each of several."""
+        return np.array((self.reference, *self.later))[np.asarray(generation)] if self.later else self.reference
 
 
 @dataclass(frozen=True)
@@ -67,7 +74,7 @@ class FidelityInterval:
     censored: bool
 
 
-def fidelity(value: npt.ArrayLike, scale: Scale) -> Array:
+def fidelity(value: npt.ArrayLike, scale: Scale, generation: npt.ArrayLike = 0) -> Array:
     """Map raw values to fidelities in [0, 1].
 
     ``log``: log(floor / m) / log(floor / reference). ``linear``: (m − floor) / (reference − floor). Both are clipped,
@@ -76,14 +83,15 @@ def fidelity(value: npt.ArrayLike, scale: Scale) -> Array:
     Args:
         value: raw values m of any shape, in the unit of the scale.
         scale: reference and floor.
+        generation: that the values are of, where it matters: one, or an array that broadcasts with them.
 
     Returns:
         Array of the shape of ``value`` (0-d for a number). NaN and ±inf give 0, as does m ≤ 0 on a log scale.
     """
-    return np.asarray(np.clip(unclipped_fidelity(value, scale), 0.0, 1.0))
+    return np.asarray(np.clip(unclipped_fidelity(value, scale, generation), 0.0, 1.0))
 
 
-def unclipped_fidelity(value: npt.ArrayLike, scale: Scale) -> Array:
+def unclipped_fidelity(value: npt.ArrayLike, scale: Scale, generation: npt.ArrayLike = 0) -> Array:
     """As `fidelity`, but above 1 for what is better than the reference and below 0 for what is worse than the floor.
 
     NaN, ±inf and, on a log scale, m ≤ 0 give 0. Used to look at the control; scores use the clipped one.
@@ -93,7 +101,8 @@ def unclipped_fidelity(value: npt.ArrayLike, scale: Scale) -> Array:
     safe = np.where(valid, raw, scale.floor)
     floor = _position(scale.floor, scale.kind)
     with np.errstate(over="ignore"):  # a huge raw value becomes ±inf here, and a clip makes it 0 or 1
-        share = (_position(safe, scale.kind) - floor) / (_position(scale.reference, scale.kind) - floor)
+        reference = _position(scale.reference_in(generation), scale.kind)
+        share = (_position(safe, scale.kind) - floor) / (reference - floor)
     return np.asarray(np.where(valid, share, 0.0))
 
 

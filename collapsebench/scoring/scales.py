@@ -10,6 +10,8 @@ from collapsebench.scoring.fidelity import Scale
 from collapsebench.scoring.table import Scores, score_methods
 
 if TYPE_CHECKING:
+    from collapsebench.metrics.catalogue import Metric
+    from collapsebench.metrics.scored import Scored
     from collapsebench.task import Task
 
 
@@ -20,10 +22,14 @@ def task_scales(task: Task) -> dict[str, Scale]:
         TaskError: the task has not been calibrated, or on other settings.
     """
     task.require_scale()
-    return {
-        name: Scale(float(s.reference or 0), float(s.floor or 0), task.spec.metric(name).scale)
-        for name, s in task.spec.scored.items()
-    }
+    return {name: scale_of(scored, task.spec.metric(name)) for name, scored in task.spec.scored.items()}
+
+
+def scale_of(scored: Scored, metric: Metric) -> Scale:
+    """The scale of a metric that has been measured."""
+    assert scored.reference is not None
+    assert scored.floor is not None
+    return Scale(scored.reference, scored.floor, metric.scale, scored.later or ())
 
 
 def score_raw(task: Task, raw: pd.DataFrame) -> Scores:

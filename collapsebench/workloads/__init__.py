@@ -14,7 +14,7 @@ from collapsebench.workloads.kind import imported
 if TYPE_CHECKING:
     import torch
 
-    from collapsebench.policies import TrainingSet
+    from collapsebench.policies import Fractions, TrainingSet
     from collapsebench.seeding import Randomness
     from collapsebench.task import Task
     from collapsebench.workloads.objective import Observed, Processes, Schedule
@@ -107,6 +107,14 @@ class BasedWorkload(Workload, Protocol):
 
     def base_items(self) -> TrainingSet:
         """What the base model is trained on, in the form of `real`; disjoint from all splits of the task."""
+        ...
+
+
+class FractionWorkload(Workload, Protocol):
+    """A modality whose tasks can measure fractions of the real data (`WorkloadSettings.measures_fractions`)."""
+
+    def evaluate_fractions(self, model: Any, known: Fractions, on_elements: OnElements) -> dict[str, Measurement]:
+        """The metrics of real data that a generation has been trained on. Raises as `Workload.evaluate` does."""
         ...
 
 

@@ -49,6 +49,11 @@ class WorkloadSettings(Frozen):
         """What the section asks to measure besides the metrics of its kind, in the order of the file."""
         return ()
 
+    @property
+    def measures_fractions(self) -> bool:
+        """Whether fractions of the real data are measured (`collapsebench.workloads.FractionWorkload`)."""
+        return False
+
     def without_floor(self) -> tuple[str, ...]:
         """Names of those of its own metrics that cannot be scored: it is not known what one reaches by chance."""
         return ()

@@ -74,6 +74,16 @@ def known_items(spec: TaskSpec, real: int | None) -> int | None:
     return spec.policy.size + spec.policy.reserved(spec.horizon) if spec.init == "base" else real
 
 
+def fraction_items(spec: TaskSpec, real: int | None = None) -> int | None:
+    """Items of the smallest fraction of the real data under ``regenerate-fresh``; None: that depends on the data.
+
+    Args:
+        real: items of the real training data.
+    """
+    known = known_items(spec, real)
+    return None if known is None else known // (spec.horizon + 1)
+
+
 def updates_of(settings: WorkloadSettings, policy: Policy, generation: int, items: int) -> int:
     """Optimiser steps of a generation on a training set of so many items."""
     updates = settings.updates(policy, generation, items)

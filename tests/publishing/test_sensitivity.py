@@ -38,6 +38,12 @@ def test_first_way_to_score_is_that_of_the_board(board: Board) -> None:
         assert mine["verdict_ce"].dropna().to_dict() == published["verdict_ce"].dropna().to_dict()
 
 
+def test_references_of_later_generations_move_as_the_first_one() -> None:
+    scale = Scale(20.0, 80.0, "linear", later=(10.0,))
+    far = VARIANTS[1].scales({"m": scale})["m"]
+    assert (far.reference, far.floor, *far.later) == pytest.approx((20.0 - 60 * MOVED, 80.0, 10.0 - 70 * MOVED))
+
+
 @pytest.mark.parametrize("kind", ["log", "linear"])
 def test_ends_of_a_scale_move_by_a_tenth_of_fidelity(kind: str) -> None:
     scale = Scale(reference=20.0, floor=80.0, kind=kind)  # type: ignore[arg-type]

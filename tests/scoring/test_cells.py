@@ -36,6 +36,13 @@ def values_of(curves: pd.DataFrame, metric: str, method="ce", seed=0) -> list[fl
     return chosen["fidelity"].tolist()
 
 
+def test_every_generation_is_scored_by_its_own_reference_where_it_has_one():
+    scales = SCALES | {"pair_accuracy": Scale(0.9, 0.5, "linear", later=(1.0,))}
+    curves = curves_of(raw_rows(values=((10.0, 0.9), (100.0, 0.75))), scales)
+    assert values_of(curves, "pair_accuracy") == pytest.approx([1.0, 0.5])
+    assert values_of(curves, "perplexity") == pytest.approx([1.0, 0.5])
+
+
 def test_curves_have_every_scored_metric_of_every_generation_sorted():
     raw = pd.concat([raw_rows("tce", 1), raw_rows("ce", 0)]).sample(frac=1, random_state=0)
     profile = raw_rows("ce", 0).assign(metric=["x", "y", "x", "y"])

@@ -44,6 +44,24 @@ def test_half_way_is_geometric_on_a_log_scale_and_arithmetic_on_a_linear_one():
     assert fidelity(0.7, ACCURACY) == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize("kind", ["log", "linear"])
+def test_later_references_are_those_of_their_generations(kind):
+    scale = Scale(4.0, 16.0, kind, later=(2.0, 1.0))
+    values = np.array([[4.0, 2.0, 1.0], [4.0, 4.0, 4.0], [16.0, 16.0, 16.0]])
+    found = fidelity(values, scale, np.arange(3))
+    for g, reference in enumerate((4.0, 2.0, 1.0)):
+        alone = Scale(reference, 16.0, kind)
+        assert found[:, g].tolist() == fidelity(values[:, g], alone).tolist()
+        assert fidelity(4.0, scale, g) == fidelity(4.0, alone)
+    assert found[0].tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("wrong", [math.nan, 16.0, -1.0])
+def test_later_references_are_checked_as_the_first_one(wrong):
+    with pytest.raises(ValueError, match="scale: reference"):
+        Scale(4.0, 16.0, "log", later=(2.0, wrong))
+
+
 @given(positive, positive, positive, st.floats(0.3, 3), positive)
 def test_log_fidelity_is_invariant_to_powers_and_units(value, reference, floor, power, unit):
     assume(abs(math.log(reference / floor)) > 1e-3)

@@ -22,14 +22,14 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from collapsebench.authoring.estimates.costs import Costs, Memory
 from collapsebench.authoring.estimates.dry_run import Cost, DryRun
 from collapsebench.methods import load_method
-from collapsebench.policies import REAL, TrainingSet
+from collapsebench.policies import REAL, Fractions, TrainingSet
 from collapsebench.running.training import train
 from collapsebench.seeding import Randomness
 from collapsebench.task import Task
 from collapsebench.workloads import Workload
 from collapsebench.workloads.kind import Blank, Kind, imported
 from collapsebench.workloads.objective import Observed, Schedule
-from collapsebench.workloads.work import Sizes
+from collapsebench.workloads.work import Sizes, fraction_items
 
 _SHORT = (1, 2, 3)  # steps of the samples that are counted
 _FEW = 12  # samples drawn in so many steps; a stream of them divides into sequences of each length
@@ -47,7 +47,7 @@ def counted_costs(task: Task, sizes: Sizes, samples: Sequence[int]) -> list[Cost
     """
     kind = task.spec.kind
     blank, once = _blank(_changed(task, dict.fromkeys(_BATCHES, _AT_ONCE)), sizes)
-    bench = _Bench(kind, blank)
+    bench = _Bench(kind, blank, fraction_items(task.spec, sizes.train) or 1)
     update = bench.update(_GREEDIEST)
     flops: Callable[[Cost], int] = (lambda c: c.products) if update.cost.products else (lambda c: c.elementwise)
     once_again = update if update.cost.products else bench.update("ce")  # products are those of any loss
@@ -90,10 +90,15 @@ class _Drawing:
 
 
 class _Bench:
-    """A blank workload, its model, and pieces of their work."""
+    """A blank workload, its model, and pieces of their work.
 
-    def __init__(self, kind: Kind, blank: Blank):
+    Args:
+        fraction: items of a fraction of the real data, where a generation is measured on such.
+    """
+
+    def __init__(self, kind: Kind, blank: Blank, fraction: int):
         self.kind = kind
+        self.fraction = fraction
         self.blank = blank
         self.workload: Any = blank.workload
         self.device: torch.device = self.workload.device
@@ -159,13 +164,20 @@ class _Bench:
         """An evaluation of so many samples, by part."""
         self.blank.outside.clear()
         made = _items(self.workload, samples).items
-        cost = self._counted(lambda: self.workload.evaluate(self.model, made, lambda _: None))
+        cost = self._counted(lambda: self._evaluate(self.workload, made))
         return {"models and distances": flops(cost), **self.blank.outside}
 
     def evaluation_bytes(self, blank: Blank, samples: int) -> int:
         """What an evaluation by another blank workload of the same task holds besides the weights."""
         workload, made = blank.workload, _items(self.workload, samples).items
-        return self._counted(lambda: workload.evaluate(self.model, made, lambda _: None)).peak
+        return self._counted(lambda: self._evaluate(workload, made)).peak
+
+    def _evaluate(self, workload: Any, samples: Tensor) -> None:
+        """Everything that a generation is measured on."""
+        workload.evaluate(self.model, samples, lambda _: None)
+        if workload.settings.measures_fractions:
+            part = _items(workload, self.fraction)
+            workload.evaluate_fractions(self.model, Fractions(part, part), lambda _: None)
 
     def _counted(self, work: Callable[[], Any]) -> Cost:
         run = DryRun(self.model, self.device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from collapsebench.task import Task
-from collapsebench.workloads.work import Sizes
+from collapsebench.workloads.work import Sizes, known_items
 
 
 def known_sizes(task: Task, train: int | None = None) -> Sizes:
@@ -21,7 +21,7 @@ def known_sizes(task: Task, train: int | None = None) -> Sizes:
         "accumulate": "training grows with it and is a lower bound here",
         "regenerate-fresh": "a generation writes as much as it reads, so samples are a lower bound here",
     }
-    if sizes.train is None and task.spec.policy.name in effects:
+    if known_items(task.spec, sizes.train) is None and task.spec.policy.name in effects:
         note = f"the size of the training split is not known without the data; {effects[task.spec.policy.name]}"
         sizes = replace(sizes, train=None, notes=(*sizes.notes, note))
     return sizes

@@ -18,6 +18,7 @@ from collapsebench.task import Task
 from collapsebench.workloads.pretrained.model import load_tokenizer
 from collapsebench.workloads.pretrained.settings import PretrainedSettings
 from collapsebench.workloads.pretrained.supplies import data_folder, model_folder
+from collapsebench.workloads.text.data import evenly
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,9 @@ def stream_data(task: Task, tokenizer: PreTrainedTokenizerBase) -> StreamData:
     return StreamData(
         train=train.int(),
         oldest_size=len(first),
-        oldest=_evenly(first, wanted.oldest_windows),
-        test=_evenly(windows["test"], wanted.test_windows),
-        selection=_evenly(windows["selection"], wanted.selection_windows),
+        oldest=evenly(first, wanted.oldest_windows),
+        test=evenly(windows["test"], wanted.test_windows),
+        selection=evenly(windows["selection"], wanted.selection_windows),
         train_counts=torch.bincount(train.flatten(), minlength=len(tokenizer)),
         split_digests={name: hashlib.sha256("".join(rows).encode()).hexdigest() for name, rows in splits.items()},
         row_starts=[0, *accumulate(len(row) for row in tokens["train"])][:-1],
@@ -105,8 +106,3 @@ def _windows(split: str, rows: list[list[int]], block: int) -> Tensor:
     if n == 0:
         raise DataError(f"the {split} split has {len(stream)} tokens, not one window of {block}; give more text.")
     return stream[: n * block].view(n, block)
-
-
-def _evenly(windows: Tensor, limit: int) -> Tensor:
-    n = len(windows)
-    return windows if n <= limit else windows[torch.arange(limit) * n // limit]

@@ -198,9 +198,13 @@ def _windows(stream: Tensor, block: int, limit: int | None, split: str) -> Tenso
             f"the {split} split has {len(stream)} tokens, fewer than one window of {block}; give more text."
         )
     windows = stream[: n * block].view(n, block)
-    if limit is None or n <= limit:
-        return windows
-    return windows[torch.arange(limit) * n // limit]  # evenly over the split
+    return windows if limit is None else evenly(windows, limit)
+
+
+def evenly(windows: Tensor, limit: int) -> Tensor:
+    """At most so many windows, taken evenly."""
+    n = len(windows)
+    return windows if n <= limit else windows[torch.arange(limit) * n // limit]
 
 
 def entity_marks(text: str) -> bytes:

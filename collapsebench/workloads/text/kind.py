@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from collapsebench.data.sources import Splits
 from collapsebench.workloads.kind import Kind, Passes
 from collapsebench.workloads.text.settings import TextSettings
-from collapsebench.workloads.work import Sizes
+from collapsebench.workloads.work import Sizes, fraction_items
 
 if TYPE_CHECKING:
     from collapsebench.task import Task, TaskSpec
@@ -16,7 +16,15 @@ if TYPE_CHECKING:
 def _evaluated(spec: TaskSpec) -> int:
     """Windows. Knowledge pairs are as long as their text, which is not known before it is read, and are not counted."""
     assert isinstance(spec.workload, TextSettings)
-    return spec.workload.evaluation.test_windows + spec.workload.evaluation.selection_windows
+    evaluation = spec.workload.evaluation
+    return evaluation.test_windows + evaluation.selection_windows + 2 * _fraction_windows(spec)
+
+
+def _fraction_windows(spec: TaskSpec) -> int:
+    """Windows of the oldest fraction that are measured, and as many of the newest."""
+    assert isinstance(spec.workload, TextSettings)
+    wanted, there = spec.workload.evaluation.fraction_windows or 0, fraction_items(spec)
+    return wanted if there is None else min(wanted, there)
 
 
 def _sizes(task: Task) -> Sizes:

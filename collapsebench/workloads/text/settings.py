@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
@@ -11,6 +11,9 @@ from collapsebench.frozen import Frozen
 from collapsebench.metrics.catalogue import Metric
 from collapsebench.workloads.settings import WorkloadSettings
 from collapsebench.workloads.training_settings import Training
+
+if TYPE_CHECKING:
+    from collapsebench.task import Policy
 
 BYTES = 257
 """Size of the vocabulary without merges: the 256 bytes, and the end of a document."""
@@ -27,6 +30,19 @@ BYTE_METRICS = (
     Metric(
         "novelty", "Novelty of the samples", None, "", (0.0, 1.0), "linear",
         "Share of runs of 24 bytes in the samples that stand nowhere in the real training text; a copy has 0.",
+    ),
+)  # fmt: skip
+
+FRACTION_METRICS = (
+    Metric(
+        "oldest_nll_per_byte", "NLL per byte (oldest fraction)", "lower", "nats", (0.0, math.inf), "linear",
+        "Mean negative log-likelihood of a byte of the real text that generation 0 was trained on, and later ones on "
+        "what the generation before made of it: what is retained of it.", reference="control",
+    ),
+    Metric(
+        "newest_nll_per_byte", "NLL per byte (newest fraction)", "lower", "nats", (0.0, math.inf), "linear",
+        "The same over the real text that the generation was the first to be trained on: what is learned of it.",
+        reference="control", floor="unseen",
     ),
 )  # fmt: skip
 
@@ -71,6 +87,8 @@ class Evaluation(Frozen):
         batch_size: sequences evaluated at a time.
         by_byte: measure the loss per byte of all text and of names and numbers alone, and the novelty of the samples;
             where a token is a byte.
+        fraction_windows: of the oldest and of the newest fraction of the real text, whose loss per byte is measured,
+            taken evenly over them, for policy ``regenerate-fresh`` and where a token is a byte; None: not measured.
     """
 
     test_windows: int = Field(ge=1)
@@ -78,6 +96,7 @@ class Evaluation(Frozen):
     pairs: int = Field(ge=0)
     batch_size: int = Field(32, ge=1)
     by_byte: bool = False
+    fraction_windows: int | None = Field(None, ge=1)
 
 
 class TextSettings(WorkloadSettings):
@@ -100,9 +119,21 @@ class TextSettings(WorkloadSettings):
     def _prompt_fits(self) -> TextSettings:
         if self.sampler.prompt_tokens > self.block:
             raise ValueError("sampler.prompt_tokens must not exceed block")
-        if self.evaluation.by_byte and self.vocab_size != BYTES:
-            raise ValueError(f"evaluation.by_byte needs vocab_size {BYTES}, where a token is a byte")
+        for name in ("by_byte", "fraction_windows"):
+            if getattr(self.evaluation, name) and self.vocab_size != BYTES:
+                raise ValueError(f"evaluation.{name} needs vocab_size {BYTES}, where a token is a byte")
         return self
 
+    def check_policy(self, policy: Policy) -> None:
+        if self.evaluation.fraction_windows is not None and policy.name != "regenerate-fresh":
+            raise ValueError(
+                f"evaluation.fraction_windows needs the policy regenerate-fresh; {policy.name} has no fractions"
+            )
+
     def own_metrics(self, horizon: int) -> tuple[Metric, ...]:
-        return BYTE_METRICS if self.evaluation.by_byte else ()
+        by_byte = BYTE_METRICS if self.evaluation.by_byte else ()
+        return by_byte if self.evaluation.fraction_windows is None else (*by_byte, *FRACTION_METRICS)
+
+    @property
+    def measures_fractions(self) -> bool:
+        return self.evaluation.fraction_windows is not None

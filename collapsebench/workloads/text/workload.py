@@ -12,12 +12,12 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from collapsebench.data.documents import listing_of
 from collapsebench.files import write_json
 from collapsebench.metrics.language_model import continuation_log_probs, predict
-from collapsebench.policies import REAL, TrainingSet
+from collapsebench.policies import REAL, Fractions, TrainingSet
 from collapsebench.seeding import Randomness
 from collapsebench.task import Task
 from collapsebench.workloads import Measurement, OnElements, finite
 from collapsebench.workloads.objective import Alone, Observed, Schedule, initialised, on_device, stage_schedule
-from collapsebench.workloads.text.data import TextData, base_windows, prepared_text, task_splits
+from collapsebench.workloads.text.data import TextData, base_windows, evenly, prepared_text, task_splits
 from collapsebench.workloads.text.measures import byte_measures, prediction_measures, sample_measures, unigram_floors
 from collapsebench.workloads.text.observed import observe_tokens
 from collapsebench.workloads.text.sampling import sample_continuations
@@ -117,6 +117,18 @@ class TextWorkload:
         if self.text.test_entities is not None:
             entities, train = self.text.test_entities, self.text.train
             measured |= byte_measures(test, entities, samples.numpy(), train.flatten().numpy())
+        return finite(measured)
+
+    def evaluate_fractions(
+        self, model: PreTrainedModel, known: Fractions, on_elements: OnElements
+    ) -> dict[str, Measurement]:
+        model.eval()
+        limit, size = self.settings.evaluation.fraction_windows, self.settings.evaluation.batch_size
+        assert limit is not None
+        measured = {}
+        for name, part in known._asdict().items():
+            loss = predict(model, evenly(part.items, limit).long(), size, on_elements).loss.double()
+            measured[f"{name}_nll_per_byte"] = Measurement(float(loss.mean()), len(loss))
         return finite(measured)
 
     def _pair_accuracy(self, model: PreTrainedModel, size: int) -> dict[str, Measurement]:
