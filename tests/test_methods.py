@@ -599,7 +599,7 @@ def test_loss_that_asks_for_logits_is_told_which_task_has_none(tmp_path: Path) -
         "        return -0.9 * e.log_p - 0.1 * e.logits.log_softmax(-1).mean(-1)\n"
     )
     assert load_method(f"{file}:Smooth", "text", "some-text@1").name == "Smooth"
-    with pytest.raises(LossError, match=r"some-vae@1 \(kind vae\) has no logits: what a loss can see there is log_p, "):
+    with pytest.raises(LossError, match=r"some-vae@1 \(kind vae\) has no logits: a loss can see log_p, "):
         load_method(f"{file}:Smooth", "vae", "some-vae@1")
 
 
