@@ -296,7 +296,7 @@ def _directory_name(text: str) -> str:
     safe = re.sub(r"[^A-Za-z0-9_.=,+-]", "_", text)
     if safe == text and len(text) <= 120:
         return text
-    return f"{safe[:110]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"  # the digest still distinguishes methods after the cut
+    return f"{safe[:110]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"  # a cut name alone might not be unique
 
 
 def _require_file(path: Path) -> None:

@@ -23,7 +23,7 @@ HELP = {
         "mFI / G, the share of a task's generations, mean over all tasks of the tier; interval: bootstrap over seeds "
         "within tasks. Empty when a task is missing."
     ),
-    "improvement": "Probability that a run is better than a run of CE, mean over all tasks of the tier; ties count half.",
+    "improvement": "Probability that a run beats a run of CE, mean over all tasks of the tier; ties count half.",
     "tasks": "Tasks of the tier that the method has an entry on.",
     "missing": "Tasks of the tier on which the method has no entry. Until it has one on each, it has no overall score.",
     "verified_count": "How many of its entries somebody else has verified.",
