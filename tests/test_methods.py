@@ -557,7 +557,7 @@ def test_loss_is_checked_when_it_is_loaded(file: Path) -> None:
 PITFALLS = {
     "parameter without annotation": (
         "gamma = 0.5\n    def elementwise(self, e):\n        return -e.log_p * self.gamma",
-        r"Mine: gamma = 0.5 has no annotation, so it is no parameter; write `gamma: float = 0.5`, or `gamma: ClassVar",
+        r"Mine: gamma = 0.5 has no annotation, so it is not a parameter; write `gamma: float = 0.5`, or `gamma: ",
     ),
     "its own __init__": (
         "def __init__(self, gamma=0.5):\n        self.gamma = gamma\n"

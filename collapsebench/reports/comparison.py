@@ -44,7 +44,7 @@ class Comparison:
         table: one row per method, best first, the control last; with ``masked_gradient``, mean over the cells.
         cells: directory, ``run.json`` and seconds per phase of every cell that was run here.
         notes: what a reader of the table must know.
-        published: submissions whose curves stand beside those of the cells.
+        published: submissions whose curves are shown beside those of the cells.
     """
 
     task: Task

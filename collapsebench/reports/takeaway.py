@@ -42,8 +42,8 @@ def takeaway(comparison: Comparison) -> Takeaway:
     seeds = min(row["seeds"] for row in rows)
     if all(row["verdict_ce"] is None for row in others):
         return Takeaway(
-            f"{tried}{'One seed is' if seeds == 1 else 'These seeds are'} not enough to tell whether methods differ from "
-            "cross entropy.",
+            f"{tried}{'One seed is' if seeds == 1 else 'These seeds are'} not enough to tell whether methods differ "
+            "from cross entropy.",
             tuple(_lasts(row, comparison.generations) for row in rows[: _NAMED + 1]),
         )
     groups = {v: [row for row in others if row["verdict_ce"] == v] for v in ("better", "tied", "worse")}

@@ -228,7 +228,7 @@ def test_damaged_artefact_is_not_submitted(workplace: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["runs", "--method", "control", *AUTHORS], "the control is no contestant"),
+        (["runs", "--method", "control", *AUTHORS], "the control is not a contestant"),
         (["runs", "--method", "nothing", *AUTHORS], "no methods below runs fit; give one of"),
         (["empty", *AUTHORS], "no runs below empty"),
         (["runs", "--method", "ce", "--authors", " ; "], "authors"),
