@@ -1,4 +1,4 @@
-"""The public functions: run one cell, compare methods, score what is on disk. Torch and pandas are imported late."""
+"""The public functions: run one cell, compare methods, score the runs on disk. Torch and pandas are imported late."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def run(
     device: str = "auto",
     listener: Listener | None = None,
 ) -> Path:
-    """Run one cell, or what is missing of it, and return its directory.
+    """Run one cell, or its missing generations, and return its directory.
 
     Args:
         task: a registered name, the path of a task.yaml, or a loaded task.
         method: a method name (``tce:gamma=0.8``, ``my_loss.py:MyLoss``), a `Loss` object or class.
-        seed: any integer ≥ 0; the official ones are the task's.
+        seed: any integer ≥ 0; the task lists the official ones.
         out: directory of all runs.
         generations: the last generation; None: the task's horizon.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
@@ -65,9 +65,9 @@ def compare(
     engine: Engine = "auto",
     against: Against = "run",
 ) -> Comparison | RawComparison:
-    """Run the missing cells of methods × seeds, show how far they are, and compare the methods.
+    """Run the missing cells of methods × seeds, show their progress, and compare the methods.
 
-    `prepare` is for those who want to watch with a listener of their own, or to see nothing.
+    Use `prepare` to watch with your own listener, or to run silently.
 
     Args:
         methods: None: the baselines. seeds: None: the task's official seeds. Other arguments as in `run`.
@@ -75,8 +75,8 @@ def compare(
         against: ``published`` adds the committed submissions of the baselines, which are then not run here.
 
     Returns:
-        The comparison, of raw metrics where the task has no references yet: a notebook shows its table and curves;
-        ``plot()``, ``to_pandas()`` and ``report()`` give them, and write its files.
+        The comparison; of raw metrics if the task has no references yet. A notebook shows its table and curves. Use
+        ``plot()`` and ``to_pandas()`` to get them, and ``report()`` to write the files.
     """
     trial = prepare(task, methods, seeds, out, generations, device, against)
     with shown_progress(trial.cells) as listener:
@@ -86,7 +86,7 @@ def compare(
 
 @dataclass(frozen=True)
 class Trial:
-    """A comparison of which everything is resolved and nothing run.
+    """A comparison that is fully resolved but not yet run.
 
     Attributes:
         cells: what to run, seed by seed. published: entries to compare with.
@@ -105,7 +105,7 @@ class Trial:
         run_cells(self.cells, engine, None, listener)
 
     def comparison(self) -> Comparison | RawComparison:
-        """Compare what has been run, and what is published."""
+        """Compare the finished runs and the published entries."""
         from collapsebench.reports.any_comparison import read_any
 
         first = self.cells[0]
@@ -124,7 +124,7 @@ def prepare(
     device: str = "auto",
     against: Against = "run",
 ) -> Trial:
-    """Resolve and check everything that `compare` would run; arguments as there.
+    """Resolve and check everything that `compare` would run; same arguments.
 
     Raises:
         UserError: something given cannot be used, or the task's references were measured on other settings.
@@ -148,7 +148,7 @@ def score(directory: str | Path) -> list[Comparison | RawComparison]:
 
 
 def _require_measurable(task: Task) -> None:
-    """Raise `UserError` where references are of something else, or a metric that has one will not be measured."""
+    """Raise `UserError` if the references are for other settings, or if a scored metric will not be measured."""
     if not task.has_references:
         return
     task.require_scale()
@@ -159,9 +159,9 @@ def _require_measurable(task: Task) -> None:
 
 
 def _require_own_data(task: Task) -> None:
-    """Raise `UserError`, before anything is run, when the data prepared here is not what the references are of.
+    """Raise `UserError`, before anything is run, if the references were measured on other data than is prepared here.
 
-    Where preparing it is too heavy, scoring finds out from ``run.json``.
+    Where preparing the data is too expensive, scoring checks it from ``run.json``.
     """
     from collapsebench.workloads import load_workload
 
@@ -170,7 +170,7 @@ def _require_own_data(task: Task) -> None:
 
 
 def _published_baselines(task: Task) -> list[Entry]:
-    """The committed submissions of the baselines on a task.
+    """Return the committed submissions of the baselines on a task.
 
     Raises:
         UserError: there are none.

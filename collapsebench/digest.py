@@ -1,6 +1,6 @@
-"""Which part of a task's specification its digest covers: all that can change a result, and nothing that came later.
+"""Which part of a task's specification its digest covers: everything that can change a result, but no later additions.
 
-A digest names results that are published, so it must not move when the schema grows. An optional field that is not in
+A digest identifies published results, so it must not change when the schema grows. An optional field that is not in
 `_FIRST` is left out while it has its default: a task that does not say it has the digest that it had before there was
 such a field. Adding one therefore needs no entry here. In exchange a default never changes once it is published: for
 the fields of the first version the digest would move, for later ones a digest would come to mean something else.

@@ -24,7 +24,7 @@ class MethodError(UserError):
 
 
 class LossError(UserError):
-    """A loss that loads, but does not keep the contract of `collapsebench.Loss`."""
+    """A loss that loads but violates the contract of `collapsebench.Loss`."""
 
 
 class DataError(UserError):

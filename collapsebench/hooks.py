@@ -1,4 +1,4 @@
-"""What a contestant writes who needs more than a loss: a `Method` is a loss plus hooks that default to nothing."""
+"""For contestants who need more than a loss: a `Method` is a loss plus hooks that do nothing by default."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ class View:
     """What a hook may look at; never selection or test data.
 
     Attributes:
-        generation: which one is being made. generator: for the method's draws, its own in every generation.
+        generation: the one being made.
+        generator: for random draws of the method; a new one in every generation.
     """
 
     generation: int
@@ -29,14 +30,14 @@ class View:
 
 
 class CrossEntropy(Loss):
-    """What a method is trained with that names no loss."""
+    """The loss of a method that names none."""
 
     def elementwise(self, e: Elements) -> Tensor:
         return cross_entropy(e.log_p)
 
 
 class Method(Parametrised):
-    """A loss, and what else a method changes in the recursion.
+    """A loss, and whatever else a method changes in the recursion.
 
     Example::
 
@@ -46,26 +47,26 @@ class Method(Parametrised):
 
             def after_training(self, weights: Weights, see: View) -> Weights: ...
 
-    Annotated class attributes are parameters, as those of a `Loss`. A fresh object is made for every generation, also
-    within one process; what it needs from the generation before is what `state` gave then.
+    Annotated class attributes are parameters, as in a `Loss`. A fresh object is made for every generation, even within
+    one process. Only what `state` returned in the previous generation is passed on to it.
 
     Attributes:
-        track: ``open`` for whatever overrides a hook; ranked apart.
-        loss: the training loss, an object or a class; ``load_loss("tce:gamma=0.8")`` gives one by its name.
+        track: ``open`` if the method overrides a hook; ranked separately.
+        loss: the training loss, an object or a class; ``load_loss("tce:gamma=0.8")`` returns one by its name.
     """
 
     track: ClassVar[Track] = "loss"
     loss: ClassVar[Loss | type[Loss]] = CrossEntropy
 
     def make_loss(self) -> Loss:
-        """The loss that this generation is trained with; override it where the loss depends on parameters."""
+        """Return the loss that this generation is trained with; override it if the loss depends on parameters."""
         return self.loss() if isinstance(self.loss, type) else self.loss
 
     def after_training(self, weights: Weights, see: View) -> Weights:  # noqa: ARG002  (an override uses it)
-        """Return the weights that the generation samples with and is measured by.
+        """Return the weights with which the generation samples and is measured.
 
         Args:
-            weights: as training left them, by name, on the model's device: a copy.
+            weights: a copy of the trained weights, by name, on the model's device.
 
         Returns:
             Finite tensors of the same names, shapes and types.
@@ -73,11 +74,11 @@ class Method(Parametrised):
         return weights
 
     def state(self) -> dict[str, Tensor]:
-        """What the next generation's object is to know; saved with this generation, as safetensors."""
+        """Return what to pass on to the next generation's object; saved with this generation as safetensors."""
         return {}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Take over what `state` of the generation before gave, on the CPU; not called where that was nothing."""
+        """Receive what `state` returned in the previous generation, on the CPU; not called if that was empty."""
 
 
 HOOKS = ("after_training", "state", "restore")
@@ -99,7 +100,7 @@ class LossAlone(Method):
 
 
 def check_hooks(method_class: type[Method]) -> None:
-    """Raise `MethodError` where a method overrides hooks without saying that it belongs to the open track."""
+    """Raise `MethodError` if a method overrides hooks without declaring the open track."""
     changed = [name for name in HOOKS if getattr(method_class, name) is not getattr(Method, name)]
     if changed and method_class.track != "open":
         raise MethodError(
@@ -109,10 +110,10 @@ def check_hooks(method_class: type[Method]) -> None:
 
 
 def checked_weights(method: Method, before: Weights, after: object) -> Weights:
-    """What `Method.after_training` returned, if it is what it must be.
+    """Return the result of `Method.after_training` if it is valid.
 
     Raises:
-        MethodError: names, shapes or types are others, or a value is not finite.
+        MethodError: names, shapes or types differ from the weights before, or a value is not finite.
     """
     name = f"{type(method).__name__}.after_training"
     if not isinstance(after, dict) or after.keys() != before.keys():
@@ -121,7 +122,7 @@ def checked_weights(method: Method, before: Weights, after: object) -> Weights:
         found = after[key]
         if not isinstance(found, Tensor) or (found.shape, found.dtype) != (tensor.shape, tensor.dtype):
             given = f"{tuple(found.shape)} {found.dtype}" if isinstance(found, Tensor) else type(found).__name__
-            raise MethodError(f"{name} returned {given} for {key}; needed is {tuple(tensor.shape)} {tensor.dtype}.")
+            raise MethodError(f"{name} returned {given} for {key}; expected {tuple(tensor.shape)} {tensor.dtype}.")
         if found.is_floating_point() and not bool(torch.isfinite(found).all()):
             raise MethodError(f"{name} returned NaN or infinity in {key}.")
     return after

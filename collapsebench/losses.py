@@ -40,7 +40,7 @@ class Elements:
     step: int = 0
     total_steps: int = 1
     _restricted: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
-    _asked_of: str = field(default="", repr=False)  # the task, where the loss has asked for what is restricted
+    _asked_of: str = field(default="", repr=False)  # the task, if the loss has asked for restricted fields
 
     @property
     def synthetic(self) -> Tensor:
@@ -68,7 +68,7 @@ class Elements:
     def _allowed(self, name: str, declaration: str) -> Tensor:
         if name not in self._restricted and self._asked_of and name != "synthetic":
             there = ", ".join(["log_p", *self._restricted])
-            raise LossError(f"{self._asked_of} has no {name}: what a loss can see there is {there}.")
+            raise LossError(f"{self._asked_of} has no {name}: a loss can see {there} there.")
         if name not in self._restricted:
             raise LossError(
                 f"Elements.{name} is not available here: this workload does not have it, or the loss did not ask "
@@ -78,7 +78,7 @@ class Elements:
 
 
 class Loss(Parametrised):
-    """A training loss: annotated class attributes are its parameters, `elementwise` is what it does.
+    """A training loss: annotated class attributes are its parameters, `elementwise` is its formula.
 
     Example::
 
@@ -88,16 +88,16 @@ class Loss(Parametrised):
             def elementwise(self, e: Elements) -> Tensor:  # noqa: ARG002  (an override uses it)
                 return -(e.log_p * self.beta).exp() * e.log_p
 
-    Parameters are validated when the loss is made (``Tempered(beta=0.8)``; strings are converted, so the same
-    values work on the command line as ``tempered.py:Tempered:beta=0.8``). One object is made per generation; state
-    kept on it does not survive the generation.
+    Parameters are validated when the loss is created (``Tempered(beta=0.8)``). Strings are converted, so the same
+    values work on the command line: ``tempered.py:Tempered:beta=0.8``. One object is made per generation; state kept
+    on it does not survive the generation.
 
     Attributes:
         reduction: ``mean`` over all elements, ``kept`` over the elements with a non-zero loss. ``sum`` and ``none``
             exist for use outside the harness.
-        ignore_index: target id that is left out, as in `torch.nn.CrossEntropyLoss`; the harness masks by itself.
+        ignore_index: target id that is left out, as in `torch.nn.CrossEntropyLoss`; the harness does its own masking.
         needs_logits: ask for `Elements.logits`, `.prediction` and `.target`; costs the memory of the logits.
-        track: ``loss``, or ``provenance`` to see which elements are synthetic; ranked apart.
+        track: ``loss``, or ``provenance`` to see which elements are synthetic; ranked separately.
     """
 
     reduction: Reduction = "mean"
@@ -118,7 +118,7 @@ class Loss(Parametrised):
             target: (...) int64 class ids; `ignore_index` is left out.
 
         Returns:
-            A scalar, or the shape of `target` for ``reduction="none"``. All targets ignored: 0, where
+            A scalar, or the shape of `target` for ``reduction="none"``. If all targets are ignored: 0, where
             `torch.nn.CrossEntropyLoss` gives NaN.
         """
         if logits.shape[:-1] != target.shape:
@@ -139,9 +139,9 @@ class Loss(Parametrised):
         Args:
             outputs: model output with ``.logits`` (B, T, V).
             labels: (B, T) as the collator makes them; shifted by one position here, -100 ignored.
-            num_items_in_batch: labels of the whole update, given by the Trainer; the means of its micro-batches are
-                then weighted by their share of it, so that they add up to the mean over the update. ``kept``
-                averages over the kept elements within each micro-batch, weighted in the same way.
+            num_items_in_batch: number of labels in the whole update, passed by the Trainer. The means of the
+                micro-batches are then weighted by their share of it, so that they add up to the mean over the update.
+                ``kept`` averages over the kept elements within each micro-batch, weighted in the same way.
         """
         logits = outputs["logits"] if isinstance(outputs, Mapping) else outputs.logits
         shifted = F.pad(labels, (0, 1), value=self.ignore_index)[..., 1:].to(logits.device)
@@ -190,16 +190,16 @@ def loss_of_elements(
         loss: the method's loss.
         elements: the batch; elements outside the mask may hold anything.
         mask: bool, shape of ``log_p``; True where an element counts. None: all count.
-        weights: shape of ``log_p``: each loss is multiplied by its own before they are reduced. None: all are 1.
+        weights: shape of ``log_p``; multiplied with the element-wise losses before reduction. None: all are 1.
 
     Returns:
-        A scalar (or the masked element-wise losses for ``none``). A batch without counting elements gives 0 with a
+        A scalar (or the masked element-wise losses for ``none``). A batch in which no element counts gives 0 with a
         zero gradient.
 
     Raises:
         LossError: the loss did not return a floating tensor of the shape of ``log_p``.
     """
-    if mask is not None:  # what a masked element holds must not reach the gradient, as 0 · inf would
+    if mask is not None:  # the value of a masked element must not reach the gradient, as 0 · inf would
         elements = replace(elements, log_p=elements.log_p.masked_fill(~mask, -1.0))
     values = loss.elementwise(elements)
     if not isinstance(values, Tensor) or values.shape != elements.log_p.shape or not values.is_floating_point():
@@ -225,13 +225,13 @@ def loss_of_elements(
 
 
 def check_loss(loss: Loss, kind: str = "text", task_id: str = "") -> None:
-    """Run a loss on known values before any training; raise `LossError` with what is wrong.
+    """Run a loss on known values before any training; raise `LossError` if something is wrong.
 
     Log-probabilities from -30 to 0 must give finite losses and a finite gradient, in one tensor of their shape.
 
     Args:
-        kind: of the workload: what `Elements.prediction` and `.target` are, for losses that ask for them.
-        task_id: what an error calls the task that lacks them.
+        kind: kind of the workload; it decides what `Elements.prediction` and `.target` are.
+        task_id: name of the task for error messages.
     """
     name = type(loss).__name__
     if loss.reduction not in ("mean", "kept"):
@@ -255,7 +255,7 @@ def check_loss(loss: Loss, kind: str = "text", task_id: str = "") -> None:
 
 
 def told_with_place(error: Exception, loss: Loss) -> str:
-    """An error that a loss raised, in one line, with the innermost line of the loss's own source that led to it."""
+    """An error raised by a loss, in one line, with the innermost line of the loss's own source in the traceback."""
     own = [base for base in type(loss).__mro__ if base not in Loss.__mro__]
     files = {code.co_filename for base in own for f in vars(base).values() if (code := getattr(f, "__code__", None))}
     frames = traceback.extract_tb(error.__traceback__)
@@ -264,7 +264,7 @@ def told_with_place(error: Exception, loss: Loss) -> str:
 
 
 def _known_elements(loss: Loss, kind: str, task_id: str) -> tuple[Tensor, Elements]:
-    """What a model of this kind could have predicted, and the 64 elements that it gives."""
+    """A possible prediction of a model of this kind, and the 64 elements that follow from it."""
     known = KINDS[kind].known()
     restricted = dict(known.seen) if loss.needs_logits else {}
     if loss.track == "provenance":

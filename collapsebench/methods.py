@@ -42,22 +42,22 @@ _executing: list[Path] = []  # files of methods, innermost last
 
 @dataclass(frozen=True)
 class Contestant:
-    """A method, resolved: what is trained with, and what identifies it on disk.
+    """A resolved method: how to make it, and what identifies it on disk.
 
     Attributes:
-        name: what tables show, e.g. ``tce:gamma=0.8`` or ``MyLoss``.
-        id: directory name; contains a digest of all that it comes from unless the method is registered.
-        spec: the text that loads it again in another process; None for a class that only lives in this one.
+        name: as shown in tables, e.g. ``tce:gamma=0.8`` or ``MyLoss``.
+        id: directory name; contains a digest of all its sources unless the method is registered.
+        spec: the text that loads it again in another process; None for a class that exists only in this one.
         loss: the class, named without parameters and without this machine's folders: ``tce``, ``my_loss.py:MyLoss``,
             ``my_package.losses:MyLoss``; None as for `spec`.
         description: docstring of the class; empty when it has none of its own.
         parameters: all parameters of the class, defaults included.
         source_sha256: digest of the file (or of what the class runs) that defines it.
         real_data: True for the control: every generation trains on real data.
-        track: ``loss``, ``provenance`` or ``open``; ranked apart.
+        track: ``loss``, ``provenance`` or ``open``; ranked separately.
         make: makes a fresh method, a loss with or without hooks; called once per generation. A file is executed anew
-            for it, so nothing that was kept on its classes or in its module is there. Installed packages are imported
-            once in a process, and the class of an object stays what it is: what these keep there, stays there.
+            each time, so nothing kept on its classes or in its module survives. Installed packages are imported once
+            per process, and a class given as an object is used as it is, so state kept on these does survive.
     """
 
     name: str
@@ -78,10 +78,10 @@ class Contestant:
 
 @dataclass(frozen=True)
 class _Found:
-    """A class, the digest of what defines it, and what finds it again, fresh where that can be.
+    """A class, the digest of its definition, and a function that finds it again (a fresh one if possible).
 
     Attributes:
-        sha256: of its file. identity: of everything that the class comes from.
+        sha256: digest of its file. identity: digest of everything that defines the class.
     """
 
     loss_class: Class
@@ -96,12 +96,12 @@ def registered_methods() -> dict[str, Path]:
 
 
 def load_method(spec: AnyMethod, kind: str = "text", task_id: str = "") -> Contestant:
-    """Resolve what a user may write for a method, and check its loss on known values.
+    """Resolve a method in any form that a user may give, and check its loss on known values.
 
     Args:
         spec: a name, path or import path with parameters; or an object or class of `Loss` or `Method`.
-        kind: of the workload that it will train; matters for losses that look at predictions and targets.
-        task_id: what errors about these call the task.
+        kind: kind of the workload to train; matters for losses that use predictions and targets.
+        task_id: name of the task for error messages.
 
     Raises:
         MethodError: it cannot be found or loaded. LossError, UserError: it loads but cannot be used.
@@ -122,7 +122,7 @@ def load_method(spec: AnyMethod, kind: str = "text", task_id: str = "") -> Conte
 
 
 def require_known(spec: str) -> None:
-    """Raise `MethodError` for a name that nobody has, and a file that is not there, without importing anything."""
+    """Raise `MethodError` for an unknown name or a missing file, without importing anything."""
     target, _ = _split(spec.strip())
     if target in registered_methods() or target == CONTROL:
         return
@@ -134,7 +134,7 @@ def require_known(spec: str) -> None:
 
 
 def load_method_with(target: str, parameters: dict[str, Any], kind: str) -> Contestant:
-    """Load a method by the name of its loss and parameters that have their types already. Imports its code.
+    """Load a method by the name of its loss and already typed parameters. Imports its code.
 
     The method cannot be sent to another process (its `spec` is None).
 
@@ -163,7 +163,7 @@ def load_loss(spec: AnyMethod) -> Loss:
 
 
 def _from_text(spec: str, given: dict[str, Any] | None = None) -> Contestant:
-    """A method from its text; parameters that are `given` are not looked for in it."""
+    """Load a method from its text; if parameters are `given`, the text contains none."""
     target, parameters = _split(spec) if given is None else (spec, given)
     if target == CONTROL:
         if parameters:
@@ -233,13 +233,13 @@ def _from_object(loss: Loss | Method | Class) -> Contestant:
 
 
 def _digest_of_class(loss_class: Class) -> str:
-    """Digest of what a class of this process runs; one that never comes again where that cannot be told."""
+    """Digest of what a class of this process runs; a unique one if that cannot be determined."""
     try:
         return digest_of_what_runs(loss_class)
     except Untellable as what:
         warnings.warn(
-            f"{loss_class.__name__} depends on {what}, and nobody can tell whether that has changed: its results are "
-            "not reused. Put what it needs into its parameters, or the class into a file of its own.",
+            f"{loss_class.__name__} depends on {what}, and changes to that cannot be detected, so its results are not "
+            "reused. Put what it needs into its parameters, or the class into a file of its own.",
             stacklevel=2,
         )
         return uuid.uuid4().hex * 2
@@ -280,7 +280,7 @@ def _method(
 
 
 def _track(loss: Loss | Method) -> Track:
-    """A method's own track where that is the open one, else its loss's."""
+    """The method's own track if it is the open one, else that of its loss."""
     from collapsebench.losses import Loss
 
     return loss.track if isinstance(loss, Loss) or loss.track == "open" else loss.make_loss().track
@@ -296,7 +296,7 @@ def _directory_name(text: str) -> str:
     safe = re.sub(r"[^A-Za-z0-9_.=,+-]", "_", text)
     if safe == text and len(text) <= 120:
         return text
-    return f"{safe[:110]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"  # what was cut still tells methods apart
+    return f"{safe[:110]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"  # a cut name alone might not be unique
 
 
 def _require_file(path: Path) -> None:
@@ -332,7 +332,7 @@ def _class_in(path: Path, class_name: str | None) -> _Found:
 
 
 def _class_in_package(place: str, class_name: str) -> _Found:
-    """A class of an installed module, which is imported once: what it keeps there, it keeps for the whole process."""
+    """A class of an installed module. The module is imported once per process, so its state persists."""
     module = _import(place)
     found = _class_of(module, class_name, place)
     named = getattr(module, "__file__", None)

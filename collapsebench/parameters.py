@@ -1,4 +1,4 @@
-"""Classes whose annotated attributes are their parameters: typed, validated, and named in what a method is called."""
+"""Classes whose annotated attributes are their parameters: typed, validated, and part of a method's name."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Parametrised:
     """Takes its annotated class attributes as keyword arguments; strings are converted to their types.
 
     Raises:
-        UserError: a parameter is unknown, missing or of the wrong type; all of them are told.
+        UserError: a parameter is unknown, missing or of the wrong type; all problems are listed.
     """
 
     OF_EVERY_CLASS: ClassVar[tuple[str, ...]] = ()  # parameters that every class of a kind has, named after its own
@@ -65,11 +65,11 @@ class Parametrised:
 
     @classmethod
     def _without_annotation(cls, allowed: Collection[str]) -> list[str]:
-        """What a class sets like a parameter that would be none: numbers and words that no class annotates."""
+        """Attributes that look like parameters but are not: numbers and words that no class annotates."""
         annotated = {name for base in cls.__mro__ for name in vars(base).get("__annotations__", {})}
         found = {name: value for base in reversed(cls.__mro__) for name, value in vars(base).items()}
         return [
-            f"{name} = {value!r} has no annotation, so it is no parameter; write `{name}: {type(value).__name__} = "
+            f"{name} = {value!r} has no annotation, so it is not a parameter; write `{name}: {type(value).__name__} = "
             f"{value!r}`, or `{name}: ClassVar = {value!r}` for a constant"
             for name, value in found.items()
             if isinstance(value, int | float | str) and not name.startswith("_")
@@ -90,7 +90,7 @@ class Parametrised:
 
 
 def require_own_init(made: type[Parametrised]) -> None:
-    """Refuse a class whose ``__init__`` names parameters: the harness sets those that are annotated, and no others.
+    """Refuse a class whose ``__init__`` names parameters: the harness sets only annotated ones.
 
     Raises:
         UserError: it does.
@@ -110,13 +110,13 @@ def require_own_init(made: type[Parametrised]) -> None:
 
 
 def did_you_mean(name: str, known: Collection[str]) -> str:
-    """A question to put behind an error about a misspelt name; empty where nothing is like it."""
+    """A suggestion to append to an error about a misspelt name; empty if nothing is similar."""
     close = get_close_matches(name.lower(), known, n=1, cutoff=0.6)
     return f" (did you mean {close[0]}?)" if close else ""
 
 
 def require_few_words(name: str, parameters: Mapping[str, Any], uncounted: Collection[str] = ()) -> None:
-    """Refuse parameters that could hold a table: a few numbers and short words are all that a method may bring.
+    """Refuse parameters that could hold a table: a method may have only a few numbers and short words.
 
     Args:
         name: of the class. parameters: by name. uncounted: those that every class has.

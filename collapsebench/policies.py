@@ -1,8 +1,7 @@
 """Data policies: how the training set of a generation is composed from real data and earlier samples.
 
-Pure functions on datasets that know where every item comes from. Replace-all, accumulation and fixed shares of real
-data, old or new, lead to very different collapse (arXiv 2404.01413, 2410.16713, 2307.01850), so the policy belongs to
-the task.
+Pure functions on datasets with provenance. Replacement, accumulation and fixed shares of old or new real data lead to
+very different collapse (arXiv 2404.01413, 2410.16713, 2307.01850), so the policy belongs to the task.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ class TrainingSet:
     Attributes:
         items: (n, …) one row per item: token windows, images, points.
         made_by: (n,) int16, the generation whose model made the item; `REAL` for real data.
-        weights: (n,) float32 ≥ 0, factors of the items' losses; None: all are 1.
+        weights: (n,) float32 ≥ 0, multiplied with the items' losses; None: all are 1.
     """
 
     items: Tensor
@@ -54,13 +53,13 @@ class TrainingSet:
 
 
 def concatenate(parts: list[TrainingSet]) -> TrainingSet:
-    """Join training sets in order; policies do, before items get weights."""
+    """Join training sets in order, before items get weights."""
     assert all(part.weights is None for part in parts)
     return TrainingSet(torch.cat([p.items for p in parts]), torch.cat([p.made_by for p in parts]))
 
 
 def choose(data: TrainingSet, n: int, generator: Generator) -> TrainingSet:
-    """Draw n items: without replacement, and with as many full repetitions as n asks for."""
+    """Draw n items without replacement; if there are fewer than n, repeat the whole set as often as needed."""
     if n == 0:
         return data[:0]
     rounds = [torch.randperm(len(data), generator=generator) for _ in range(-(-n // len(data)))]
@@ -68,7 +67,7 @@ def choose(data: TrainingSet, n: int, generator: Generator) -> TrainingSet:
 
 
 def known_real(real: TrainingSet, n: int, generator: Generator) -> TrainingSet:
-    """The n real items that a chain knows, drawn by its seed without replacement.
+    """Return the n real items that a chain knows, drawn by its seed without replacement.
 
     Raises:
         DataError: there are fewer.
@@ -105,14 +104,14 @@ def known_fractions(real: TrainingSet, generation: int, horizon: int) -> Fractio
 
 
 def first_training_set(policy: Policy, real: TrainingSet, horizon: int) -> TrainingSet:
-    """The training set of generation 0: all real data but what later generations bring as new.
+    """Return the training set of generation 0: all real data except what is reserved as new for later generations.
 
-    That is its oldest fraction under ``regenerate-fresh``, and under ``fresh-mix`` all but the new items of generations
-    1 to `horizon`.
+    Under ``regenerate-fresh`` it is the oldest fraction; under ``fresh-mix`` it is everything but the new items of
+    generations 1 to `horizon`.
 
     Raises:
-        DataError: there is not one real item for every generation of ``regenerate-fresh``, or less than `policy.size`
-            of them beside the new ones of ``fresh-mix``.
+        DataError: there are too few real items: less than one per generation under ``regenerate-fresh``, or less than
+            `policy.size` besides the new ones under ``fresh-mix``.
     """
     needed = policy.size + policy.reserved(horizon)
     if policy.name == "fresh-mix" and len(real) < needed:
@@ -132,7 +131,7 @@ def first_training_set(policy: Policy, real: TrainingSet, horizon: int) -> Train
 
 
 def _new_items(policy: Policy, real: TrainingSet, generation: int, horizon: int) -> TrainingSet:
-    """What generation g ≥ 1 of ``fresh-mix`` brings: items that no generation before it was given."""
+    """The new items of generation g ≥ 1 under ``fresh-mix``, which no earlier generation was given."""
     start = len(real) - policy.reserved(horizon) + (generation - 1) * policy.real_items
     return real[start : start + policy.real_items]
 
@@ -140,7 +139,7 @@ def _new_items(policy: Policy, real: TrainingSet, generation: int, horizon: int)
 def control_training_set(
     policy: Policy, generation: int, horizon: int, real: TrainingSet, generator: Generator
 ) -> TrainingSet:
-    """The control's training set of generation g ≥ 1: as many items as the policy gives, all of them real."""
+    """Return the control's training set of generation g ≥ 1: as many items as under the policy, all of them real."""
     if policy.name == "accumulate":
         return choose(real, len(real) + generation * policy.size, generator)
     if policy.name == "regenerate-fresh":
@@ -152,7 +151,7 @@ def control_training_set(
 
 
 def generations_read(policy: Policy, generation: int) -> range:
-    """The earlier generations whose samples `next_training_set` asks for."""
+    """The earlier generations whose samples `next_training_set` uses."""
     if policy.name in ("accumulate", "accumulate-subsample"):
         return range(generation)
     return range(max(0, generation - 1), generation)
@@ -174,11 +173,11 @@ def next_training_set(
             the last generation. ``fresh-mix``: the same, with real items that are new in every generation (the fresh
             data loop of arXiv 2307.01850; 2602.16601). ``regenerate-fresh``: everything the last generation was
             trained on, rewritten by it, and a new fraction of real data (the protocol of ForTIFAI, arXiv 2509.08972).
-        generation: g. horizon: G, which decides how much is new in a generation of ``regenerate-fresh``, and what
-            ``fresh-mix`` keeps from generation 0.
+        generation: g. horizon: G; it sets the size of the fractions of ``regenerate-fresh``, and what ``fresh-mix``
+            withholds from generation 0.
         real: the real training data.
         samples_of: the samples of an earlier generation.
-        generator: for the policies that draw.
+        generator: for policies that draw items.
     """
     assert generation >= 1
     last = generation - 1
@@ -198,7 +197,7 @@ def next_training_set(
 
 
 def prompts(policy: Policy, data: TrainingSet, generator: Generator) -> TrainingSet:
-    """The items of a generation's own training set that its model is asked to continue, one per sample.
+    """Return the items of a generation's own training set that its model continues, one per sample.
 
     ``regenerate-fresh`` rewrites every item once, in order; the other policies draw `policy.size` items.
     """

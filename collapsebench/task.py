@@ -51,7 +51,7 @@ class Policy(Frozen):
         return round(self.real_share * self.size)
 
     def reserved(self, horizon: int) -> int:
-        """Real items that are kept from generation 0, because they are new in one of generations 1 to G."""
+        """Real items withheld from generation 0, because they are new in one of generations 1 to G."""
         return horizon * self.real_items if self.name == "fresh-mix" else 0
 
 
@@ -61,7 +61,7 @@ class Base(Frozen):
     Attributes:
         file: the weights, relative to the task file; tasks of a family share it.
         sha256: of that file; None: not trained yet.
-        data: what it was trained on, disjoint from all splits of the task. training: how; its ``first`` stage.
+        data: what it was trained on, disjoint from all splits of the task. training: only its ``first`` stage is used.
     """
 
     file: str
@@ -75,10 +75,10 @@ CALIBRATION_FILE, PROCESSOR_FILE, CHEATS_FILE = "calibration.json", "processor.j
 
 
 class CalibratedOn(Frozen):
-    """What the scale was measured on: beginnings of two digests. On anything else the scale says nothing.
+    """What the scale was measured on: prefixes of two digests. The scale is meaningless on anything else.
 
     Attributes:
-        settings: of the task, `Task.sha256`. data: prepared from the task's data, ``data_sha256`` in ``run.json``.
+        settings: of the task, `Task.sha256`. data: of the prepared data, ``data_sha256`` in ``run.json``.
     """
 
     settings: str = Field(pattern=rf"^[0-9a-f]{{{DIGITS}}}$")
@@ -86,10 +86,10 @@ class CalibratedOn(Frozen):
 
 
 class Checks(Frozen):
-    """What submissions to this task are held against (``docs/protocol.md``).
+    """Limits for checking submissions to this task (``docs/protocol.md``).
 
     Attributes:
-        tolerance: relative difference of a raw metric that `verify` accepts of another machine; one is exact.
+        tolerance: relative difference of a raw metric that `verify` accepts; the same machine type gives equal bytes.
         best_start: fidelity at generation 0, not clipped and mean over seeds, that no loss reaches with this budget.
     """
 
@@ -98,20 +98,20 @@ class Checks(Frozen):
 
 
 class TaskSpec(Frozen):
-    """A task, as its YAML file says it.
+    """The content of a task's YAML file.
 
     Attributes:
-        version: raised whenever anything that can change a result changes; results of versions are never compared.
-        retired: why the task is no longer ranked; None: it is. Its results stay, under that heading.
-        beside: why the task is ranked by itself and is no part of the mean over tasks; None: it is.
+        version: raised with any change that can change a result; results of different versions are never compared.
+        retired: why the task is no longer ranked; None: it is ranked. Its results stay visible.
+        beside: why the task is ranked by itself and excluded from the mean over tasks; None: it is included.
         seeds: the official seeds.
         horizon: last generation G; generations 0..G are run.
         init: where weights start: from the ``previous`` generation, from ``scratch``, or from the ``base`` model.
         base: that model, for ``init: base`` only.
         threads: CPU threads of a cell. Fixed, because results depend on it in the last bits.
-        scored: the metrics that make the fidelity, with their frozen scale.
-        calibrated_on: what that scale was measured on; None: not recorded, and not checked.
-        checks: what submissions are held against.
+        scored: the metrics that define fidelity, with their frozen scales.
+        calibrated_on: what the scales were measured on; None: not recorded, and not checked.
+        checks: limits for checking submissions.
         workload: model, training, sampling and evaluation, in the terms of the modality.
     """
 
@@ -179,11 +179,11 @@ class TaskSpec(Frozen):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Names of everything that the task can measure, in the order in which it is shown."""
+        """Names of all metrics that the task can measure, in display order."""
         return (*self.kind.metrics, *self._own_metrics)
 
     def metric(self, name: str) -> Metric:
-        """What is known of a metric: from the catalogue, or as the task declares it.
+        """The description of a metric, from the catalogue or as the task declares it.
 
         Raises:
             KeyError: the task does not measure it.
@@ -202,7 +202,7 @@ class Task:
         spec: the validated content of the file, reduced to the budget.
         path: the YAML file; the paths in it are relative to its folder.
         budget: share of the task's updates, samples and sampling steps; 1 is the task itself.
-        resources: data and weights that the user has already.
+        resources: data and weights that the user already has.
         extended: the files that the YAML file extends, nearest first.
     """
 
@@ -222,12 +222,12 @@ class Task:
 
     @property
     def folders(self) -> tuple[Path, ...]:
-        """Where files beside the task file may be: in its folder, then in those of the files that it extends."""
+        """Where a task's further files may be: in its folder, then in those of the files that it extends."""
         return tuple(dict.fromkeys(file.parent for file in (self.path, *self.extended)))
 
     @property
     def id(self) -> str:
-        """``name@version``, with the budget when it is not the whole one: such results are never mixed."""
+        """``name@version``, with the budget if it is reduced, so that such results are never mixed."""
         reduced = "" if self.budget == 1.0 else f"+budget-{self.budget:g}"
         return f"{self.spec.name}@{self.spec.version}{reduced}"
 
@@ -253,19 +253,19 @@ class Task:
 
     @cached_property
     def broken_rules(self) -> dict[str, str]:
-        """The rules of a ranked task that were found broken, by calibration or a test: their numbers, by name."""
+        """The rules of a ranked task that calibration or a test found broken: name to measured numbers."""
         files = [own_file(self.path, name) for name in (CALIBRATION_FILE, PROCESSOR_FILE, CHEATS_FILE)]
         found = [json.loads(file.read_text("utf-8")) for file in files if file.is_file()]
         return {r["rule"]: r["told"] for content in found for r in content.get("rules", []) if not r["kept"]}
 
     @property
     def mark(self) -> str:
-        """What tables put beside the task's name where its methods are not ranked; empty where they are."""
+        """The mark that tables put beside the task's name if its methods are not ranked; else empty."""
         return "retired" if self.spec.retired else "not ranked" if self.broken_rules else ""
 
     @property
     def unranked(self) -> str | None:
-        """Why its methods are not ranked, in sentences; None: they are."""
+        """Why its methods are not ranked, in sentences; None if they are ranked."""
         if self.spec.retired:
             return f"{self.id} is retired, and its methods are not ranked. {self.spec.retired.strip()}"
         if self.broken_rules:
@@ -276,7 +276,7 @@ class Task:
 
     @property
     def has_references(self) -> bool:
-        """Whether the file has a reference and a floor of every scored metric; without, raw metrics are compared."""
+        """Whether every scored metric has a reference and a floor; if not, raw metrics are compared."""
         return all(scale.reference is not None for scale in self.spec.scored.values())
 
     @property
@@ -286,7 +286,7 @@ class Task:
 
     @property
     def without_scale(self) -> str | None:
-        """Why fidelity is undefined on this task, in a sentence; None: it is defined, as far as the settings say."""
+        """Why fidelity is undefined on this task, in a sentence; None if it is defined, as far as the settings tell."""
         if not self.has_references:
             return f"{self.id} has no references yet, so fidelity is undefined."
         measured_on, settings = self.spec.calibrated_on, digest_of(self._whole)[:DIGITS]
@@ -296,17 +296,17 @@ class Task:
         return None
 
     def require_scale(self, data_sha256: str | None = None) -> None:
-        """Refuse to score on references that are missing, or were measured on something else.
+        """Refuse to score on references that are missing or were measured on something else.
 
         Args:
-            data_sha256: of the data that is scored on; None: not known yet.
+            data_sha256: digest of the data that is scored on; None: not known yet.
 
         Raises:
-            TaskError: they are; the message says what to do.
+            TaskError: the references cannot be used; the message says what to do.
         """
         reason = self.without_scale
         measured_on = self.spec.calibrated_on
-        # A part of the budget prepares other data, and its results have no meaning beside others anyway.
+        # A reduced budget prepares other data, and its results are not comparable anyway.
         if reason is None and measured_on is not None and data_sha256 is not None and self.budget == 1.0:
             if measured_on.data != data_sha256[:DIGITS]:
                 others = f"other data ({measured_on.data}…, this is {data_sha256[:DIGITS]}…)"
@@ -316,10 +316,10 @@ class Task:
             raise TaskError(f"{reason} {remedy}, or use `collapsebench run` for raw metrics.")
 
     def base_weights(self) -> Path:
-        """The file of the base model's weights; a member of a family finds those of the file that it extends.
+        """Return the file of the base model's weights; a member of a family finds that of the file it extends.
 
         Raises:
-            DataError: it is missing or another one, or the task has not got one yet.
+            DataError: the file is missing or has another digest, or the task has no base model yet.
         """
         assert self.spec.base is not None
         places = [(folder / self.spec.base.file).resolve() for folder in self.folders]
@@ -347,11 +347,11 @@ def load_task(name: str | Path | Task, budget: float = 1.0, resources: Resources
 
     Args:
         name: its name or path; a loaded task is returned as it is.
-        budget: share of the task's updates, samples and sampling steps; such results have an id of their own.
+        budget: share of the task's updates, samples and sampling steps; such results have their own id.
         resources: data and weights that need not be downloaded.
 
     Raises:
-        TaskError: it does not exist, or it has errors; all of them are listed.
+        TaskError: the task does not exist or has errors; all errors are listed.
     """
     if isinstance(name, Task):
         return name

@@ -1,4 +1,4 @@
-"""What a task file says, with what it takes over from the file that it extends.
+"""The content of a task file, with what it inherits from the file that it extends.
 
 ``extends: ../other/task.yaml`` puts another file's mapping under one's own: a mapping is merged key by key, anything
 else replaces what was there, null included, and ``!replace`` before a mapping replaces that whole section. What is
@@ -39,10 +39,10 @@ class TaskFile:
     """The content of a task file.
 
     Attributes:
-        content: everything that holds, as if it stood in this file.
+        content: the complete task, as if it were written in this file.
         own: what the file says itself.
         files: the file, then those that it extends, nearest first.
-        origins: which of the files last said something at a place in the content.
+        origins: which file last set the value at a place in the content.
     """
 
     content: dict[str, Any]
@@ -51,14 +51,14 @@ class TaskFile:
     origins: dict[_Place, Path]
 
     def origin(self, place: tuple[int | str, ...]) -> Path:
-        """The file that what is at a place, or missing there, comes from."""
+        """The file that set the value at a place, or from which it is missing."""
         parts = tuple(str(part) for part in place)
         ends = range(len(parts), 0, -1)
         return next((self.origins[parts[:n]] for n in ends if parts[:n] in self.origins), self.files[0])
 
 
 def own_file(path: Path, name: str) -> Path:
-    """Where a file is that belongs to a task file, such as ``card.md``.
+    """The path of a file that belongs to a task file, such as ``card.md``.
 
     An older version, in ``task@1.yaml``, has its own: ``card@1.md``.
     """
@@ -79,7 +79,7 @@ def read_task_file(path: Path) -> TaskFile:
 
 
 def told(error: Any, file: TaskFile) -> str:
-    """Where an error is, what it is, and in which file if that is one which the task's own extends.
+    """Where an error is, what it is, and in which file if that is an extended one.
 
     Args:
         error: one of pydantic's, on the content of the file.
@@ -101,7 +101,7 @@ def _place_of(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
 
 
 def as_yaml(content: dict[str, Any]) -> str:
-    """Content as the text of one task file, in the order in which it was said."""
+    """Content as the text of one task file, in its original order."""
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
 
 
@@ -136,7 +136,7 @@ def _extended(path: Path, given: Any, within: tuple[Path, ...]) -> Path:
 
 
 def read_mapping(text: str | bytes, path: Path) -> dict[str, Any]:
-    """What the text of one file says by itself.
+    """The mapping in the text of one file, without what it extends.
 
     Raises:
         TaskError: it is not a mapping in YAML; the message names the path.
@@ -155,7 +155,7 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
 
 
 class _Replacing(dict[str, Any]):
-    """A mapping that is not merged with what was there."""
+    """A mapping that replaces the inherited one instead of being merged."""
 
 
 def _replacing(loader: yaml.SafeLoader, node: Any) -> _Replacing:
@@ -177,7 +177,7 @@ def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """The same without marks of what replaces."""
+    """The same without marks of replacing mappings."""
     if isinstance(value, dict):
         return {key: _plain(part) for key, part in value.items()}
     return [_plain(part) for part in value] if isinstance(value, list) else value
@@ -191,7 +191,7 @@ def _places(content: Any, place: _Place = ()) -> Iterator[_Place]:
 
 
 def _taken_over(content: dict[str, Any], written_in: Path, folder: Path) -> dict[str, Any]:
-    """What a file takes over from one that it extends, in the terms of its own folder."""
+    """What a file inherits from one that it extends, with paths relative to its own folder."""
     kept = {key: value for key, value in content.items() if key not in _OWN}
     if isinstance(scored := kept.get("scored"), dict):  # which metrics; their scale was measured on the other task
         kept["scored"] = {name: {} for name in scored}
@@ -201,7 +201,7 @@ def _taken_over(content: dict[str, Any], written_in: Path, folder: Path) -> dict
 
 
 def _moved(section: Any, place: _Place, written_in: Path, folder: Path) -> Any:
-    """A section with the path at a place changed so that it names the same from another folder."""
+    """A section in which the path at a place is rewritten relative to another folder."""
     if not isinstance(section, dict) or place[0] not in section:
         return section
     key, *rest = place

@@ -5,7 +5,7 @@ gradient dominate the memory of training. `token_log_probs` returns only ``log s
 computed slice by slice of the vocabulary: the forward pass keeps one log-sum-exp per token, the backward pass
 recomputes each slice and writes its rows of the weight's gradient once, so that no second copy of that gradient exists.
 So *any* loss that is a function of log p trains with the memory of a fused cross-entropy kernel (compare Cut Cross
-Entropy, arXiv 2411.09009), and tokens whose loss has no gradient (masked by the method) cost nothing in backward.
+Entropy, arXiv 2411.09009). Tokens whose loss has no gradient (masked by the method) cost nothing in the backward pass.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ def token_log_probs(hidden: Tensor, weight: Tensor, target: Tensor, logits_bytes
     """Return log-probabilities (natural log, float32) of `target` under ``softmax(hidden @ weight.T)``.
 
     Args:
-        hidden: (..., D) final hidden states, any floating dtype; products are taken in this dtype, or under
-            `torch.autocast` in its own.
+        hidden: (..., D) final hidden states, any floating dtype; products are computed in this dtype, or in that of
+            `torch.autocast` where it is on.
         weight: (V, D) output embedding, same dtype as `hidden`.
         target: (...) int64 token ids in [0, V), same leading shape as `hidden`.
-        logits_bytes: size of the logits that exist at one time, in the dtype of the result; at least one column of
-            them does. The result does not depend on it beyond rounding.
+        logits_bytes: largest size of the logits that exist at one time, in the dtype of the result (but at least one
+            column). The result does not depend on it beyond rounding.
 
     Returns:
         (...) float32 log-probabilities (float64 for float64), differentiable in `hidden` and `weight` (once).
@@ -57,7 +57,7 @@ class _TokenLogProbs(torch.autograd.Function):
             column, here = _within(words, target)
             at_target += torch.where(here, logits.gather(-1, column[:, None]).squeeze(-1), 0)
             log_sum_exp = torch.logaddexp(log_sum_exp, _log_sum_exp_(logits))
-            del logits  # or it would still be there while the next one is made
+            del logits  # otherwise it would still exist while the next one is computed
         ctx.save_for_backward(hidden, weight, target, log_sum_exp)
         ctx.logits_bytes = logits_bytes
         return at_target.sub_(log_sum_exp)
@@ -82,12 +82,12 @@ class _TokenLogProbs(torch.autograd.Function):
 
 
 def _with_gradient(grad: Tensor) -> Tensor:
-    """Tokens with a gradient: the others need no recomputation. A GPU is waited for: how many there are is a shape."""
+    """Indices of tokens with a gradient; the others need no recomputation. Synchronises a GPU to know their number."""
     return grad.nonzero().squeeze(-1)
 
 
 def _log_sum_exp_(logits: Tensor) -> Tensor:
-    """`torch.logsumexp` over the last dimension, bit for bit, in the place of the logits instead of in a copy."""
+    """`torch.logsumexp` over the last dimension, bit for bit, computed in place instead of in a copy of the logits."""
     largest = logits.amax(-1)
     largest.masked_fill_(largest.isinf(), 0)  # inf - inf would be no number
     return logits.sub_(largest[:, None]).exp_().sum(-1).log_().add_(largest)
@@ -102,7 +102,7 @@ def _logits_gradient(h: Tensor, weight: Tensor, column: Tensor, here: Tensor, ls
 
 
 def _as_autocast_wants(tensor: Tensor) -> Tensor:
-    """In the dtype of `torch.autocast`, where it is on: it knows nothing of the products of the backward pass."""
+    """Cast to the dtype of `torch.autocast` where it is on, as autocast does not reach the backward pass's products."""
     device = tensor.device.type
     if tensor.dtype == torch.float64 or not torch.amp.is_autocast_available(device):
         return tensor
@@ -121,7 +121,7 @@ def _slices(weight: Tensor, per_token: Tensor, logits_bytes: int) -> list[slice]
 
 
 def _within(words: slice, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Each target's column in a slice of the vocabulary, and whether it is there at all; no host synchronisation."""
+    """Each target's column in a slice of the vocabulary, and whether it is in the slice; no host synchronisation."""
     column = target - words.start
     here = (column >= 0) & (column < words.stop - words.start)
     return column.clamp_(0, words.stop - words.start - 1), here

@@ -1,4 +1,4 @@
-"""What runs when a class is used, as a digest: its code, and every value that the code refers to.
+"""A digest of what runs when a class is used: its code, and every value that the code refers to.
 
 For classes that only live in this process. Source text would not do: a notebook may have it in its cells, a file may
 say something else by now, and a changed global, default or closure leaves it as it was. So the digest is of what Python
@@ -86,7 +86,7 @@ def _hash(told: str, *digests: bytes) -> bytes:
 
 
 def _parts(value: Any) -> tuple[str, Sequence[Any]]:
-    """What an object is, in words, and the objects that it is made of."""
+    """A description of an object, and the objects that it consists of."""
     kind = type(value)
     if kind in (tuple, list, set, frozenset):
         return kind.__name__, list(value)
@@ -127,7 +127,7 @@ def _named(value: Any) -> str:
 
 
 def _version(module: str) -> str:
-    """Of the package that a module is in; this one's changes are told by the versions of the tasks."""
+    """Version of the package that a module is in; changes of collapsebench itself show in the versions of tasks."""
     top = module.partition(".")[0]
     return "" if top == "collapsebench" else str(getattr(sys.modules.get(top), "__version__", ""))
 
@@ -148,7 +148,7 @@ def _lies_among_packages(file: str | None) -> bool:
 
 
 def _module(module: types.ModuleType) -> str:
-    """A module is told by its name; what is used of it is looked at where it is used."""
+    """A module is identified by its name; the parts that are used are examined where they are used."""
     return f"module {module.__name__} {_version(module.__name__)}"
 
 
@@ -208,7 +208,7 @@ def _bytes_of(tensor: Any) -> bytes:
 
 
 def _wrapped(value: Any) -> tuple[str, Sequence[Any]] | None:
-    """What stands for a function without being one; None for anything else."""
+    """The function that a wrapper stands for; None for anything else."""
     kind = type(value).__name__
     if isinstance(value, staticmethod | classmethod | types.MethodType):
         return kind, (value.__func__, getattr(value, "__self__", None))

@@ -16,7 +16,7 @@ PAGES = (
     ("compare", "Compare", "Two methods on every task that both have."),
     ("submission", "Submission", "One entry: provenance, raw metrics, how to reproduce it."),
     ("check", "Check a file", "Validate a submission before you send it; nothing is kept."),
-    ("rules", "Rules and cost", "The protocol, what a task takes to run, changes of the board."),
+    ("rules", "Rules and cost", "The protocol, the cost of each task, changes to the board."),
 )
 
 pages = [
@@ -29,5 +29,5 @@ st.logo(HERE / "logo.svg", size="large")
 page.run()
 st.caption(
     f"collapsebench {__version__}. Every number is recomputed from the raw metrics of the submissions. The site loads "
-    "nothing from elsewhere and sends nothing elsewhere."
+    "nothing from other servers and sends nothing to them."
 )

@@ -75,7 +75,7 @@ def report_unknown(key: str, known: Iterable[str], noun: str) -> None:
     unknown = [value for value in st.query_params.get_all(key) if value not in there]
     if unknown:
         told = ", ".join(as_markdown(value[:80]) for value in unknown[:3])
-        st.warning(f"The link names {told}, but there is no such {noun}. Shown is what there is.")
+        st.warning(f"The link names {told}, but there is no such {noun}. The rest is shown.")
 
 
 def show_link(**parameters: str | Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""Methods over all ranked tasks of a tier: scores, the chance to be better than CE, performance profiles."""
+"""Methods over all ranked tasks of a tier: scores, the probability of beating CE, performance profiles."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def show_overall(reading: Reading, tier: str, track: str, search: str) -> None:
         return
     st.header(f"Over all {len(tasks)} ranked tasks of the {tier} tier", anchor="overall")
     st.caption(
-        "Overall: mFI as a share of the generations, mean over tasks, and the chance to be better than CE. Then mFI on "
+        "Overall: mFI as a share of the generations, mean over tasks; the probability of beating CE; then mFI on "
         f"every task. {missing_tasks(table, len(tasks))} {left_out(board, tier)}"
     )
     if search:
@@ -95,6 +95,6 @@ def _show_profile(reading: Reading, tier: str, track: str, order: list[str]) -> 
         alt=f"Share of runs by the share of generations that they stay faithful. For half of them or more: {told}",
     )
     st.caption(
-        "Performance profile: the share of runs, mean over tasks, whose mFI is at least so large a share of the "
-        "generations. A curve above another everywhere is better whatever level one asks for."
+        "Performance profile: the share of runs, mean over tasks, whose mFI reaches at least this share of the "
+        "generations. A curve that is above another one everywhere is better at every level."
     )

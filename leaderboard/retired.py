@@ -31,8 +31,8 @@ def show_banner(task: Task) -> None:
     """Say in full that the task is not ranked, and why; nothing for a task that is."""
     if task.spec.retired:
         st.warning(
-            "**This task is retired: its methods are not ranked, and it takes no new entries.** What was measured "
-            f"stays below.\n\n{reason_of(task)}",
+            "**This task is retired: its methods are not ranked, and it takes no new entries.** Its results "
+            f"stay visible below.\n\n{reason_of(task)}",
             icon=_ICON,
         )
     elif task.mark:

@@ -1,4 +1,4 @@
-"""Whether an entry stands, and what those found who ran a part of it again."""
+"""Whether an entry stands, and what others found when they ran a part of it again."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def show_attestations(board: Board, entry: Entry) -> None:
     st.header("Attestations", anchor="attestations")
     found = board.attestations.get(entry.digest, [])
     if not found:
-        st.text("Nobody has run a part of this entry again and written it down yet.")
+        st.text("There are no attestations of this entry yet.")
         return
     rows = [
         {

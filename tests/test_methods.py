@@ -557,7 +557,7 @@ def test_loss_is_checked_when_it_is_loaded(file: Path) -> None:
 PITFALLS = {
     "parameter without annotation": (
         "gamma = 0.5\n    def elementwise(self, e):\n        return -e.log_p * self.gamma",
-        r"Mine: gamma = 0.5 has no annotation, so it is no parameter; write `gamma: float = 0.5`, or `gamma: ClassVar",
+        r"Mine: gamma = 0.5 has no annotation, so it is not a parameter; write `gamma: float = 0.5`, or `gamma: ",
     ),
     "its own __init__": (
         "def __init__(self, gamma=0.5):\n        self.gamma = gamma\n"
@@ -599,7 +599,7 @@ def test_loss_that_asks_for_logits_is_told_which_task_has_none(tmp_path: Path) -
         "        return -0.9 * e.log_p - 0.1 * e.logits.log_softmax(-1).mean(-1)\n"
     )
     assert load_method(f"{file}:Smooth", "text", "some-text@1").name == "Smooth"
-    with pytest.raises(LossError, match=r"some-vae@1 \(kind vae\) has no logits: what a loss can see there is log_p, "):
+    with pytest.raises(LossError, match=r"some-vae@1 \(kind vae\) has no logits: a loss can see log_p, "):
         load_method(f"{file}:Smooth", "vae", "some-vae@1")
 
 

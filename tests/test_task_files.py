@@ -235,7 +235,7 @@ def test_show_prints_the_file_and_everything_that_holds(tmp_path: Path, family: 
     file = member(tmp_path, "horizon: 2\n")
     done = collapsebench("show", str(file), cwd=tmp_path)
     assert done.code == 0
-    text, resolved = done.out.split(f"--- with what it takes over from {family} ---")
+    text, resolved = done.out.split(f"--- with what it inherits from {family} ---")
     assert "extends: ../family/base.yaml" in text
     content = yaml.safe_load(resolved)
     assert content == read_task_file(file).content

@@ -33,7 +33,7 @@ def new_text_task(data: Path, folder: Path) -> Task:
         UserError: there is a task already, or too little text.
     """
     pattern = load_task(registered_tasks()[_TEXT_PATTERN])
-    content = _like(pattern, data, folder, "A small Llama on bytes of my own text, replaced by its own text")
+    content = _like(pattern, data, folder, "A small Llama on bytes of my own text, retrained on its own text")
     by_paragraph = load_local_text(data, "paragraph")
     documents, by = by_paragraph, "paragraph"
     if data.is_dir() and len(load_local_text(data, "file")) >= len(by_paragraph) // 2:
@@ -66,7 +66,7 @@ def new_image_task(data: Path, folder: Path) -> Task:
         UserError: there is a task already, or too few images.
     """
     pattern = load_task(registered_tasks()[_IMAGE_PATTERN])
-    content = _like(pattern, data, folder, "A VAE on my own images, replaced by its own")
+    content = _like(pattern, data, folder, "A VAE on my own images, retrained on its own")
     classes = [place for place in sorted(data.iterdir()) if place.is_dir() and not place.name.startswith(".")]
     counts = {c.name: sum(file.suffix.lower() in _IMAGES for file in c.iterdir()) for c in classes}
     images = sum(counts.values())

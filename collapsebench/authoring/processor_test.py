@@ -1,6 +1,6 @@
-"""Is a task the same elsewhere? The same cells with the vector instructions of an old processor, and what moves.
+"""Is a task the same elsewhere? The same cells with the vector instructions of an old processor, and the differences.
 
-Run as ``python -m collapsebench.authoring.processor_test TASK --out DIR``; it goes on where it stopped.
+Run as ``python -m collapsebench.authoring.processor_test TASK --out DIR``; it resumes where it stopped.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The rules of a ranked task, checked on what calibration measured of cross entropy, the control and the base model.
+"""The rules of a ranked task, checked on the calibration of cross entropy, the control and the base model.
 
 The limits were fixed before any other method was run on a task. What they are for: ``docs/adding-a-task.md``.
 """
@@ -73,7 +73,7 @@ class Measured:
         return score_methods(raw, self.scales, self.spec.horizon).scores
 
     def mfi(self, method: str, metric: str = ALL) -> Array:
-        """mFI of a method by seed, in the metric that binds it or in another one."""
+        """mFI of a method by seed, in its binding metric or another one."""
         mine = self.scores[(self.scores["method"] == method) & (self.scores["metric"] == metric)]
         return mine["mfi"].to_numpy(float)
 
@@ -93,7 +93,7 @@ class Measured:
 
     @cached_property
     def binding(self) -> str:
-        """The metric that binds cross entropy."""
+        """The binding metric of cross entropy."""
         mine = self.scores[(self.scores["method"] == "ce") & (self.scores["metric"] == ALL)]
         return str(mine["binds"].iloc[0])
 
@@ -193,7 +193,7 @@ def _noise(measured: Measured) -> Iterator[Rule]:
     """The control repeats generation 0, which is also cross entropy's: its variance over seeds is the seed noise.
 
     It is averaged over the generations. Cross entropy's own later generations add what recursion makes of noise, which
-    is no property of the metric; their largest deviation is told.
+    is not a property of the metric; their largest deviation is reported.
     """
     for name in measured.scales:
         noise = float(np.sqrt(measured.variances(CONTROL, name).mean()))

@@ -139,7 +139,7 @@ def tuning_cells(
     official = sorted(set(chosen) & set(task.spec.seeds))
     if official:
         raise UserError(
-            f"seeds {official} are official ones of {task.id}: what was tuned on them is no entry (protocol 4.2). "
+            f"seeds {official} are official ones of {task.id}: methods tuned on them are no entries (protocol 4.2). "
             f"Leave --seeds out, or give others, such as {','.join(map(str, default_seeds(task)))}."
         )
     wanted = list(dict.fromkeys(["ce", *methods]))

@@ -1,4 +1,4 @@
-"""What makers of tasks run: new tasks, base models, classifiers and calibration."""
+"""Commands for task authors: new tasks, base models, classifiers and calibration."""
 
 from __future__ import annotations
 
@@ -39,16 +39,18 @@ class Modality(StrEnum):
 
 @dataclass(frozen=True)
 class TryOut:
-    """On how much less than all that a task says it is calibrated, to see where it goes."""
+    """How much a try-out of calibration is reduced."""
 
-    seeds: Annotated[str | None, typer.Option(help="Comma-separated, for a try-out; else the official seeds.")] = None
+    seeds: Annotated[str | None, typer.Option(help="Comma-separated, for a try-out; default: the official seeds.")] = (
+        None
+    )
     generations: Annotated[int | None, typer.Option(min=1, help="Last generation, for a try-out.")] = None
     budget: BudgetOption = 1.0
 
 
 @dataclass(frozen=True)
 class Supplied:
-    """What the user has already."""
+    """What the user already has."""
 
     data: DataOption = None
     model: ModelOption = None
@@ -61,7 +63,8 @@ WHOLE, NOTHING = TryOut(), Supplied()
 def base(
     task: TaskArgument,
     out: Annotated[
-        Path | None, typer.Option(help="Another file for the weights than the task's own: to train them once more.")
+        Path | None,
+        typer.Option(help="Write the weights to another file than the task's own, to train them once more."),
     ] = None,
     device: DeviceOption = "auto",
     data: DataOption = None,
@@ -82,18 +85,18 @@ def base(
 
 
 def init(
-    what: Annotated[Modality, typer.Argument(help="What the data is: text or images.")],
+    what: Annotated[Modality, typer.Argument(help="Kind of data: text or images.")],
     data: Annotated[
         Path,
         typer.Argument(
-            metavar="DATA", help="A text file or folder of *.txt; a folder of images, a sub-folder per class."
+            metavar="DATA", help="A text file or folder of *.txt; or a folder of images with one sub-folder per class."
         ),
     ],
     task: Annotated[
-        Path | None, typer.Option("--task", help="Folder of the new task; DATA's own name with -task when absent.")
+        Path | None, typer.Option("--task", help="Folder of the new task; default: DATA's name with -task.")
     ] = None,
 ) -> None:
-    """Write a task on data of your own, with sizes that fit it, and say what to run next."""
+    """Write a task for your own data, with sizes that fit it, and say what to run next."""
     from collapsebench.authoring.new_task import new_image_task, new_text_task
     from collapsebench.files import require_folder
 
@@ -107,13 +110,13 @@ def init(
     if what is Modality.IMAGES:
         typer.echo(f"next:  collapsebench classifier {file}    # a network to measure the images with: minutes")
     typer.echo(f"{'then' if what is Modality.IMAGES else 'next'}:  collapsebench compare {file} --seeds 0,1 --dry-run")
-    typer.echo(f"       collapsebench compare {file} --seeds 0,1    # raw metrics, as long as it is not calibrated")
+    typer.echo(f"       collapsebench compare {file} --seeds 0,1    # raw metrics, until it is calibrated")
     typer.echo(f"       collapsebench calibrate {file} --write      # then scores")
 
 
 def classifier(
     task: TaskArgument,
-    epochs: Annotated[int, typer.Option(min=1, help="Over the real training images.")] = 12,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs over the real training images.")] = 12,
     data: DataOption = None,
 ) -> None:
     """Train the classifier that measures an image task's samples, and write it beside the task."""
@@ -133,10 +136,14 @@ def calibrate(
     out: OutOption = Path("runs"),
     write: Annotated[bool, typer.Option("--write", help="Freeze references, floors and splits in the task.")] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="With --write: also where rules are broken. Its methods are not ranked.")
+        bool,
+        typer.Option(
+            "--force", help="With --write: write even if rules are broken. Methods on it are then not ranked."
+        ),
     ] = False,
     check: Annotated[
-        bool, typer.Option("--check", help="Run nothing: hold what is committed against the task and the rules.")
+        bool,
+        typer.Option("--check", help="Run nothing: check the committed calibration against the task and the rules."),
     ] = False,
     less: TryOut = WHOLE,
     device: DeviceOption = "auto",
@@ -181,20 +188,18 @@ def calibrate(
 
 
 def _try_out(task: Task, less: TryOut, out: Path, device: str) -> None:
-    """Calibrate on less, in a folder of its own, and print what that gives."""
+    """Calibrate on less, in a separate folder, and print the result."""
     from collapsebench.authoring.calibration import try_out_task
 
     seeds = None if less.seeds is None else integers(less.seeds)
     variant, folder = try_out_task(task, seeds, less.generations, less.budget, out)
     for line in _calibrated(variant, folder, device).lines():
         typer.echo(line)
-    typer.echo(
-        f"A try-out in {folder}: nothing was written. A task is calibrated on all that it says, without these options."
-    )
+    typer.echo(f"A try-out in {folder}: nothing was written. To calibrate the task in full, leave out these options.")
 
 
 def _calibrated(task: Task, out: Path, device: str) -> Calibration:
-    """Run what is missing, watched, and measure."""
+    """Run what is missing, show progress, and measure."""
     from collapsebench.authoring.calibration import calibration_cells, measure_calibration, settings_cells
     from collapsebench.authoring.grid import counting
     from collapsebench.cli.terminal import work_progress
@@ -224,7 +229,7 @@ def _require_rules(outcome: Calibration, force: bool) -> None:
 
 
 def _check(task: Task) -> None:
-    """Tell what holds of the committed calibration; exit with 1 when a rule is broken or it is another task's."""
+    """Check the committed calibration; exit with 1 if a rule is broken or it belongs to another task."""
     from collapsebench.authoring.calibration import check
     from collapsebench.authoring.calibration_record import processor_rules, read_record
 

@@ -1,4 +1,4 @@
-"""What is said before anything is run: what a task will cost, and whether it can run here."""
+"""What can be said before anything is run: what a task will cost, and whether it can run here."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ def estimate(
     device_tflops: Annotated[
         float | None,
         typer.Option(
-            "--device-tflops", help="Sustained TFLOP/s of your device; as doctor --measure found it when absent."
+            "--device-tflops", help="Sustained TFLOP/s of your device; default: as measured by doctor --measure."
         ),
     ] = None,
     as_json: JsonOption = False,
     budget: BudgetOption = 1.0,
     train_items: Annotated[
-        int | None, typer.Option(min=1, help="Items of the training split, where the task cannot know their number.")
+        int | None, typer.Option(min=1, help="Number of training items, if the task cannot know it.")
     ] = None,
 ) -> None:
-    """Estimate what one chain takes: parameters, FLOPs, memory, disk, hours. Nothing is loaded or run."""
+    """Estimate the cost of one chain: parameters, FLOPs, memory, disk, hours. Nothing is loaded or run."""
     from collapsebench.authoring.estimate import estimate
     from collapsebench.authoring.estimates.sizes import known_sizes
     from collapsebench.authoring.rates import read_measured
@@ -58,7 +58,7 @@ def doctor(
     model: ModelOption = None,
     inception: InceptionOption = None,
     measure: Annotated[
-        bool, typer.Option("--measure", help="Measure how fast this machine is, for the hours of list and estimate.")
+        bool, typer.Option("--measure", help="Measure how fast this machine is, for the hours in list and estimate.")
     ] = False,
 ) -> None:
     """Check the installation: versions, device; for a task its data, weights, memory and disk."""
@@ -80,4 +80,4 @@ def _measure(task: str | None, resources: Resources) -> None:
     from collapsebench.authoring.measuring import measure
 
     _, file = measure(task, typer.echo, resources)
-    typer.echo(f"kept in {file}; `collapsebench list` and `estimate` take their hours from it")
+    typer.echo(f"kept in {file}; `collapsebench list` and `estimate` compute hours from it")

@@ -1,4 +1,4 @@
-"""What a command would run, what of it is there already, and how long the rest takes; nothing is run."""
+"""What a command would run, which part is already there, and how long the rest takes; nothing is run."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outlook:
-    """What running some cells means.
+    """What running some cells would take.
 
     Attributes:
         task: its id. device: where. workers: cells at once.
-        cells: method, seed, how many generations are there, how many are to be run.
-        hours: of computing, if one cell is run after the other; None: not known. told: where that is from.
+        cells: method, seed, number of finished generations, number of generations to run.
+        hours: of computing, if cells are run one after the other; None: not known. told: the source of that number.
     """
 
     task: str
@@ -60,7 +60,7 @@ def tell_outlook(cells: Sequence[Cell], engine: str, as_json: bool = False) -> N
 
 
 def outlook(cells: Sequence[Cell], workers: int) -> Outlook:
-    """Look at what is there, and estimate the rest from the clock of finished generations, or from measured rates."""
+    """Look at what is there, and estimate the rest from the time of finished generations, or from measured rates."""
     rows, work_left, work_done, seconds = [], 0, 0, 0.0
     for cell in cells:
         plan, there, diverged = plan_of(cell), 0, False
@@ -77,7 +77,7 @@ def outlook(cells: Sequence[Cell], workers: int) -> Outlook:
 
 
 def _hours(cell: Cell, work_left: int, work_done: int, seconds: float) -> tuple[float | None, str]:
-    """Hours for so many planned elements, and where that is from."""
+    """Hours for this many planned elements, and the source of that number."""
     if work_done:
         return work_left * seconds / work_done / 3600, "as fast as the generations that are there"
     whole = read_measured().hours(cell.task)

@@ -1,4 +1,4 @@
-"""What there is: tasks, with what can be said of them without running anything, and methods."""
+"""Listings of tasks, with what is known about them without running anything, and of methods."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ TITLE = "collapsebench: a benchmark of model collapse under recursive training"
 """As in ``CITATION.cff``, which an installed package does not have."""
 
 CITATION_FILE = "citation.bib"
-"""Beside the card of a task or method: the papers that it is from, as this repository cites them."""
+"""File beside the card of a task or method: the papers that it comes from."""
 
 
 def list_(
-    what: Annotated[What | None, typer.Argument(help="tasks or methods; both when absent.")] = None,
+    what: Annotated[What | None, typer.Argument(help="tasks or methods; default: both.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """List the registered tasks and methods."""
@@ -55,12 +55,12 @@ def show(task: TaskArgument) -> None:
     typer.echo(f"--- {loaded.path.name} (digest {loaded.sha256[:16]}) ---")
     typer.echo(loaded.path.read_text("utf-8"))
     if loaded.extended:
-        typer.echo(f"--- with what it takes over from {', '.join(map(str, loaded.extended))} ---")
+        typer.echo(f"--- with what it inherits from {', '.join(map(str, loaded.extended))} ---")
         typer.echo(as_yaml(read_task_file(loaded.path).content))
 
 
 def cite(name: Annotated[str, typer.Argument(metavar="NAME", help="A task or a method.")]) -> None:
-    """Print BibTeX: collapsebench, the task, and the papers that a task or method is from."""
+    """Print BibTeX: collapsebench, the task, and the papers that a task or method comes from."""
     from collapsebench.methods import registered_methods
     from collapsebench.parameters import did_you_mean
     from collapsebench.task import load_task, registered_tasks
@@ -99,7 +99,7 @@ def _tasks() -> list[dict[str, Any]]:
 
 
 def _about(task: Task, measured: Measured) -> dict[str, Any]:
-    """What is listed of a task."""
+    """The listed properties of a task."""
     return {
         "task": task.id,
         "tier": task.spec.tier,
@@ -119,7 +119,7 @@ def _status(task: Task) -> str:
         return "not calibrated"
     if task.broken_rules:
         return f"not ranked: breaks {', '.join(task.broken_rules)}"
-    return "ranked beside" if task.spec.beside else "ranked"
+    return "ranked by itself" if task.spec.beside else "ranked"
 
 
 def _task_lines(tasks: list[dict[str, Any]]) -> list[str]:
@@ -133,7 +133,7 @@ def _task_lines(tasks: list[dict[str, Any]]) -> list[str]:
         hours = task["hours_per_cell"]
         time = f"{'–' if hours is None else duration_text(hours):>9} " if known else ""
         lines.append("  " + " ".join(f"{task[name]:<{widths[name]}}" for name in shown) + f" {time} {task['title']}")
-    told = "time of one method and one seed on this machine, as measured" if known else "no times: not measured here"
+    told = "time per method and seed on this machine, as measured" if known else "no times: not measured here"
     return [*lines, f"  ({told} by `collapsebench doctor --measure`)"]
 
 
@@ -144,4 +144,7 @@ def _methods() -> list[dict[str, str]]:
     for name, path in registered_methods().items():
         title = (path.parent / "card.md").read_text("utf-8").splitlines()[0].lstrip("# ")
         found.append({"name": name, "title": title})
-    return [*found, {"name": CONTROL, "title": "ce on real data in every generation: what is not collapse"}]
+    return [
+        *found,
+        {"name": CONTROL, "title": "ce on real data in every generation: separates collapse from over-training"},
+    ]

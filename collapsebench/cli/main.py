@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 _DEBUG = "--debug"
 _INTERRUPTED = 130
-_HOW_TO_GO_ON = "\nstopped. Finished generations are kept; run the same command again to go on where it stopped."
+_HOW_TO_GO_ON = "\nstopped. Finished generations are kept; run the same command again to resume."
 
 app = typer.Typer(
     name="collapsebench",
@@ -60,7 +60,7 @@ app = typer.Typer(
 def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
     debug: Annotated[  # noqa: ARG001  (`main` takes it out, wherever on the line it stands)
-        bool, typer.Option(_DEBUG, help="On an error, print the traceback too; can stand anywhere on the line.")
+        bool, typer.Option(_DEBUG, help="On an error, also print the traceback; can be anywhere on the line.")
     ] = False,
 ) -> None:
     if version:
@@ -99,9 +99,9 @@ def compare(
     task: Task,
     methods: Annotated[
         str | None,
-        typer.Option(help="Comma-separated; ce,focal,tce when absent. A parameter's comma joins its method."),
+        typer.Option(help="Comma-separated; default: ce,focal,tce. A method's parameters may contain commas."),
     ] = None,
-    seeds: Annotated[str | None, typer.Option(help="Comma-separated; the official seeds when absent.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Comma-separated; default: the official seeds.")] = None,
     out: OutOption = Path("runs"),
     generations: GenerationsOption = None,
     device: DeviceOption = "auto",
@@ -203,7 +203,7 @@ for _command in (
 
 
 def main() -> None:
-    """Entry point: errors of ours become one line and an exit code, Ctrl-C says how to go on."""
+    """Entry point: our own errors become one line and an exit code; Ctrl-C says how to resume."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     debug = _DEBUG in sys.argv
     if not debug:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def _task_names() -> list[str]:
-    """What a shell completes a task to."""
+    """Task names for shell completion."""
     from collapsebench.task import registered_tasks
 
     return list(registered_tasks())
@@ -31,25 +31,26 @@ TaskArgument = Annotated[
     typer.Argument(metavar="TASK", help="A registered task, or the path of a task.yaml.", autocompletion=_task_names),
 ]
 OutOption = Annotated[Path, typer.Option("--out", help="Directory of all runs; finished generations are reused.")]
-GenerationsOption = Annotated[int | None, typer.Option(help="Last generation; the task's horizon when absent.")]
+GenerationsOption = Annotated[int | None, typer.Option(help="Last generation; default: the task's horizon.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 BudgetOption = Annotated[
     float,
-    typer.Option(help="Share of the task's updates, samples and sampling steps, to try out what would take too long."),
+    typer.Option(help="Share of the task's updates, samples and sampling steps, for a shorter try-out."),
 ]
 DataOption = Annotated[
-    Path | None, typer.Option("--data", help="Folder that holds the task's data already; nothing is downloaded.")
+    Path | None, typer.Option("--data", help="Folder that already contains the task's data; nothing is downloaded.")
 ]
 ModelOption = Annotated[
     Path | None, typer.Option("--model", help="Folder with the weights of a pretrained model; nothing is downloaded.")
 ]
 InceptionOption = Annotated[
-    str | None, typer.Option(help="File or folder of the Inception network of FID; none: do not measure FID.")
+    str | None, typer.Option(help="File or folder of the Inception network for FID; none: do not measure FID.")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print it for programs.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Run nothing: tell what would be run, what is there, and how long it takes.")
+    bool,
+    typer.Option("--dry-run", help="Run nothing: say what would be run, what is already there, and how long it takes."),
 ]
 DirectoryArgument = Annotated[
     Path, typer.Argument(metavar="DIR", help="A directory of runs (--out of run or compare).")
@@ -80,28 +81,30 @@ class What(StrEnum):
 
 
 class FeaturesName(StrEnum):
-    """Further networks to measure images with."""
+    """Additional networks to measure images with."""
 
     EFFICIENTNET_LITE0 = "efficientnet-lite0"
 
 
 class TrackerName(StrEnum):
-    """Who gets the metrics of every generation."""
+    """Where the metrics of every generation can be sent."""
 
     TENSORBOARD = "tensorboard"
     WANDB = "wandb"
     TRACKIO = "trackio"
 
 
-TrackOption = Annotated[TrackerName | None, typer.Option(help="Also send the metrics of every generation there.")]
+TrackOption = Annotated[
+    TrackerName | None, typer.Option(help="Also send the metrics of every generation to this tracker.")
+]
 FeaturesOption = Annotated[
-    FeaturesName | None, typer.Option(help="Measure images in the features of this network, too; never scored.")
+    FeaturesName | None, typer.Option(help="Also measure images in the features of this network; never scored.")
 ]
 
 
 @dataclass(frozen=True)
 class Comparing:
-    """How a comparison is run, and what of it is shown."""
+    """How a comparison is run and shown."""
 
     engine: Annotated[
         EngineName, typer.Option(help="Where cells run: this process, local workers, or Ray ($RAY_ADDRESS).")
@@ -118,7 +121,7 @@ AS_USUAL = Comparing()
 
 
 def on_task(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn a function of a loaded `Task` and its own options into a command that also takes those of any task."""
+    """Turn a function of a `Task` and its own options into a command that also takes the options of any task."""
 
     first = next(iter(inspect.signature(command).parameters))
 
@@ -140,7 +143,7 @@ def on_task(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def with_resources(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn a function of `Resources` and its own options into a command that takes what names them."""
+    """Turn a function of `Resources` and its own options into a command that also takes the options for resources."""
 
     def with_options(
         *, data: DataOption = None, model: ModelOption = None, inception: InceptionOption = None, **own: Any
@@ -151,10 +154,10 @@ def with_resources(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def grouped(**groups: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options that are the fields of dataclasses; it gets each dataclass as one argument.
+    """Give a command options that are the fields of dataclasses; it receives each dataclass as one argument.
 
     Args:
-        groups: for arguments of the command, by name, their dataclasses.
+        groups: the dataclasses, by the name of the command's argument.
     """
 
     def decorated(command: Callable[..., None]) -> Callable[..., None]:
@@ -184,7 +187,7 @@ def _hints(annotated: Any) -> dict[str, Any]:
 def _with_signature(
     function: Callable[..., None], parameters: list[inspect.Parameter], command: Callable[..., None]
 ) -> Callable[..., None]:
-    """The function with the name and words of a command and these parameters, as typer will read them."""
+    """The function with the name and help text of a command and these parameters, as typer will read them."""
     functools.update_wrapper(function, command)
     del function.__wrapped__  # type: ignore[attr-defined]
     function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -209,7 +212,7 @@ def resources_of(
     model: Path | None = None,
     track: TrackerName | None = None,
 ) -> Resources:
-    """What a user named on the command line; a folder that does not exist is a `UserError`."""
+    """The resources named on the command line; a folder that does not exist is a `UserError`."""
     from collapsebench.resources import Resources
 
     folders = {"data": data, "model": model}
@@ -223,14 +226,14 @@ def resources_of(
 
 
 def load(task: str, budget: float, resources: Resources) -> Task:
-    """A task by name or path; imported late, as it reads the settings of every kind of workload."""
+    """Load a task by name or path; imported late, because it reads the settings of every kind of workload."""
     from collapsebench.task import load_task
 
     return load_task(task, budget, resources)
 
 
 def integers(text: str) -> list[int]:
-    """Numbers of seeds as they are typed: ``0,1,2``."""
+    """Parse seeds as typed on the command line: ``0,1,2``."""
     try:
         return [int(piece) for piece in text.split(",")]
     except ValueError:

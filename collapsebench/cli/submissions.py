@@ -1,4 +1,4 @@
-"""The commands around submissions: submit, validate, verify, leaderboard. Thin, as the rest of the command line."""
+"""The commands for submissions: submit, validate, verify, leaderboard. Thin, like the rest of the command line."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ SUBMISSIONS = Path("submissions")
 
 @dataclass(frozen=True)
 class AboutOptions:
-    """What a submission says beside its numbers."""
+    """What a submission contains besides its numbers."""
 
     authors: Annotated[str, typer.Option(help='Names, separated by semicolons: "A. Author; B. Author".')]
     url: Annotated[str | None, typer.Option(help="Where the code is: https://…")] = None
     card: Annotated[
-        str | None, typer.Option(help="A paragraph on the method, or a file with it; the loss's docstring when absent.")
+        str | None, typer.Option(help="A paragraph on the method, or a file with it; default: the loss's docstring.")
     ] = None
     licence: Annotated[str, typer.Option(help="Of the submission's content: an SPDX identifier.")] = "CC-BY-4.0"
     supersedes: Annotated[str | None, typer.Option(help="Digest of the entry that this one replaces.")] = None
 
     def read(self) -> About:
-        """The same with the authors apart, and the card read from its file if it names one."""
+        """The same with the authors split, and the card read from its file if it names one."""
         from collapsebench.publishing.submit import About
 
         names = tuple(name.strip() for name in self.authors.split(";") if name.strip())
@@ -49,7 +49,7 @@ class AboutOptions:
 def submit(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A directory of runs (--out of compare).")],
     about: AboutOptions,
-    method: Annotated[str | None, typer.Option(help="Its name in the table; may be left out when it is clear.")] = None,
+    method: Annotated[str | None, typer.Option(help="Its name in the table; not needed if there is only one.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of submissions.")] = SUBMISSIONS,
     yes: Annotated[bool, typer.Option("--yes", help="Write without asking.")] = False,
 ) -> None:
@@ -73,7 +73,7 @@ def submit(
 
 def validate(
     paths: Annotated[list[str], typer.Argument(metavar="PATH…", help="Submissions, folders of them, or - for stdin.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print the outcome for programs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
     tasks: TaskFilesOption = None,
 ) -> None:
     """Check submission files against the rules; nothing that they name is imported or run."""
@@ -102,12 +102,12 @@ def validate(
 
 @dataclass(frozen=True)
 class RerunOptions:
-    """What of a submission is run again, from what, and where."""
+    """Which part of a submission is run again, from which source, and where."""
 
-    seed: Annotated[int | None, typer.Option(help="An official seed; the first one when absent.")] = None
+    seed: Annotated[int | None, typer.Option(help="An official seed; default: the first one.")] = None
     generations: Annotated[int, typer.Option(help="The last generation to run again.")] = 1
     method: Annotated[
-        str | None, typer.Option(help="Where the loss is here: path/to/my_loss.py:MyLoss; as submitted when absent.")
+        str | None, typer.Option(help="The loss on this machine: path/to/my_loss.py:MyLoss; default: as submitted.")
     ] = None
     out: Annotated[Path, typer.Option(help="Directory of the runs.")] = Path("verify-runs")
     device: DeviceOption = "auto"
@@ -159,10 +159,12 @@ def verify(
 
 
 def leaderboard(
-    submissions: Annotated[str | None, typer.Option(help="Folder of submissions; the committed ones when absent.")] = (
+    submissions: Annotated[str | None, typer.Option(help="Folder of submissions; default: the committed ones.")] = (
         None
     ),
-    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Of the site; a free one from 8501 on.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port of the site; default: a free one from 8501 on.")
+    ] = None,
     table: Annotated[bool, typer.Option("--table", help="Print the ranking instead of starting the site.")] = False,
     csv: Annotated[Path | None, typer.Option(help="Write the ranking to this file; implies --table.")] = None,
     tasks: TaskFilesOption = None,
@@ -196,11 +198,11 @@ def leaderboard(
 
 def power(
     task: TaskArgument,
-    submissions: Annotated[str | None, typer.Option(help="Folder of submissions; the committed ones when absent.")] = (
+    submissions: Annotated[str | None, typer.Option(help="Folder of submissions; default: the committed ones.")] = (
         None
     ),
 ) -> None:
-    """Say how small a difference to CE a comparison on TASK can find, from the published curves."""
+    """Say how small a difference to CE a comparison on TASK can detect, from the published curves."""
     from collapsebench.publishing.published_power import published_power
     from collapsebench.task import load_task
 
@@ -209,8 +211,8 @@ def power(
     found = published_power(loaded, folder) if loaded.calibrated else None
     if found is None:
         raise UserError(
-            f"{loaded.id} has no published entries of CE and of another method, and the spread between seeds comes "
-            "from these; name a task that has (`collapsebench leaderboard --table`)."
+            f"{loaded.id} has no published entries of CE and another method, from which the spread between seeds is "
+            "taken; name a task that has them (`collapsebench leaderboard --table`)."
         )
     typer.echo("\n".join(found.lines()))
 

@@ -1,4 +1,4 @@
-"""What a terminal shows besides cells at work: bars of other work, tables, drafts."""
+"""What a terminal shows besides running cells: other progress bars, tables, drafts."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _MANY_FILES = 50
 
 @contextmanager
 def file_progress(files: int, console: Console) -> Iterator[Callable[[], None]]:
-    """Show a bar while files are read, if there are many of them and somebody looks.
+    """Show a bar while files are read, if there are many and the console is a terminal.
 
     Yields:
-        What to call after every file.
+        A function to call after every file.
     """
     if not console.is_terminal or files < _MANY_FILES:
         yield lambda: None
@@ -45,7 +45,7 @@ def work_progress(title: str, console: Console) -> Iterator[Callable[[int, int],
     """Show a bar with the time left; in a pipe, a line for every tenth of the work.
 
     Yields:
-        What to call with the work just done and all there is.
+        A function to call with the work just done and the total.
     """
     done = 0
 
@@ -88,7 +88,7 @@ def raw_table(comparison: RawComparison) -> Table:
 
 
 def _table(title: str, rows: Sequence[dict[str, Any]], shown_name: Callable[[str], str] = str) -> Table:
-    """A table of methods with the columns that tables of methods have."""
+    """A table of methods with the standard columns."""
     table, columns = Table(title=title, title_justify="left"), shown_columns(rows)
     for column in columns:
         table.add_column(column.header, justify="left" if column.left else "right")
@@ -99,13 +99,13 @@ def _table(title: str, rows: Sequence[dict[str, Any]], shown_name: Callable[[str
 
 
 def print_comparison(comparison: Comparison | RawComparison, console: Console) -> None:
-    """The table, what it means, and what must be known about it."""
+    """Print the table, its explanation, and the notes."""
     if isinstance(comparison, RawComparison):
         console.print(raw_table(comparison))
         _print_notes(comparison.notes, console)
         return
     console.print(comparison_table(comparison))
-    signs = "" if comparison.task.unranked else " Rank: 95 % interval. ▲ better, ▼ worse, ≈ not told apart."
+    signs = "" if comparison.task.unranked else " Rank: 95 % interval. ▲ better, ▼ worse, ≈ no significant difference."
     console.print(
         "mFI: generations until fidelity to real data falls below λ, averaged over all λ; the smallest over "
         f"{', '.join(comparison.task.spec.scored)}.{signs}",
@@ -123,7 +123,7 @@ def _print_notes(notes: Sequence[str], console: Console) -> None:
 
 
 def draft_lines(draft: Draft, row: dict[str, Any] | None) -> list[str]:
-    """What a submission will publish, for a look before it is written.
+    """What a submission will publish, shown before it is written.
 
     Args:
         row: its scores, as a row of `collapsebench.scoring.table.ranked_table`; None: it cannot be scored.

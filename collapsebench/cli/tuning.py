@@ -20,10 +20,10 @@ def tune(
     task: Task,
     method: Annotated[str, typer.Option(help="tce, my_loss.py:MyLoss, package.module:MyLoss")],
     tried: Annotated[
-        list[str], typer.Option("--try", help="A parameter and its values: gamma=0.5,0.7. Repeat it for a grid.")
+        list[str], typer.Option("--try", help="A parameter and its values: gamma=0.5,0.7. Repeat for a grid.")
     ],
     seeds: Annotated[
-        str | None, typer.Option(help="Comma-separated, none official; 1000,1001,1002 when absent.")
+        str | None, typer.Option(help="Comma-separated, no official ones; default: 1000,1001,1002.")
     ] = None,
     out: OutOption = Path("runs"),
     generations: GenerationsOption = None,

@@ -1,4 +1,4 @@
-"""Cells at work, and what a terminal shows of them."""
+"""Running cells, and their progress in the terminal."""
 
 from __future__ import annotations
 

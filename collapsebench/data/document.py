@@ -1,4 +1,4 @@
-"""One document: what texts are split by."""
+"""One document, the unit by which texts are split."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Document:
-    """One article, file or paragraph: the unit that is never cut between splits."""
+    """One article, file or paragraph: the unit that is never divided between splits."""
 
     title: str
     text: str

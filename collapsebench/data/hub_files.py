@@ -1,4 +1,4 @@
-"""Single files of the Hugging Face hub: from the cache, or downloaded, or one clear error within seconds."""
+"""Single files of the Hugging Face hub: cached, downloaded, or one clear error within seconds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _PATIENCE = 3.0  # seconds to wait for an answer of the hub
 
 
 def hub_silence() -> str | None:
-    """Why the hub cannot be asked; None: it can."""
+    """Why the hub cannot be reached; None if it can."""
     from huggingface_hub import constants
 
     return "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else silence(constants.ENDPOINT)

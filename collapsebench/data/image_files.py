@@ -1,4 +1,4 @@
-"""Where the files of torchvision's datasets are, or why they cannot be had. No torch here."""
+"""Where the files of torchvision's datasets are, or why they are unavailable. No torch here."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def mnist_folder(root: Path) -> Path | None:
 
 
 def not_held(root: Path, name: str) -> DataError:
-    """A folder that the user named is not what it should be."""
+    """The error for a folder that the user named and that is not what it should be."""
     return DataError(
         f"--data {root} does not hold {name} as torchvision stores it; point to its root folder, or to one with image "
         "files in train/<class>/ and test/<class>/."
@@ -72,7 +72,7 @@ def not_held(root: Path, name: str) -> DataError:
 
 
 def not_downloaded(name: str, reason: str) -> DataError:
-    """A dataset is neither here nor to be had."""
+    """The error for a dataset that is neither here nor available."""
     return DataError(
         f"{name} is not in {torchvision_cache()} and cannot be downloaded ({reason}). Without a network, give a folder "
         "that holds it with --data PATH."

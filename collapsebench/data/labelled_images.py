@@ -1,4 +1,4 @@
-"""Labelled images in memory: what image tasks are split from."""
+"""Labelled images in memory, from which the splits of image tasks are made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text files of the user's own."""
+"""The user's own text files."""
 
 from __future__ import annotations
 

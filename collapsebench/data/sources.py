@@ -19,7 +19,7 @@ class EmbeddedData(Frozen):
 
 
 class LocalText(Frozen):
-    """Text files of the user's own.
+    """The user's own text files.
 
     Attributes:
         path: a text file or a folder of ``*.txt``, relative to the task file.
@@ -60,7 +60,7 @@ class HubSplits(Frozen):
 
 
 class LocalSplits(Frozen):
-    """Text of the user's own that is split already: a folder with a train, a validation and a test file.
+    """The user's own text, already split: a folder with a train, a validation and a test file.
 
     Attributes:
         path: the folder, relative to the task file. column: of parquet files.
@@ -72,7 +72,7 @@ class LocalSplits(Frozen):
 
 
 class LocalImages(Frozen):
-    """Images of the user's own: a folder with one sub-folder of PNG or JPEG files per class, all of one size.
+    """The user's own images: a folder with one sub-folder of PNG or JPEG files per class, all of one size.
 
     Attributes:
         path: the folder, relative to the task file.

@@ -1,4 +1,4 @@
-"""Files of the web: whether anything answers, and downloads that end whole and checked, or not at all."""
+"""Files from the web: whether a host answers, and downloads that are complete and checked, or absent."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TIMEOUT = 5.0  # seconds without an answer during a download
 
 
 def silence(url: str) -> str | None:
-    """Why nothing answers at the host of an address; None: something does. Asked once per process and host."""
+    """Why the host of an address does not answer; None if it does. Checked once per process and host."""
     place = urlsplit(url)
     return _silence(f"{place.scheme}://{place.netloc}")
 
@@ -53,7 +53,7 @@ def _refusal(host: str) -> str | None:
 
 
 def fetch(url: str, target: Path, check: Callable[[Path], None], purpose: str, advice: str) -> None:
-    """Download a file; the target appears whole and checked, or not at all.
+    """Download a file; the target appears complete and checked, or not at all.
 
     Args:
         check: raises when the file is not the one that is wanted.

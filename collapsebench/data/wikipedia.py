@@ -73,7 +73,7 @@ def _without_closing_sections(markup: str) -> str:
 
 
 def _prune(code: Wikicode) -> None:
-    """Drop what is no prose, at every depth. (`Wikicode.remove` searches the whole page for every node.)"""
+    """Drop everything that is not prose, at every depth. (`Wikicode.remove` searches the whole page for every node.)"""
     code.nodes = [node for node in code.nodes if not _is_not_prose(node)]
     for node in code.nodes:
         for child in node.__children__():

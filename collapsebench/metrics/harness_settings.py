@@ -64,7 +64,7 @@ class HarnessTask(Frozen):
         num_fewshot: solved items before each question. None: what lm-eval has for that task; 5 for ``gsm8k``, taken
             from the same file without the question itself; 0 otherwise.
         metric: lm-eval's name of it; ``metric,filter`` where the task has several filters. Optional with `format`.
-        chance: what a model that knows nothing reaches. Declared, it is the metric's floor; None: never scored.
+        chance: what a model reaches that learned nothing. If declared, it is the metric's floor; None: never scored.
     """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)

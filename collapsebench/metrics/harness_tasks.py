@@ -172,5 +172,5 @@ def _hub_or_its_cache() -> Iterator[None]:
 
 
 def in_short(error: Exception) -> str:
-    """An error of somebody else's, in one line."""
+    """An error raised by another library, in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}".removesuffix(": ")

@@ -19,7 +19,7 @@ from collapsebench.scoring.statistics import NOTHING, Estimate, paired_differenc
 
 
 def ranked_tasks(board: Board, tier: str) -> list[str]:
-    """The ids of a tier's tasks that count: all that are calibrated but those that are not ranked or stand beside."""
+    """The ids of a tier's tasks that count: calibrated, ranked, and not ranked by themselves."""
     counted = {i: task for i, task in board.tasks.items() if not task.unranked and not task.spec.beside}
     return sorted(i for i, task in counted.items() if task.spec.tier == tier)
 

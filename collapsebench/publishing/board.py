@@ -64,7 +64,7 @@ class Board:
     cells: dict[str, Cells] = field(repr=False)
 
     def label(self, digest: str) -> str:
-        """What tables call an entry; unique within its task."""
+        """The label of an entry in tables; unique within its task."""
         found = self.table.loc[self.table["digest"] == digest, "method"]
         return str(found.iloc[0]) if len(found) else self.entries[digest].name
 
@@ -215,7 +215,7 @@ def csv_text(table: pd.DataFrame) -> str:
 
 
 def differing_rows(published: pd.DataFrame, recomputed: pd.DataFrame, tolerance: float = 1e-6) -> list[str]:
-    """What two leaderboards do not agree on, one line per row and column; empty when they agree.
+    """The differences between two leaderboards, one line per row and column; empty if they agree.
 
     Args:
         published, recomputed: as `leaderboard_table` makes them. tolerance: absolute, of numbers.
@@ -314,7 +314,7 @@ def seed_table(board: Board, task_id: str) -> SeedTable:
 
 
 def machines(board: Board) -> pd.DataFrame:
-    """On what every entry was run, one row per session: digest, device, processor, gpu."""
+    """The machines of every entry, one row per session: digest, device, processor, gpu."""
     rows = [(digest, *machine) for digest, entry in board.entries.items() for machine in entry.machines]
     return pd.DataFrame(rows, columns=["digest", "device", "processor", "gpu"])
 

@@ -1,4 +1,4 @@
-"""The one way to write JSON here: sorted keys, shortest exact floats, a line for whatever holds plain values.
+"""The only way JSON is written here: sorted keys, shortest exact floats, one line for anything with plain values only.
 
 Objects and lists of plain values stand on one line, so that a change in a repository shows as the one number that
 changed.

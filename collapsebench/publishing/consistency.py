@@ -1,4 +1,4 @@
-"""Does a well-formed submission fit its task and itself? Every disagreement is a `Problem`; nothing is executed."""
+"""Is a well-formed submission consistent, and does it fit its task? Mismatches are `Problem`s; nothing is executed."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Problem:
 
 
 def check_against_task(submission: Submission, task: Task) -> list[Problem]:
-    """All disagreements of a submission with its task and with itself.
+    """All mismatches of a submission with its task, and its inconsistencies.
 
     Args:
         submission: as the schema has accepted it. task: the task of its id.
@@ -96,7 +96,7 @@ def _method(submission: Submission) -> Iterator[Problem]:
     method = submission.method
     claimed = {method.name.split(":")[0], method.loss.split(":")[0]}
     if CONTROL in claimed:
-        yield Problem("method", "method.name", CONTROL, "a method; the control is no contestant")
+        yield Problem("method", "method.name", CONTROL, "a method; the control is not a contestant")
     for name, path in registered_methods().items():
         if (name in claimed or method.source_sha256 == _digest(path)) and (
             method.source_sha256 != _digest(path) or method.loss != name

@@ -1,4 +1,4 @@
-"""An entry: what is kept in memory of a valid submission. The file itself is read again when its metrics are needed."""
+"""An entry: the part of a valid submission kept in memory. The file is read again when its metrics are needed."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Entry:
 
     @property
     def digest(self) -> str:
-        """What other entries name this one by; it is in the file's name."""
+        """The name by which other entries refer to this one; it is in the file's name."""
         return self.sha256[:DIGEST_LENGTH]
 
     @property
@@ -101,7 +101,7 @@ class Entry:
 
 
 def read_bounded(path: Path) -> bytes:
-    """A file's bytes, and of a file that is too large enough to see that it is."""
+    """A file's bytes; of a file that is too large, just enough to see that it is."""
     with path.open("rb") as stream:
         return stream.read(MAX_BYTES + 1)
 

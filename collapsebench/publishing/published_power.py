@@ -1,4 +1,4 @@
-"""What a comparison on a task can find, from the spread between seeds of the published methods."""
+"""What a comparison on a task can detect, from the spread between seeds of the published methods."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Power:
     baseline: float
 
     def at(self, seeds: int) -> Detectable:
-        """What so many seeds, at least 2, find."""
+        """What this many seeds, at least 2, can detect."""
         return detectable(self.spread.deviation, seeds, self.baseline)
 
     def told(self, seeds: int) -> str:

@@ -80,7 +80,7 @@ def _mean_over_metrics(scores: pd.DataFrame, _: pd.DataFrame) -> pd.DataFrame:
 
 
 def _within_lambdas(scores: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
-    """FI(λ) averaged over a part of all λ only, in the metric that binds."""
+    """FI(λ) averaged over only part of the λ, in the binding metric."""
     low, high = LAMBDAS
     found = {}
     for key, curve in curves.groupby(["method", "seed", "metric"]):

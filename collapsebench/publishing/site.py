@@ -1,4 +1,4 @@
-"""Start the site of the leaderboard: a Streamlit app in ``leaderboard/``, in a process of its own."""
+"""Start the site of the leaderboard: a Streamlit app in ``leaderboard/``, in a separate process."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ Engagement = Annotated[dict[EngagementShare, Share], Field(min_length=len(SHARES
 
 
 class Strict(BaseModel):
-    """What comes from strangers: no unknown keys, no conversions, no NaN; immutable."""
+    """Untrusted input: no unknown keys, no conversions, no NaN; immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -199,7 +199,7 @@ class Commit(Strict):
 
 
 class Session(Strict):
-    """On what seeds were run; a seed that was resumed elsewhere is in two of them."""
+    """The machine and versions of some seeds; a seed that was resumed elsewhere is in two sessions."""
 
     seeds: list[Seed] = Field(min_length=1, max_length=100)
     packages: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$", max_length=60)], Line | None] = Field(
@@ -216,7 +216,7 @@ class Session(Strict):
 
 
 class Excerpt(Strict):
-    """A text that a model wrote, and the part of it that it was given."""
+    """A text that a model wrote, and the prompt that it was given."""
 
     prompt: Annotated[str, Field(max_length=600), AfterValidator(_readable)]
     text: Annotated[str, Field(max_length=600), AfterValidator(_readable)]
@@ -291,7 +291,7 @@ class Difference(Strict):
 
 
 class Attestation(Strict):
-    """The outcome of `collapsebench verify`, beside the submission that it is about.
+    """The outcome of `collapsebench verify`, stored beside the submission that it is about.
 
     Attributes:
         submission_sha256: of the submission's bytes. seed, generations: what was run again, 0 to `generations`.

@@ -83,7 +83,7 @@ def draft_submissions(directory: Path, method: str | None, about: About, out: Pa
     Args:
         directory: ``--out`` of `compare`, or a task's folder in it.
         method: its name or id; None: the only one that is neither a baseline nor the control.
-        out: folder of submissions; the new ones are held against its entries and the committed ones.
+        out: folder of submissions; the new ones are checked against its entries and the committed ones.
 
     Raises:
         UserError: nothing was run, the method is not clear, the task is retired or calibrated on something else, or
@@ -113,7 +113,7 @@ def _chosen_method(runs: list[dict[str, Any]], asked: str | None, directory: Pat
     else:
         fitting = [id_ for id_, name in names.items() if asked in (id_, name)]
     if asked == CONTROL:
-        raise UserError("the control is no contestant: it is trained on real data in every generation.")
+        raise UserError("the control is not a contestant: it is trained on real data in every generation.")
     if len(fitting) != 1:
         told = "without --method" if asked is None else f"--method {asked}"
         known = ", ".join(sorted(id_ for id_, name in names.items() if name != CONTROL))

@@ -51,7 +51,7 @@ class Verdict:
 
 @dataclass
 class Context:
-    """What a submission is held against.
+    """What a submission is checked against.
 
     Attributes:
         tasks: by id. published: entries that are there already.
@@ -143,7 +143,7 @@ def validate_files(paths: Sequence[Path], tasks: dict[str, Task], published: Seq
 
 
 def problems_among(entries: Sequence[Entry], context: Context) -> list[tuple[Entry, list[Problem]]]:
-    """The entries that do not go together with the others, and why.
+    """The entries that conflict with others, and why.
 
     Args:
         entries: valid by themselves. context: its `published` holds them and whatever else is there.
@@ -263,7 +263,7 @@ def _schema_problem(error: Any) -> Problem:
 
 
 def visible(text: str) -> str:
-    """A text with escapes for everything that could not be seen, or would move the cursor."""
+    """A text with escapes for everything invisible or that would move the cursor."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 

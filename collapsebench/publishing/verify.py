@@ -131,7 +131,7 @@ def plan_verification(entry: Entry, task: Task, seed: int | None, generations: i
 
 
 def verification_cell(plan: Plan, out: Path, device: str = "auto") -> Cell:
-    """The chain to run. Its method is but a name here: the contestant's code is imported in other processes alone.
+    """The chain to run. Its method is only a name here: the contestant's code is imported only in other processes.
 
     Raises:
         UserError: the loss is another class than the submitted one; a file is where `out` should be.
@@ -231,7 +231,7 @@ def relative_difference(there: Measured | None, here: Measured | None) -> float 
 
 
 def within(task: Task, metric: str, there: Measured, here: Measured) -> bool:
-    """Whether two values of a metric agree within the task's tolerance; a share of n things also to one of them."""
+    """Whether two values of a metric agree within the task's tolerance; a share of n things may also differ by one."""
     size = relative_difference(there, here)
     if size is None:
         return False

@@ -44,7 +44,7 @@ class Comparison:
         table: one row per method, best first, the control last; with ``masked_gradient``, mean over the cells.
         cells: directory, ``run.json`` and seconds per phase of every cell that was run here.
         notes: what a reader of the table must know.
-        published: submissions whose curves stand beside those of the cells.
+        published: submissions whose curves are shown beside those of the cells.
     """
 
     task: Task
@@ -179,7 +179,7 @@ def complete_cells(folder: Path, raw: pd.DataFrame, last: int) -> tuple[pd.DataF
 
 
 def engagement_of(raw: pd.DataFrame, cells: list[dict[str, Any]], published: Sequence[Entry] = ()) -> pd.DataFrame:
-    """Engagement in the generations that are compared."""
+    """Engagement in the compared generations."""
     rows: dict[str, list[EngagementRow]] = {e.name: list(engagement_rows(e.submission)) for e in published}
     for cell in cells:
         mine = rows.setdefault(cell["label"], [])
@@ -198,7 +198,7 @@ def _notes(task: Task, raw: pd.DataFrame, last: int, cells: list[dict[str, Any]]
         notes.append(task.unranked)
     notes += _notes_on_scale(task)
     if task.spec.beside:
-        notes.append(f"{task.id} is no part of the mean over tasks. {task.spec.beside.strip()}")
+        notes.append(f"{task.id} is not part of the mean over tasks. {task.spec.beside.strip()}")
     if last < task.spec.horizon:
         notes.append(f"Only generations 0 to {last} of {task.spec.horizon}: mFI is at most {last}.")
     diverged = raw[raw["status"] == DIVERGED]
@@ -212,10 +212,10 @@ def _notes(task: Task, raw: pd.DataFrame, last: int, cells: list[dict[str, Any]]
 
 
 def notes_on_runs(task: Task, raw: pd.DataFrame, cells: list[dict[str, Any]]) -> list[str]:
-    """What sets runs apart from official ones, and from one another."""
+    """How runs differ from official ones and from one another."""
     notes = []
     if task.budget != 1.0:
-        notes.append(f"Only {task.budget:.3g} of the task's budget: a try-out, not to be compared with other results.")
+        notes.append(f"Only {task.budget:.3g} of the task's budget: a try-out, not comparable with other results.")
     unofficial = sorted(set(raw["seed"]) - set(task.spec.seeds))
     if unofficial:
         notes.append(f"Seeds {unofficial} are not official; the official ones are {list(task.spec.seeds)}.")
@@ -227,16 +227,16 @@ def notes_on_runs(task: Task, raw: pd.DataFrame, cells: list[dict[str, Any]]) ->
 
 
 def _notes_on_scale(task: Task) -> list[str]:
-    """What nobody can tell of the references, where the files beside the task do not."""
+    """What the files beside the task do not record about its references."""
     unknown = [] if task.spec.calibrated_on else ["what its references were measured on"]
     if not (task.path.parent / CALIBRATION_FILE).is_file():
         unknown.append("whether it keeps the rules of a ranked task")
     remedy = f"`collapsebench calibrate {task.argument} --write` measures it."
-    return [f"Of {task.id} it is not recorded {', nor '.join(unknown)}: {remedy}"] if unknown else []
+    return [f"For {task.id}, it is not recorded {' or '.join(unknown)}: {remedy}"] if unknown else []
 
 
 def _notes_on_published(published: Sequence[Entry], cells: list[dict[str, Any]]) -> list[str]:
-    """Which curves were not run here, and how their circumstances differ from those of the cells."""
+    """Which curves were not run here, and how their machines and versions differ from those of the cells."""
     if not published:
         return []
     files = ", ".join(f"{e.name} ({e.digest})" for e in published)
@@ -268,7 +268,7 @@ def _notes_on_published(published: Sequence[Entry], cells: list[dict[str, Any]])
 
 
 def _notes_on_power(task: Task, table: pd.DataFrame, last: int) -> list[str]:
-    """What the seeds that were run can find, where the published curves say it."""
+    """The difference that these seeds can detect, if the published curves allow an estimate."""
     seeds = int(table["seeds"].min())
     if seeds < 2 or task.budget != 1.0 or last < task.spec.horizon:
         return []

@@ -31,10 +31,10 @@ class RawComparison:
 
     Attributes:
         task, folder, generations, raw, engagement, cells, notes: as in `collapsebench.reports.comparison.Comparison`.
-        metrics: those of the table: the task's scored ones that were measured, or all that have a better end.
+        metrics: those of the table: the task's scored ones that were measured, or all that have a direction.
         table: one row per metric and method: ``metric``, ``method``, ``seeds``; of the metric, means over seeds with
             Student t intervals ``_low`` and ``_high``: ``first`` (generation 0), ``last`` (generation G) and
-            ``difference_ce`` (``last`` minus that of ce, paired by seed). Where a seed has diverged there is no number.
+            ``difference_ce`` (``last`` minus that of ce, paired by seed). No number if a seed has diverged.
     """
 
     task: Task
@@ -74,7 +74,7 @@ class RawComparison:
         return next(path for path in paths if path.name == "report.html")
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the table, and what must be known about it."""
+        """What a notebook shows: the table and the notes."""
         notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.notes)
         return f"{self.table.to_html(index=False, na_rep='–', float_format='{:.4g}'.format)}<ul>{notes}</ul>"
 

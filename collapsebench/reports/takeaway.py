@@ -1,4 +1,4 @@
-"""What a comparison says, in sentences with their uncertainty."""
+"""The findings of a comparison, in sentences with their uncertainty."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NAMED = 3  # methods with a verdict that are named with their numbers
 
 @dataclass(frozen=True)
 class Takeaway:
-    """What to remember.
+    """The main findings.
 
     Attributes:
         headline: one sentence. details: sentences with the numbers.
@@ -28,7 +28,7 @@ class Takeaway:
 
 
 def takeaway(comparison: Comparison) -> Takeaway:
-    """Who is better than cross entropy, how sure that is, and how long cross entropy itself lasts."""
+    """Which methods beat cross entropy, how certain that is, and how long cross entropy itself lasts."""
     everything = records(comparison.table)
     rows = [row for row in everything if row["method"] != CONTROL] or everything
     ce = next((row for row in rows if row["method"] == "ce"), None)
@@ -36,14 +36,14 @@ def takeaway(comparison: Comparison) -> Takeaway:
     tried = "In a try-out on a part of the task: " if _is_part(comparison) else ""
     lasts = tuple(_lasts(row, comparison.generations) for row in rows[:_NAMED])
     if comparison.task.unranked:
-        return Takeaway("What was measured; methods on this task are not ranked.", lasts)
+        return Takeaway("These are measurements; methods on this task are not ranked.", lasts)
     if ce is None or not others:
         return Takeaway(f"{tried}{lasts[0]}", lasts[1:])
     seeds = min(row["seeds"] for row in rows)
     if all(row["verdict_ce"] is None for row in others):
         return Takeaway(
-            f"{tried}{'One seed cannot' if seeds == 1 else 'These seeds cannot'} tell a difference to cross entropy "
-            "from chance.",
+            f"{tried}{'One seed is' if seeds == 1 else 'These seeds are'} not enough to tell whether methods differ "
+            "from cross entropy.",
             tuple(_lasts(row, comparison.generations) for row in rows[: _NAMED + 1]),
         )
     groups = {v: [row for row in others if row["verdict_ce"] == v] for v in ("better", "tied", "worse")}
@@ -62,20 +62,24 @@ def _headline(better: Sequence[Row], tied: Sequence[Row], seeds: int) -> str:
         more = f", and so {'does' if len(better) == 2 else 'do'} {len(better) - 1} more" if len(better) > 1 else ""
         return f"{better[0]['method']} stays faithful longer than cross entropy{more}: {_against(better[0], over)}."
     if tied:
-        return f"No method is found to stay faithful longer than cross entropy {over}."
+        return f"No method stays faithful significantly longer than cross entropy {over}."
     return f"Cross entropy stays faithful longest {over}."
 
 
 def _verdicts(rows: Sequence[Row], verdict: str) -> list[str]:
     """The methods of one verdict against cross entropy, the best first."""
-    told = {"better": "is better than ce", "tied": "is not told apart from ce", "worse": "is worse than ce"}[verdict]
+    told = {
+        "better": "is better than ce",
+        "tied": "does not differ significantly from ce",
+        "worse": "is worse than ce",
+    }[verdict]
     sentences = [f"{row['method']} {told}: {_against(row)}{_held_back(row)}." for row in rows[:_NAMED]]
     rest = len(rows) - _NAMED
     return sentences + ([f"The same holds for {rest} more {'method' if rest == 1 else 'methods'}."] if rest > 0 else [])
 
 
 def _against(row: Row, over: str = "") -> str:
-    """How a method stands to cross entropy: ``0.46 times as long (95 % interval 0.39 to 0.56)``."""
+    """A method relative to cross entropy: ``0.46 times as long (95 % interval 0.39 to 0.56)``."""
     beside = f", {over}" if over else ""
     if row["ratio_ce"] is not None and row["ratio_ce_low"] is not None:
         interval = f"{row['ratio_ce_low']:.2f} to {row['ratio_ce_high']:.2f}"

@@ -1,4 +1,4 @@
-"""One cell: what it is, running it here, and carrying it out for another process."""
+"""One cell: its definition, running it here, and running it for another process."""
 
 from __future__ import annotations
 
@@ -206,13 +206,13 @@ def _portable(told: CollapsebenchError, error: Exception) -> CollapsebenchError:
 
 
 def in_one_line(error: Exception) -> str:
-    """What an unexpected error is and where it came from."""
+    """An unexpected error in one line, and where it came from."""
     where = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__}: {' '.join(str(error).split())} ({Path(where.filename).name}:{where.lineno})"
 
 
 def how_it_ended(code: int | None) -> str:
-    """What became of a process that gave no answer; memory is named only where the system killed it.
+    """Why a process gave no answer; memory is named as the cause only where the system killed it.
 
     Args:
         code: as `multiprocessing` and `subprocess` have it: negative for a signal; None: not known.

@@ -1,4 +1,4 @@
-"""Engagement: how much of what cross entropy would learn the method's loss leaves out, and how sure the model was.
+"""Engagement: how much of cross entropy's gradient the method's loss leaves out, and how confident the model was.
 
 A loss that leaves nothing out trains as cross entropy does, and its name promises an effect that it cannot have. Two
 facts tell: of how many elements the model was sure, and on how much of cross entropy's gradient the loss masks.
@@ -93,7 +93,7 @@ class Pull(NamedTuple):
     def to_cross_entropy(self, weight: float) -> Tensor:
         """The factor that gives the loss's gradient the size of cross entropy's, summed over the predictions.
 
-        There, and not at log p: an element that the model is sure of has next to no gradient under cross entropy
+        There, and not at log p: an element that the model is sure of has almost no gradient under cross entropy
         however much its log p weighs, and a loss that leaves it out has lost nothing by it.
 
         Args:

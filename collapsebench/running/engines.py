@@ -27,7 +27,7 @@ Engine = Literal["auto", "inline", "local", "ray"]
 
 
 def run_cells(cells: Sequence[Cell], engine: Engine, workers: int | None, listener: Listener) -> None:
-    """Run all cells; what is finished is reused.
+    """Run all cells; finished work is reused.
 
     Args:
         engine: ``inline``: one after the other here. ``local``: in worker processes. ``auto``: ``local`` where it can

@@ -1,4 +1,4 @@
-"""On what a run was made: device, threads, versions, commit."""
+"""The circumstances of a run: device, threads, versions, commit."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def package_versions(names: tuple[str, ...] = PACKAGES) -> dict[str, str | None]
 
 
 def resolve_device(device: str) -> str:
-    """Turn ``auto`` into the best device there is; check any other.
+    """Turn ``auto`` into the best available device; check any other.
 
     Raises:
         UserError: it does not exist here.

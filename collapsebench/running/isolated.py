@@ -1,4 +1,4 @@
-"""A chain whose generations know nothing of each other: each runs in a process, a folder and a home of its own.
+"""A chain whose generations know nothing of each other: each runs in its own process, folder and home.
 
 What a loss kept in memory or in a file is not there in the next generation, so a chain that lived on it gives other
 numbers here. The other side of it is `collapsebench.running.one_generation`. What this cannot stop, such as a file at a
@@ -36,11 +36,11 @@ _ORIGIN = ("task_file", "loss", "spec", "description")
 
 @dataclass(frozen=True)
 class Named:
-    """A method as a process of its own loads it, and what it has to be.
+    """A method as a separate process loads it, and its expected digest and track.
 
     Attributes:
         loss: ``path/to/my_loss.py:MyLoss``, ``tce`` or ``my_package.losses:MyLoss``. file: the file of the first form.
-        parameters: with their types. source_sha256, track: what it must turn out to have.
+        parameters: with their types. source_sha256, track: expected values.
     """
 
     loss: str

@@ -1,4 +1,4 @@
-"""Warnings of libraries, which a user can do nothing about, kept off the screen; those of the user's own code stay."""
+"""Keep warnings of libraries, which a user cannot fix, off the screen; those of the user's own code stay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The recursion: a generation trains on what the generations before it wrote, is measured, and writes in turn."""
+"""The recursion: a generation trains on what earlier generations wrote, is measured, and generates data in turn."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Chain:
             self.real = known_real(self.real, n, self.randomness.generator(0, "real data"))
 
     def run(self, generations: int, first: int = 0) -> None:
-        """Compute what is missing of generations `first` to `generations`; stop after a diverged one."""
+        """Compute the missing ones of generations `first` to `generations`; stop after a diverged one."""
         self.listener(Event(self.method.name, self.seed, 0, "prepared", real_items=len(self.workload.real)))
         for g in range(first, generations + 1):
             state = self.store.state(g)
@@ -141,7 +141,7 @@ class Chain:
         return self.workload.load_model(self.store.generation(g - 1) / "model.safetensors")
 
     def training_set(self, g: int) -> TrainingSet:
-        """What generation g is trained on, from the task's data and the samples on disk."""
+        """The training set of generation g, from the task's data and the samples on disk."""
         policy, horizon, real = self.task.spec.policy, self.task.spec.horizon, self.real
         if g == 0:
             return first_training_set(policy, real, horizon)

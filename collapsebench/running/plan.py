@@ -1,4 +1,4 @@
-"""The plan: everything that was given, resolved into cells and checked before the first step; no torch until then."""
+"""The plan: all input, resolved into cells and checked before the first step; no torch until then."""
 
 from __future__ import annotations
 

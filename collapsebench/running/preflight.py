@@ -1,4 +1,4 @@
-"""What a task needs from outside, looked for before anything heavy is imported; all that is missing is named."""
+"""Checks for what a task needs from outside, before anything heavy is imported; everything missing is named."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collapsebench.workloads.kind import Supply
 
 
 class Found(NamedTuple):
-    """Where something is, or why it cannot be had."""
+    """Where something is, or why it is unavailable."""
 
     text: str
     there: bool

@@ -1,4 +1,4 @@
-"""Progress of cells as events. The loop sends them and knows no terminal (`progress_display` shows them)."""
+"""Progress of cells as events. The loop sends them and knows nothing of terminals (`progress_display` shows them)."""
 
 from __future__ import annotations
 

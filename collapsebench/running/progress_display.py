@@ -1,4 +1,4 @@
-"""What people see of cells at work: bars in a terminal, one line in a notebook, a line per generation elsewhere."""
+"""Progress of running cells: bars in a terminal, one line in a notebook, a line per generation elsewhere."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Eta(ProgressColumn):
 
 
 def plain_console(stderr: bool = False) -> Console:
-    """A console that is wide and without colours where nobody looks at a terminal."""
+    """A console that is wide and without colours if the output is not a terminal."""
     console = Console(stderr=stderr)
     return console if console.is_terminal else Console(stderr=stderr, width=176, color_system=None)
 

@@ -1,4 +1,4 @@
-"""Progress where nobody looks at a terminal: a line per generation, with its time, its fidelity and the time left."""
+"""Progress without a terminal: a line per generation, with its time, its fidelity and the time left."""
 
 from __future__ import annotations
 

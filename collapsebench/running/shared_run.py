@@ -13,7 +13,7 @@ from collapsebench.workloads.processes import is_first
 
 
 class SharedRun(RunDirectory):
-    """A run directory that several processes read and the first one writes; it lies on storage that all of them see."""
+    """A run directory that several processes read and the first one writes, on storage that all of them see."""
 
     @contextmanager
     def opened(self, identity: dict[str, Any], origin: dict[str, Any], circumstances: dict[str, Any]) -> Iterator[None]:
@@ -38,7 +38,7 @@ class SharedRun(RunDirectory):
 
     @contextmanager
     def writing(self, g: int) -> Iterator[Path]:
-        """As `RunDirectory.writing`; what the other processes write is thrown away."""
+        """As `RunDirectory.writing`; what the other processes write is discarded."""
         if is_first():
             with super().writing(g) as folder:
                 yield folder

@@ -86,7 +86,7 @@ def train(
 
 @dataclass(frozen=True)
 class Clock:
-    """Where training is: the generation, the update within it, and how many there are."""
+    """The position in training: the generation, the update within it, and the number of updates."""
 
     generation: int
     step: int

@@ -12,7 +12,7 @@ LIMIT = 20
 
 
 def tuning_runs(folder: Path, horizon: int, method: str) -> float:
-    """Runs of one method, whatever its parameters and the version of its source.
+    """Runs of one method, with any parameters and any version of its source.
 
     Args:
         folder: of a task, below the one that tuning writes to. horizon: generation G.

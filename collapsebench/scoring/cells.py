@@ -4,10 +4,10 @@ The frame is long, one row per measured metric, with the columns
 
 - ``method``, ``seed``: the cell,
 - ``generation``: 0, 1, 2, …,
-- ``metric``, ``value``: a name and its raw value, NaN or ±inf where the measurement broke,
+- ``metric``, ``value``: a name and its raw value, NaN or ±inf where the measurement failed,
 - ``status``: ``"diverged"`` on every row of a generation that diverged; anything else means the generation is fine.
 
-A diverged generation needs a row to be seen; its ``metric`` and ``value`` do not matter.
+A diverged generation needs at least one row; its ``metric`` and ``value`` do not matter.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Cells:
         methods, seeds: of every cell. metrics: the scored ones, sorted.
         fidelity: within [0, 1], cells × metrics × generations 0..G. 0 from the first diverged generation of a cell on;
             a value of NaN or ±inf is 0 in its own generation.
-        start: fidelity of generation 0, not capped at 1 and not raised to 0, cells × metrics.
+        start: fidelity of generation 0, not clipped to [0, 1], cells × metrics.
     """
 
     methods: tuple[str, ...]
@@ -89,12 +89,12 @@ def fidelity_cells(raw: pd.DataFrame, scales: Mapping[str, Scale], horizon: int 
     Args:
         raw: raw metrics (see the module); metrics without a scale are ignored.
         scales: scale of every scored metric.
-        horizon: G; later generations are left out. None: the largest generation in ``raw``, of any cell. Give it
-            when scoring a part of the cells, or a cell that diverged would end early and its mean be too good.
+        horizon: G; later generations are left out. None: the largest generation of any cell in ``raw``. Pass it when
+            scoring only some of the cells; otherwise a cell that diverged would end early and its mean be too good.
 
     Raises:
         ValueError: a scored metric is missing from a generation, a cell stops before G without having diverged
-            (see `incomplete_cells`), a row is there twice, or ``raw`` lacks columns.
+            (see `incomplete_cells`), a row is duplicated, or ``raw`` lacks columns.
     """
     _check_raw(raw)
     metrics = tuple(sorted(scales))
@@ -118,7 +118,7 @@ def fidelity_cells(raw: pd.DataFrame, scales: Mapping[str, Scale], horizon: int 
 def cells_of_values(
     names: Sequence[tuple[str, int]], scales: Mapping[str, Scale], values: Array, diverged_from: Array
 ) -> Cells:
-    """Cells from raw values that are in order already.
+    """Cells from raw values that are already in order.
 
     Args:
         names: method and seed of every cell, sorted. scales: of the scored metrics.

@@ -39,10 +39,10 @@ class Column:
     """One column.
 
     Attributes:
-        name: of the number behind it, in the row. header: over the column. text: what a row shows there.
+        name: of the value in the row. header: over the column. text: what a row shows there.
         meaning: in a sentence or two. left: the column is aligned to the left.
-        number: what is behind it is a number, by which an interactive table sorts.
-        ends: the interval of that number alone, where a table has room for it in a column of its own.
+        number: the value is a number, by which an interactive table sorts.
+        ends: the interval of that number alone, for tables that have a separate column for it.
     """
 
     name: str
@@ -83,7 +83,7 @@ def ends_text(row: Row, name: str) -> str:
 
 
 def against_text(row: Row, baseline: str) -> str:
-    """Ratio to a baseline with its interval, and ▲ better, ▼ worse, ≈ not told apart; a dash against itself."""
+    """Ratio to a baseline with its interval, and ▲ better, ▼ worse, ≈ no significant difference; a dash for itself."""
     return "–" if row["method"] == baseline else interval_text(row, f"ratio_{baseline}") + _mark(row, baseline)
 
 
@@ -102,13 +102,13 @@ def censored_text(row: Row, name: str) -> str:
 
 
 def start_text(row: Row) -> str:
-    """f(0), and where that is capped what it would be: ``1.00 (1.03)``."""
+    """f(0), and if it is capped, the uncapped value: ``1.00 (1.03)``."""
     start, uncapped = row["start"], row["start_uncapped"]
     return f"{start:.2f}" + ("" if abs(uncapped - start) < 0.005 else f" ({uncapped:.2f})")
 
 
 def binding_text(row: Row) -> str:
-    """The metric that binds, and the generation that takes most from it: ``coverage, gen. 3 (2–4)``."""
+    """The binding metric, and the generation that costs it most: ``coverage, gen. 3 (2–4)``."""
     generation, low, high = row["generation"], row["generation_low"], row["generation_high"]
     if generation < 0:
         return f"{row['binds']}, nothing lost"
@@ -116,7 +116,7 @@ def binding_text(row: Row) -> str:
 
 
 def masks_text(row: Row) -> str:
-    """How much of cross entropy's gradient the loss masks: ``31 %``, ``only 0.4 %``; a dash where that says nothing.
+    """How much of cross entropy's gradient the loss masks: ``31 %``, ``only 0.4 %``; a dash where it is meaningless.
 
     Cross entropy masks nothing, and the control is cross entropy.
     """
@@ -130,15 +130,15 @@ RANK = Column(
     "rank_best",
     "rank",
     rank_text,
-    "The ranks that the method may have: best, 1 + the number of methods that are significantly better; worst, all but "
-    "those that are significantly worse. Such an interval holds the true rank with 95 %.",
+    "The possible ranks of the method. Best: 1 + the number of methods that are significantly better. Worst: the "
+    "number of methods minus those that are significantly worse. The interval contains the true rank with 95 %.",
     left=True,
 )
 METHOD = Column(
     "method",
     "method",
     lambda row: str(row["method"]),
-    "The loss and those of its parameters that are not the default.",
+    "The loss and its non-default parameters.",
     left=True,
 )
 MFI = Column(
@@ -153,8 +153,8 @@ MFI = Column(
 )
 _RATIO = (
     "Geometric mean over paired seeds of mFI divided by the baseline's, Student t interval; n/a where an mFI is 0. ▲ "
-    "better, ▼ worse, ≈ not told apart: by paired tests on differences, all comparisons of the table held at 5 % "
-    "together, so that ≈ can stand beside an interval without 1."
+    "better, ▼ worse, ≈ no significant difference, by paired tests on differences at 5 % for all comparisons of the "
+    "table together; so ≈ may stand beside an interval that excludes 1."
 )
 RATIO_CE = Column(
     "ratio_ce",
@@ -176,15 +176,15 @@ START = Column(
     "start",
     "start",
     start_text,
-    "Fidelity at generation 0, before any recursion, in the metric that binds; in brackets without its cap at 1.",
+    "Fidelity at generation 0, before any recursion, in the binding metric; in brackets without its cap at 1.",
     number=True,
 )
 RETENTION = Column(
     "retention",
     "retention",
     lambda row: "n/a" if row["retention"] is None else f"{row['retention']:.2f}",
-    "What is kept of the start over all generations: mFI / (G · start). n/a where a seed starts at 0; above 1 where a "
-    "method gets better than it started.",
+    "The share of the start that is kept over all generations: mFI / (G · start). n/a if a seed starts at 0; above 1 "
+    "if a method gets better than it started.",
     number=True,
 )
 FI = Column(
@@ -198,23 +198,23 @@ BINDING = Column(
     "binds",
     "what binds",
     binding_text,
-    "The metric with the smallest mFI, and the generation that takes most from it: median (range) over seeds.",
+    "The metric with the smallest mFI, and the generation that costs it most: median (range) over seeds.",
     left=True,
 )
 MASKS = Column(
     "masked_gradient",
     "masks",
     masks_text,
-    "The share of cross entropy's gradient on elements that the loss masks: to which it gives less than 5 % of its "
-    "mean gradient. Mean over generations and seeds. Only: less than 5 %, so that masking explains little of the "
-    "score. Weighing elements differently is not masking.",
+    "The share of cross entropy's gradient on elements that the loss masks, that is, to which it gives at most 5 % of "
+    "its mean gradient. Mean over generations and seeds. Only: less than 5 %, so masking explains little of the score. "
+    "Weighting elements differently is not masking.",
 )
 COLUMNS = (RANK, METHOD, MFI, RATIO_CE, RATIO_TCE, START, RETENTION, FI, MASKS, BINDING)
 """The columns of every table of methods, in their order."""
 
 
 def shown_columns(rows: Sequence[Row]) -> tuple[Column, ...]:
-    """The columns of a table of these rows: what none of them has measured has no column."""
+    """The columns of a table of these rows, without those that no row has measured."""
     return tuple(c for c in COLUMNS if c is not MASKS or any(masks_text(row) != "–" for row in rows))
 
 
@@ -226,16 +226,16 @@ def reason(row: Row, by_seed: str = "") -> str:
     """
     seeds = f"{row['binds_seeds']} of {row['seeds']} seeds"
     low, high = row["generation_low"], row["generation_high"]
-    lost = "nothing is lost" if row["generation"] < 0 else f"generation {row['generation']} takes most from it"
+    lost = "it loses nothing" if row["generation"] < 0 else f"it loses most in generation {row['generation']}"
     span = f" ({low} to {high} over seeds)" if low < high and not by_seed else ""
     told = f" ({by_seed})" if by_seed else span
     masked = masks_text(row)
     little = f" Its loss masks {masked} of cross entropy's gradient." if masked.startswith("only") else ""
-    return f"{row['method']}: {row['binds']} binds, the smallest in {seeds}; {lost}{told}.{little}"
+    return f"{row['method']}: {row['binds']} is the binding metric, smallest in {seeds}; {lost}{told}.{little}"
 
 
 def reasons(rows: Sequence[Row], scores: pd.DataFrame) -> list[str]:
-    """Why each method has its mFI, with what every seed says; one sentence per row.
+    """Why each method has its mFI, with details per seed; one sentence per row.
 
     Args:
         rows: of the table. scores: as `collapsebench.scoring.seed_scores.seed_scores` has them.
@@ -246,7 +246,7 @@ def reasons(rows: Sequence[Row], scores: pd.DataFrame) -> list[str]:
 
 
 def by_seed_text(seeds: Sequence[Row]) -> str:
-    """The generation that takes most from every seed: ``seeds 0: 4, 1: 3 (accuracy is smaller), 2: none``.
+    """The generation that costs each seed most: ``seeds 0: 4, 1: 3 (accuracy is smaller), 2: none``.
 
     Args:
         seeds: rows of one method over all metrics, as `collapsebench.scoring.seed_scores.seed_scores` has them. Where

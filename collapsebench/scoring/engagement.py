@@ -1,7 +1,7 @@
-"""Engagement of a method: how much of what cross entropy would learn its loss leaves out.
+"""Engagement of a method: how much of cross entropy's gradient its loss leaves out.
 
-It is measured while training (`collapsebench.running.engagement`), and older results do not have it. It explains a
-score and is no part of it.
+It is measured during training (`collapsebench.running.engagement`); older results do not have it. It explains a score
+and is not part of it.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ SHARES: dict[EngagementShare, str] = {
     "masked_elements": "Share of elements that the loss masks: it gives them less than 5 % of its mean gradient",
     "confident_elements": "Share of elements with p > 0.9",
 }
-"""What is measured in every generation, over the elements it was trained on: names, and titles for people."""
+"""The shares measured in every generation, over the elements it was trained on: names, and titles for display."""
 
 LOW = 0.05
-"""Up to this share of cross entropy's gradient, tables say that a method masks little."""
+"""Below this share of cross entropy's gradient, tables say that a method masks little."""
 
 
 EngagementRow = tuple[int, int, Mapping[EngagementShare, float] | None]
@@ -31,7 +31,7 @@ def engagement_frame(method: str, rows: Iterable[EngagementRow]) -> pd.DataFrame
     """The engagement of a method's cells: method, seed, generation, metric, value.
 
     Args:
-        rows: of its cells; what was not measured has no row.
+        rows: of its cells; generations that were not measured have no row.
     """
     found = [(method, seed, g, name, value) for seed, g, shares in rows for name, value in (shares or {}).items()]
     return pd.DataFrame(found, columns=["method", "seed", "generation", "metric", "value"])
@@ -48,6 +48,6 @@ def masked_gradients(frame: pd.DataFrame) -> pd.Series:
 
 
 def percent_text(share: float) -> str:
-    """A share as people read it: ``31 %``, ``0.4 %``, ``0.04 %``, ``0 %``."""
+    """A share as readable text: ``31 %``, ``0.4 %``, ``0.04 %``, ``0 %``."""
     digits = 0 if share >= 0.095 or share < 0.00005 else 1 if share >= 0.001 else 2
     return f"{100 * share:.{digits}f} %"

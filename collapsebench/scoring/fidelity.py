@@ -1,7 +1,7 @@
 """Raw values to fidelities, and curves of fidelity to fidelity intervals and their mean.
 
-A fidelity is 1 at the reference (what the cross-entropy model reaches at generation 0) and 0 at the floor (what a model
-that knows nothing reaches). The fidelity interval FI(λ) is the first generation at which a curve falls below λ; the
+Fidelity is 1 at the reference (what the cross-entropy model reaches at generation 0) and 0 at the floor (what a model
+reaches that learned nothing). The fidelity interval FI(λ) is the first generation at which a curve falls below λ; the
 mean fidelity interval mFI is FI(λ) averaged over all λ from 0 to 1.
 """
 
@@ -92,9 +92,9 @@ def fidelity(value: npt.ArrayLike, scale: Scale, generation: npt.ArrayLike = 0) 
 
 
 def unclipped_fidelity(value: npt.ArrayLike, scale: Scale, generation: npt.ArrayLike = 0) -> Array:
-    """As `fidelity`, but above 1 for what is better than the reference and below 0 for what is worse than the floor.
+    """Like `fidelity`, but above 1 for values better than the reference and below 0 for values worse than the floor.
 
-    NaN, ±inf and, on a log scale, m ≤ 0 give 0. Used to look at the control; scores use the clipped one.
+    NaN, ±inf and, on a log scale, m ≤ 0 give 0. Used to look at the control; scores use the clipped fidelity.
     """
     raw = np.asarray(value, dtype=np.float64)
     valid = np.isfinite(raw) & (raw > 0 if scale.kind == "log" else True)
@@ -114,8 +114,8 @@ def fidelity_interval(curve: Sequence[float] | Array, threshold: float) -> Fidel
         threshold: λ, in (0, 1].
 
     Returns:
-        0 and not censored for a curve that starts below; G and censored for one that never is below. Touching the
-        threshold is not below; a curve that touches at g and is below at g + 1 has FI = g.
+        0 and not censored for a curve that starts below the threshold; G and censored for one that never falls below
+        it. Touching does not count as below: a curve that touches at g and is below at g + 1 has FI = g.
 
     Raises:
         ValueError: the curve is empty, is not one-dimensional or holds NaN, or the threshold is not in (0, 1].
@@ -153,15 +153,15 @@ def first_below(curves: Array, threshold: float) -> tuple[Array, npt.NDArray[np.
 
 
 def non_increasing(curves: Array) -> Array:
-    """The non-increasing curves that are nearest in least squares: what a noisy curve says about a decay.
+    """The non-increasing least-squares fits of curves: what a noisy curve says about a decay.
 
-    A running minimum would take every dip for a fall, and be too low by more the noisier the curve is.
+    A running minimum would treat every dip as decay, and its bias would grow with the noise.
 
     Args:
         curves: the last axis over generations 0..G; without NaN.
 
     Returns:
-        Array of the same shape. A recovery is averaged with what it recovers from.
+        Array of the same shape. A recovery is averaged with the dip before it.
     """
     fitted = curves.reshape(-1, curves.shape[-1]).copy()
     for row in np.flatnonzero((np.diff(fitted, axis=-1) > 0).any(axis=-1)):
@@ -183,10 +183,10 @@ def mean_fidelity_interval(fitted: Array) -> Array:
 
 
 def losses_by_generation(fitted: Array) -> Array:
-    """What each generation takes from mFI; the sum is G − mFI.
+    """What each generation costs in mFI; the sum is G − mFI.
 
-    Generation 0 costs what is missing there, (1 − f(0)) G. A fall from generation g − 1 to g lasts until G, and costs
-    its height times G − g + ½.
+    Generation 0 costs (1 − f(0)) G. A fall from generation g − 1 to g lasts until G and costs its height times
+    G − g + ½.
 
     Args:
         fitted: as from `non_increasing`.

@@ -1,6 +1,6 @@
-"""Methods over several tasks, from mFI / G of every task and seed, after rliable (Agarwal et al., 2021).
+"""Scores of methods over several tasks, from mFI / G of every task and seed, after rliable (Agarwal et al., 2021).
 
-A geometric mean is not among them: one zero would decide it.
+There is no geometric mean, because a single zero would decide it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def mean_over_tasks(mine: Mapping[str, Array], tasks: Sequence[str]) -> Estimate
 def probability_of_improvement(
     mine: Mapping[str, Array], baseline: Mapping[str, Array], tasks: Sequence[str]
 ) -> Estimate | None:
-    """Chance that a run of the method is better than one of the baseline, mean over tasks; ties count half.
+    """Probability that a run of the method beats one of the baseline, mean over tasks; ties count half.
 
     Args:
         mine, baseline: mFI / G by task, one value per seed. tasks: all that count, each with the same weight.

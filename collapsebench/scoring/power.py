@@ -1,4 +1,4 @@
-"""How small a difference of mFI an experiment can find."""
+"""How small a difference of mFI an experiment can detect."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Spread:
     """How much paired differences of mFI to a baseline vary between seeds.
 
     Attributes:
-        deviation: standard deviation over seeds, in generations. of: the method whose differences have it.
-        methods: how many methods were looked at.
+        deviation: standard deviation over seeds, in generations. of: the method that it was taken from.
+        methods: how many methods were considered.
     """
 
     deviation: float
@@ -34,7 +34,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Detectable:
-    """The smallest difference that is found with 80 % power.
+    """The smallest difference that is detected with 80 % power.
 
     Attributes:
         seeds: how many. difference: of mFI, in generations. share: of the baseline's mFI; None if that is 0.
@@ -48,8 +48,8 @@ class Detectable:
 def spread_to(mfi: Array, methods: Sequence[str], baseline: str) -> Spread | None:
     """The spread to plan with: a large one among those of the published methods.
 
-    It is that of the method at the upper quartile, the next larger one where that falls between two: the largest of up
-    to four methods. So a plan holds for most methods, and one very noisy entry among many does not spoil it.
+    It is the spread at the upper quartile of the methods, or the next larger one if that falls between two; with up to
+    four methods, it is the largest. So a plan holds for most methods, and one very noisy entry does not spoil it.
 
     Args:
         mfi: methods × seeds, NaN for a missing seed. methods: their names. baseline: one of them.
@@ -73,7 +73,7 @@ def spread_to(mfi: Array, methods: Sequence[str], baseline: str) -> Spread | Non
 
 
 def detectable(deviation: float, seeds: int, baseline: float) -> Detectable:
-    """The smallest difference that one planned, two-sided paired t-test at 5 % finds with 80 % power.
+    """The smallest difference that one planned, two-sided paired t-test at 5 % detects with 80 % power.
 
     Args:
         deviation: of the paired differences over seeds. seeds: how many, at least 2. baseline: its mean mFI.
@@ -84,10 +84,10 @@ def detectable(deviation: float, seeds: int, baseline: float) -> Detectable:
 
 @lru_cache(maxsize=64)
 def _noncentrality(seeds: int) -> float:
-    """The true mean, in standard errors, at which a test over so many seeds has the power.
+    """The true mean, in standard errors, at which a test over this many seeds has the required power.
 
-    The power under a noncentral t distribution, as a mean over the estimated standard error, which is chi distributed:
-    scipy's own distribution has no value where a test over two or three seeds needs it.
+    The power under a noncentral t distribution is computed as a mean over the estimated standard error, which is chi
+    distributed, because scipy's own distribution returns no value where a test over two or three seeds needs it.
     """
     freedom = seeds - 1
     errors = np.sqrt(stats.chi2.ppf((np.arange(_POINTS) + 0.5) / _POINTS, freedom) / freedom)

@@ -1,7 +1,7 @@
-"""Which entries are better than which: rank intervals, and verdicts against the baselines.
+"""Which entries are better than others: rank intervals, and verdicts against the baselines.
 
-Both are made of paired t-tests on differences of mFI, each with its own variance: a variance pooled over entries is
-wrong for all of them when one is noisy. ``benchmarks/ranking_errors.py`` measures how often they err.
+Both use paired t-tests on differences of mFI, each with its own variance, because a variance pooled over entries is
+wrong for all of them if one is noisy. ``benchmarks/ranking_errors.py`` measures their error rates.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from collapsebench.scoring.fidelity import Array
 from collapsebench.scoring.statistics import paired_t, two_sided_p
 
 LEVEL = 0.05
-"""Share of entries whose rank interval may miss, and of tables that may hold a wrong verdict."""
+"""Share of entries whose rank interval may miss their true rank, and of tables that may contain a wrong verdict."""
 
 _CLASSES = (4, 12, 50, 200)
 
 
 def size_class(entries: int) -> int:
-    """F, the number of entries that a table is judged as: the smallest of 4, 12, 50, 200, 800, … that is not below it.
+    """F, the size class of a table: the smallest of 4, 12, 50, 200, 800, … that is not below the number of entries.
 
-    A level that followed every number would change verdicts whenever an entry comes or goes. The class of 4 is for
-    somebody's own comparison: judged as one of 12, three methods over five seeds would find 17 % of differences of 1.5
+    If the level followed the exact number, verdicts would change whenever an entry comes or goes. The class of 4 is for
+    private comparisons: judged as a table of 12, three methods over five seeds would detect 17 % of differences of 1.5
     standard deviations instead of 46 %.
     """
     largest = _CLASSES[-1]
@@ -35,17 +35,17 @@ def size_class(entries: int) -> int:
 
 
 def rank_intervals(mfi: Array) -> npt.NDArray[np.int64]:
-    """Best and worst rank of every entry, which hold its true rank with 95 %.
+    """Best and worst rank of every entry, an interval that contains its true rank with 95 % probability.
 
     The best rank is 1 + the number of entries that are significantly better, the worst K − the number that are
-    significantly worse, by two-sided paired t-tests at .05 / (F − 1), F as in `size_class`: the chance that any of the
-    K − 1 tests of an entry errs is then at most 5 %.
+    significantly worse, by two-sided paired t-tests at .05 / (F − 1), with F as in `size_class`. The probability that
+    any of the K − 1 tests of an entry errs is then at most 5 %.
 
     Args:
         mfi: entries × seeds, NaN for a seed that an entry does not have.
 
     Returns:
-        K × 2, ranks from 1. An entry with fewer than two seeds in common with another is not told from it.
+        K × 2, ranks from 1. Two entries with fewer than two seeds in common are never significantly different.
     """
     entries, seeds = mfi.shape
     level = LEVEL / (size_class(entries) - 1)
@@ -60,16 +60,16 @@ def rank_intervals(mfi: Array) -> npt.NDArray[np.int64]:
 def verdicts(mfi: Array, baselines: Array, own: Sequence[int | None]) -> npt.NDArray[np.int64]:
     """Which entries are better or worse than the baselines: Holm's procedure over all comparisons of a table.
 
-    The tests are two-sided although a badge says "better": they then agree with the 95 % intervals of the differences,
-    "worse than" comes from the same family, and the share of tables with any wrong verdict is at most 5 %. Removing an
-    entry takes no verdict from the others.
+    The tests are two-sided although a badge says "better". So they agree with the 95 % intervals of the differences,
+    "worse than" comes from the same family, and at most 5 % of tables have any wrong verdict. Removing an entry
+    removes no verdict of the others.
 
     Args:
         mfi: entries × seeds, NaN for a seed that an entry does not have. baselines: baselines × the same seeds.
         own: which entry each baseline is, None if it is not in this table. An entry is not compared with itself.
 
     Returns:
-        Entries × baselines: 1 better, −1 worse, 0 not told apart.
+        Entries × baselines: 1 better, −1 worse, 0 no significant difference.
     """
     t, p = np.zeros((len(mfi), len(baselines))), np.ones((len(mfi), len(baselines)))
     compared = np.ones(t.shape, dtype=bool)
@@ -84,7 +84,7 @@ def verdicts(mfi: Array, baselines: Array, own: Sequence[int | None]) -> npt.NDA
 
 
 def holm(p: Array, level: float = LEVEL) -> npt.NDArray[np.bool_]:
-    """Which hypotheses are rejected at a level of the whole family, from the smallest p down until one is not.
+    """Holm's procedure: which hypotheses are rejected at a family-wise level, from the smallest p upwards.
 
     Args:
         p: p-values, one per hypothesis.

@@ -1,4 +1,4 @@
-"""Scores of single cells: mFI and what stands beside it, per metric and over all of them."""
+"""Scores of single cells: mFI and the numbers shown beside it, per metric and over all metrics."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _SHOWN = 0.005  # generations: what is lost below that rounds to nothing
 def seed_scores(cells: Cells, thresholds: Sequence[float] = THRESHOLDS) -> pd.DataFrame:
     """Scores of every cell, for each metric and over all of them.
 
-    An entry is a method with all its seeds, and **its mFI is that of the metric with the smallest mean over seeds**:
-    the one that binds. A seed's score is its mFI in that metric, so that the mean of the seeds' scores is the entry's
+    An entry is a method with all its seeds, and **its mFI is that of the binding metric, the one with the smallest
+    mean over seeds**. A seed's score is its mFI in that metric, so that the mean of the seeds' scores is the entry's
     mFI and pairs of seeds can be compared. The other order, the mean over seeds of each seed's smallest metric, would
-    take noise for loss: with two independent metrics of equal mFI it is too low by .56 standard deviations of a seed,
-    however many seeds there are, and in a paired test with ten seeds a method with three times the noise of another is
-    found to be worse in 22 % of cases in which it is equal. Of the smallest mean, the error is .18 at ten seeds and
-    vanishes with more, and the same test errs in 3 %.
+    mistake noise for loss. With two independent metrics of equal mFI, it is too low by .56 standard deviations of a
+    seed, however many seeds there are; and in a paired test with ten seeds, a method with three times the noise of
+    another is found to be worse in 22 % of the cases in which they are equal. With the smallest mean, the error is .18
+    at ten seeds and vanishes with more, and the same test errs in 3 %.
 
     Args:
         cells: fidelity curves.
@@ -46,12 +46,12 @@ def seed_scores(cells: Cells, thresholds: Sequence[float] = THRESHOLDS) -> pd.Da
         - ``mfi``: of the non-increasing fit, in generations, and ``share``, mFI / G (NaN where G is 0),
         - ``start``: f(0) in [0, 1], ``start_uncapped``, and ``retention``, mFI / (G f(0)), NaN where f(0) is 0; above
           1 when a curve rises,
-        - ``generation``: the one that takes most from this mFI (−1: nothing that two digits would show is lost),
+        - ``generation``: the one that costs this mFI most (−1: nothing is lost that two digits would show),
         - ``binds``: the metric itself; ``smallest``: the one with the smallest mFI in this seed,
         - ``fi_0.9``, … : FI(λ) of the curve itself, in generations, ``fi_0.9_censored``: it is a lower bound.
 
-        The rows with metric `ALL` repeat those of the entry's binding metric (the first by name of several), but for
-        FI, which is the smallest over the metrics, and censored when all of them are.
+        The rows with metric `ALL` repeat those of the entry's binding metric (the first by name in a tie), except for
+        FI, which is the smallest over the metrics, and censored if all of them are.
 
     Raises:
         ValueError: a metric is named like `ALL`, or a threshold is not in (0, 1].
@@ -85,13 +85,13 @@ def seed_scores(cells: Cells, thresholds: Sequence[float] = THRESHOLDS) -> pd.Da
 
 
 def entry_mfi(cells: Cells) -> Array:
-    """mFI of every cell in the metric that binds its method: what `seed_scores` gives over all metrics, quicker."""
+    """mFI of every cell in its method's binding metric: as `seed_scores` over all metrics, but faster."""
     mfi = mean_fidelity_interval(non_increasing(cells.fidelity))
     return np.asarray(mfi[np.arange(len(mfi)), _binding(cells, mfi)])
 
 
 def _binding(cells: Cells, mfi: Array) -> npt.NDArray[np.int64]:
-    """Index of the metric that binds a cell's method: the smallest mean over the method's seeds."""
+    """Index of the binding metric of a cell's method: the smallest mean over the method's seeds."""
     names, method = np.unique(np.array(cells.methods, dtype=str), return_inverse=True)
     sums = np.zeros((len(names), mfi.shape[1]))
     np.add.at(sums, method, mfi)  # all metrics of a method have the same seeds: the smallest sum is the smallest mean
@@ -99,7 +99,7 @@ def _binding(cells: Cells, mfi: Array) -> npt.NDArray[np.int64]:
 
 
 def _words(cells: Cells, mfi: Array, binding: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[np.object_]]:
-    """The metric that binds, and the one that is smallest in the seed, for every metric and over all."""
+    """The binding metric, and the one that is smallest in the seed, for every metric and over all."""
     names = np.array(cells.metrics, dtype=object)
     each = np.tile(names, (len(cells.seeds), 1))
     smallest = np.repeat(names[mfi.argmin(axis=1)], len(names) + 1)
@@ -107,7 +107,7 @@ def _words(cells: Cells, mfi: Array, binding: npt.NDArray[np.int64]) -> dict[str
 
 
 def _append(values: Array, binding: npt.NDArray[np.int64]) -> Array:
-    """A column for all metrics: the value of the one that binds."""
+    """A column for all metrics: the value of the binding one."""
     return np.column_stack([values, values[np.arange(len(values)), binding]])
 
 

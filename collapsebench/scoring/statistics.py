@@ -1,6 +1,6 @@
 """Means, differences and ratios over seeds, each with its Student t interval, and the paired tests behind verdicts.
 
-Seeds stand in columns; NaN is a seed that an entry does not have. Whatever is paired uses the seeds both sides have.
+Seeds are in columns; NaN marks a seed that an entry does not have. Paired statistics use the seeds of both sides.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ class Estimate:
 
     Attributes:
         estimate: in the unit of the values; None when there is none.
-        low: lower end of the interval; None when there is none, as with one seed.
-        high: upper end of the interval; None when there is none, or censoring leaves that side open.
+        low: lower end of the interval; None if there is none, as with one seed.
+        high: upper end of the interval; None if there is none, or if censoring leaves that side open.
         n: number of seeds.
-        censored: a value is a lower bound, and therefore the mean is.
+        censored: a value is a lower bound, and therefore the mean is too.
     """
 
     estimate: float | None
@@ -42,7 +42,7 @@ NOTHING = Estimate(None, None, None, 0)
 def mean_interval(values: npt.ArrayLike, censored: npt.ArrayLike | None = None, confidence: float = 0.95) -> Estimate:
     """Arithmetic mean over seeds with a Student t interval, n − 1 degrees of freedom.
 
-    The interval is not cut at the bounds of the values. Equal values give an interval without width.
+    The interval is not clipped to the range of possible values. Equal values give an interval of width 0.
 
     Args:
         values: one per seed.
@@ -50,7 +50,7 @@ def mean_interval(values: npt.ArrayLike, censored: npt.ArrayLike | None = None, 
         confidence: of the interval, in (0, 1).
 
     Returns:
-        No interval with one seed, nothing with none. When any value is censored there is no upper end.
+        No interval with one seed, nothing with none. If any value is censored, there is no upper end.
 
     Raises:
         ValueError: different lengths, a value that is not finite, or an impossible confidence.
@@ -94,8 +94,8 @@ def paired_ratio(ours: Array, theirs: Array, confidence: float = 0.95) -> Estima
         confidence: of the interval, in (0, 1).
 
     Returns:
-        Without an interval for one seed. Nothing (but the number of seeds) where any value is 0: a ratio of such
-        values says nothing, the difference does.
+        No interval with one seed. Only the number of seeds if any value is 0: a ratio of such values is meaningless;
+        use the difference.
 
     Raises:
         ValueError: different lengths, or an impossible confidence.
@@ -116,7 +116,7 @@ def paired_t(values: Array, baseline: Array) -> tuple[Array, npt.NDArray[np.int6
 
     Returns:
         t of ``values − baseline`` over the common seeds, each with its own variance, and the number of these seeds.
-        Without spread t is 0 for equal means and ±inf for others; NaN with fewer than two common seeds.
+        Without spread, t is 0 for equal means and ±inf otherwise; NaN with fewer than two common seeds.
     """
     differences = values - baseline
     there = ~np.isnan(differences)
@@ -151,7 +151,7 @@ def _without_spread(data: Array) -> bool:
 def _exp(value: float | None) -> float | None:
     if value is None:
         return None
-    with np.errstate(over="ignore"):  # two seeds of opposite extremes: an interval up to inf is the truth
+    with np.errstate(over="ignore"):  # two seeds of opposite extremes: an interval up to inf is correct
         return float(np.exp(value))
 
 

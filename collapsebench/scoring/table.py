@@ -1,4 +1,4 @@
-"""The table of a comparison: methods on one task, with rank intervals, ratios, verdicts and what explains them."""
+"""The table of a comparison: methods on one task, with rank intervals, ratios, verdicts and explanations."""
 
 from __future__ import annotations
 
@@ -96,10 +96,10 @@ def ranked_table(scores: pd.DataFrame, last: int, tracks: Mapping[str, str] | No
 
     Args:
         scores: as in `Scores`. last: generation G, beyond which no interval is shown.
-        tracks: of every method; ranks and verdicts are made within a track, and tracks follow one another. None: one.
+        tracks: of every method; ranks and verdicts are made within a track, one track after another. None: one track.
 
     Returns:
-        Of the method, means over seeds unless said otherwise:
+        Columns, means over seeds unless said otherwise:
 
         - ``rank_best``, ``rank_worst``: the interval of its rank; missing for the control,
         - ``method``, ``seeds`` (how many),
@@ -108,8 +108,8 @@ def ranked_table(scores: pd.DataFrame, last: int, tracks: Mapping[str, str] | No
           and for the control), ``difference_ce`` and ``ratio_ce`` with their intervals ``_low``, ``_high``,
         - ``start``, ``retention`` and ``fi_0.75`` with intervals, ``start_uncapped``, ``fi_0.9``, ``fi_0.5``;
           ``fi_…_censored``: a value is a lower bound,
-        - ``binds``: the metric that binds, ``binds_seeds``: in how many seeds it is the smallest, ``generation``: the
-          one that takes most from its mFI (median over the seeds that lose something, −1: none does),
+        - ``binds``: the binding metric, ``binds_seeds``: in how many seeds it is the smallest, ``generation``: the
+          one that costs its mFI most (median over the seeds that lose something, −1: none does),
           ``generation_low``, ``generation_high``: over these seeds,
         - ``mfi_<metric>``, ``start_<metric>`` of every metric.
     """
@@ -139,9 +139,9 @@ def ranked_table(scores: pd.DataFrame, last: int, tracks: Mapping[str, str] | No
 
 
 def unranked(table: pd.DataFrame, tracks: Mapping[str, str] | None = None) -> pd.DataFrame:
-    """A table as `ranked_table` makes it, of a task that is not ranked: no ranks, no verdicts, methods by name.
+    """The same table for a task that is not ranked: no ranks, no verdicts, methods sorted by name.
 
-    The numbers stay: they are what was measured. What they were taken for, who is better, is withdrawn.
+    The numbers are measurements and stay; only the conclusions about which method is better are removed.
     """
 
     def place(method: str) -> tuple[bool, str, str]:
@@ -205,9 +205,9 @@ def _against(ours: Array, theirs: Array | None, name: str, verdict: str | None) 
 
 
 def _beside(over_all: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
-    """Start, retention, FI(λ) and what binds."""
+    """Start, retention, FI(λ) and the binding metric."""
     found: dict[str, Any] = _interval("start", _within_one(mean_interval(over_all["start"])))
-    retention = over_all["retention"]  # of nothing, nothing can be kept: one such seed, and there is no mean
+    retention = over_all["retention"]  # undefined for a start of 0: with one such seed, there is no mean
     kept = NOTHING if np.isnan(retention).any() else mean_interval(retention)
     found |= {"start_uncapped": over_all["start_uncapped"].mean(), **_interval("retention", kept)}
     for threshold in sorted(THRESHOLDS, key=lambda t: t != HEADLINE):
@@ -239,7 +239,7 @@ def _interval(name: str, found: Estimate) -> dict[str, float | None]:
 
 
 def _within_one(found: Estimate) -> Estimate:
-    """A fidelity's interval, cut where fidelities end."""
+    """A fidelity's interval, clipped to [0, 1]."""
     if found.low is None or found.high is None:
         return found
     return Estimate(found.estimate, max(found.low, 0.0), min(found.high, 1.0), found.n)

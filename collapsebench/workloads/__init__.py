@@ -58,7 +58,7 @@ class Workload(Protocol):
         ...
 
     def schedule(self, generation: int, items: int) -> Schedule:
-        """How a generation is trained on so many items."""
+        """How a generation is trained on this many items."""
         ...
 
     def observe(self, model: Any, items: torch.Tensor, noise: torch.Generator, full: bool) -> Observed:
@@ -80,7 +80,7 @@ class Workload(Protocol):
         ...
 
     def floors(self) -> dict[str, float]:
-        """What a model that knows nothing reaches, for every metric that can be scored."""
+        """What a model reaches that learned nothing, for every metric that can be scored."""
         ...
 
     def save_model(self, model: Any, path: Path) -> None:
@@ -94,7 +94,7 @@ class Workload(Protocol):
     def show(
         self, folder: Path, model: Any, samples: torch.Tensor, prompts: TrainingSet, randomness: Randomness
     ) -> None:
-        """Write what people look at: text excerpts, a grid of images, a curve."""
+        """Write samples for people to look at: text excerpts, a grid of images, a curve."""
         ...
 
     def listing(self) -> dict[str, dict[str, str]]:

@@ -1,4 +1,4 @@
-"""One record per kind of workload: everything that is special about it and that the program looks up. No torch here."""
+"""One record per kind of workload, with everything that is special about it. No torch here."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SAMPLE_FILES: dict[SampleFormat, str] = {"text": "samples.json", "images": "samp
 
 
 class Passes(NamedTuple):
-    """What an item counts for in the progress of a generation, where it is trained on, drawn, or evaluated."""
+    """How much an item counts in the progress of a generation when it is trained on, drawn, or evaluated."""
 
     trained: int = 1
     drawn: int = 1
@@ -162,6 +162,6 @@ class Kind:
 
 
 def imported(place: str) -> Any:
-    """What ``module:name`` stands for."""
+    """Import the object named by ``module:name``."""
     module, _, name = place.partition(":")
     return getattr(importlib.import_module(module), name)

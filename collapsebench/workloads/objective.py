@@ -1,4 +1,4 @@
-"""What a workload tells the training loop: how a generation is trained, and how its model sees a batch."""
+"""The interface between workload and training loop: how a generation is trained, and how its model sees a batch."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ class Processes(Protocol):
 
 
 class Alone:
-    """See `Processes`: this one and no other."""
+    """A single process; see `Processes`."""
 
     rank, size = 0, 1
 

@@ -1,4 +1,4 @@
-"""What the workload sections of all task files have in common, whatever the modality. No torch here."""
+"""What the workload sections of all task files have in common, for any modality. No torch here."""
 
 from __future__ import annotations
 
@@ -55,5 +55,5 @@ class WorkloadSettings(Frozen):
         return False
 
     def without_floor(self) -> tuple[str, ...]:
-        """Names of those of its own metrics that cannot be scored: it is not known what one reaches by chance."""
+        """Names of its own metrics that cannot be scored because their chance level is not known."""
         return ()

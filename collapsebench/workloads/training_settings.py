@@ -1,4 +1,4 @@
-"""What a task fixes about the training of its generations, whatever the modality. No torch here."""
+"""What a task fixes about the training of its generations, for any modality. No torch here."""
 
 from __future__ import annotations
 

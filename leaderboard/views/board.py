@@ -67,7 +67,7 @@ def ask() -> Filters:
         )
         verified = st.toggle(
             "Verified by others", key="verified", bind="query-params",
-            help="Only entries that somebody else has run again, in part, with the same outcome.",
+            help="Only entries that somebody else has run again, in part, with the same result.",
         )  # fmt: skip
     return Filters(tier, track, modalities, verified, search.strip())
 
@@ -104,9 +104,9 @@ def show_no_ranked(board: Board, filters: Filters) -> None:
     tasks = ranked_tasks(board, filters.tier)
     if not tasks:
         st.info(
-            f"No task of the {filters.tier} tier is ranked at the moment. Below stands why, and what was measured. The "
-            "ranking begins again with their successors. Until then `collapsebench compare` runs and compares methods "
-            "on every task as before.",
+            f"No task of the {filters.tier} tier is ranked at the moment. The reasons and the results are below. "
+            "Ranking resumes with their successors. Until then, `collapsebench compare` still runs and compares "
+            "methods on every task.",
             icon=":material/hourglass_empty:",
         )
     elif board.table["task"].isin(tasks).any():
@@ -132,7 +132,7 @@ def show_retired(reading: Reading, rows: pd.DataFrame) -> None:
         return
     st.header("Retired tasks", anchor="retired")
     st.caption(
-        "What was measured stays, and nothing is concluded from it: no ranks, no verdicts, no overall "
+        "The results stay visible, but no conclusions are drawn from them: no ranks, no verdicts, no overall "
         "score. Methods are listed by name. These tasks take no new entries."
     )
     for task_id, of_task in rows.groupby("task", sort=False):
@@ -144,7 +144,7 @@ def show_unranked(reading: Reading, rows: pd.DataFrame) -> None:
     if rows.empty:
         return
     st.header("Tasks that are not ranked", anchor="unranked")
-    st.caption("They break a rule of a ranked task, so nothing is concluded: no ranks, no verdicts, no overall score.")
+    st.caption("They break a rule of a ranked task, so there are no ranks, no verdicts and no overall score.")
     for task_id, of_task in rows.groupby("task", sort=False):
         show_task(reading.board.tasks[str(task_id)], of_task)
 
@@ -178,9 +178,9 @@ def show_no_entries(filters: Filters, board: Board) -> None:
 reading = read()
 st.title("Leaderboard")
 st.markdown(
-    "A generative model is trained on real data and writes data, the next model is trained on that, and so on; quality "
-    "decays. The board ranks methods, mostly training losses, by how many generations their models stay faithful to "
-    "the real data.",
+    "A generative model is trained on real data and generates new data. The next model is trained on that output, and "
+    "so on. Quality decays. The board ranks methods, mostly training losses, by how many generations their models stay "
+    "faithful to the real data.",
     width=820,
 )
 st.caption(standing(reading.board, reading.kept(machines)))

@@ -62,11 +62,11 @@ def show_verdict(reading: Reading, verdict: Verdict, content: bytes) -> None:
     shape = f"{len(entry.chains)} seeds, generations 0 to {entry.generations}"
     st.success(f"Valid: {as_markdown(entry.name)} on {as_markdown(entry.task_id)}, {shape}.")
     if entry.digest in reading.board.entries:
-        st.info("This very file is on the board already.")
+        st.info("This file is already on the board.")
     elif reading.board.tasks[entry.task_id].spec.retired and entry.supersedes is None:
         st.warning("Its task is retired and takes no new entries, so this file would not be accepted.")
     show_mark(reading.board.tasks[entry.task_id])
-    st.text("In the repository it belongs at")
+    st.text("Its place in the repository:")
     st.code(f"submissions/{submission_path(verdict.submission, content)}", language=None, wrap_lines=True)
     show_rank(reading, verdict)
 
@@ -74,9 +74,9 @@ def show_verdict(reading: Reading, verdict: Verdict, content: bytes) -> None:
 reading = read()
 st.title("Check a file")
 st.markdown(
-    "Upload the JSON file that `collapsebench submit` has written. It is held against its task, against itself and "
-    "against everything on the board, as `collapsebench validate` does it; nothing that it names is imported or run. "
-    "The file stays in memory until you remove it or close the page, and is kept nowhere.",
+    "Upload the JSON file that `collapsebench submit` wrote. It is checked as by `collapsebench validate`: against its "
+    "task, for consistency, and against everything on the board. Nothing that it names is imported or run. The file "
+    "stays in memory until you remove it or close the page, and is never stored.",
     width=820,
 )
 upload = st.file_uploader("Submission file", type=["json"], key="upload", help=f"At most {MAX_BYTES:,} bytes.")

@@ -48,8 +48,8 @@ def show_ratios(found: pd.DataFrame, pairs: pd.DataFrame, one: str, other: str) 
     undrawn = ", ".join(table.loc[~table.index.isin(drawn.index), "task"])
     st.caption(
         f"mFI of {as_markdown(one)} divided by that of {as_markdown(other)}, geometric mean over paired seeds; right "
-        f"of 1, {as_markdown(one)} stays faithful longer. Lines: 95 % intervals (Student t), each for a comparison "
-        "that was planned; n/a where an mFI is 0. The verdict is that of the interval of the difference."
+        f"of 1, {as_markdown(one)} stays faithful longer. Lines: 95 % intervals (Student t), each for a single "
+        "planned comparison; n/a where an mFI is 0. The verdict is based on the interval of the difference."
         + (" Tasks that are not ranked have no verdict; their pages say why." if found["mark"].any() else "")
         + (f" Not drawn, because there is no positive ratio: {undrawn}." if undrawn else ""),
         width=820,
@@ -131,7 +131,7 @@ def show_circumstances(reading: Reading, found: pd.DataFrame, names: tuple[str, 
             "same": st.column_config.TextColumn(width=56),
         },
     )
-    st.caption("What differs comes first.")
+    st.caption("Differences come first.")
 
 
 reading = read()

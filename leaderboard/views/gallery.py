@@ -74,7 +74,7 @@ def extent(found: dict[str, Samples]) -> tuple[float, float]:
 def show_one(label: str, samples: Samples, generation: int, across: tuple[float, float]) -> None:
     """One method, one generation."""
     if str(generation) not in samples.generations:
-        st.caption("Nothing recorded: the chain ended before, or the file shows other generations.")
+        st.caption("No samples: the chain ended earlier, or the file has samples of other generations only.")
     elif isinstance(samples, ImageSamples):
         show_image(label, samples, generation)
     elif isinstance(samples, TextSamples):
@@ -95,15 +95,15 @@ def show_generation(found: dict[str, Samples], generation: int) -> None:
 
 
 def explain(samples: Samples) -> None:
-    """What is seen, in a sentence."""
+    """Describe the samples in a sentence."""
     seed = f"Seed {samples.seed}."
     if isinstance(samples, ImageSamples):
         told = "Every method and generation starts from the same noise, so a place in the grid is one sample decaying."
     elif isinstance(samples, TextSamples):
-        told = "Texts that each generation wrote; in ⟦brackets⟧ the prompt, cut from its own training data."
+        told = "Texts that each generation wrote. The prompt, from its own training data, is in ⟦brackets⟧."
     else:
         told = "Filled: the density of the model. Dashed: the truth that generation 0 was fitted to."
-    st.caption(f"{told} {seed} The first ones, not chosen.")
+    st.caption(f"{told} {seed} These are the first samples, not selected ones.")
 
 
 reading = read()

@@ -30,8 +30,8 @@ def show_costs(reading: Reading) -> None:
     """What a cell of every task took, by the submissions of the baselines."""
     st.markdown(
         "A cell is one method and one seed over all generations; a comparison runs one for every method and official "
-        "seed. The times are those that the published entries of the baselines recorded themselves, on the processor "
-        "named; another one needs its own. `collapsebench compare` runs cells side by side where there are cores.",
+        "seed. The times were recorded by the published entries of the baselines on the processor named; they differ "
+        "on other processors. `collapsebench compare` runs cells in parallel if there are enough cores.",
         width=820,
     )
     found = reading.kept(cell_costs)

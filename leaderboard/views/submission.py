@@ -68,7 +68,7 @@ def show_method(submission: Submission) -> None:
     elif method.url and host:
         st.link_button(f"Source at {as_markdown(host)}", method.url, icon=":material/open_in_new:")
     else:
-        st.caption("No address of the source was given, so nobody but the authors can verify this entry.")
+        st.caption("The entry gives no address of its source, so only its authors can verify it.")
 
 
 def show_provenance(submission: Submission) -> None:

@@ -65,7 +65,7 @@ def show_ranks(reading: Reading, task: Task, rows: pd.DataFrame) -> None:
     more = f" {MOST_INTERVALS} of {len(rows)} methods." if len(rows) > MOST_INTERVALS else ""
     st.caption(f"{MFI} Lines: 95 % intervals over {len(task.spec.seeds)} seeds (Student t); dashed: CE.{more}")
     st.markdown("\n".join(f"- {as_markdown(reason(row))}" for row in found))
-    with st.expander("Seed by seed: the generation that takes most"):
+    with st.expander("Seed by seed: the generation that loses most"):
         scores = reading.scores(list(best["digest"])).scores
         st.markdown("\n".join(f"- {as_markdown(line)}" for line in reasons(found, scores)))
 
@@ -109,7 +109,7 @@ def show_fidelity(reading: Reading, task: Task, labels: dict[str, str]) -> tuple
     )
     st.caption(
         f"Lines: mean over seeds. Bands: smallest to largest seed. Dotted drops: FI({threshold:g}), the mean over "
-        f"seeds of where each one crosses λ; none where a seed never does. {FIDELITY}"
+        f"seeds of where their curves cross λ; none where a seed never does. {FIDELITY}"
     )
     with st.expander("The numbers"):
         show_crossings(crossed, metric)
@@ -151,8 +151,8 @@ def show_engagement(bands: pd.DataFrame, look: charts.Look, task: Task) -> None:
         return
     st.header("How much each loss leaves out", anchor="engagement")
     st.caption(
-        "Over the elements that a generation was trained on. A loss that masks next to nothing trains as cross entropy "
-        "does, unless it weighs elements differently."
+        "Over the elements that a generation was trained on. A loss that masks almost nothing trains like cross "
+        "entropy, unless it weights elements differently."
     )
     for column, (name, title) in zip(st.columns(len(SHARES)), SHARES.items(), strict=True):
         mine = bands[bands["metric"] == name]
@@ -187,8 +187,9 @@ def show_calibration(task: Task) -> None:
     curves = pd.DataFrame(json.loads(file.read_text("utf-8"))["curves"])
     st.header("Calibration", anchor="calibration")
     st.caption(
-        "Why the fall is collapse and not over-training: the control is trained on real data with the same budget in "
-        "every generation and has to stay in the green band, 0.95 to 1.05. The settings were chosen on these two alone."
+        "These curves show that the decay is collapse, not over-training: the control is trained on real data with the "
+        "same budget in every generation and must stay in the green band, 0.95 to 1.05. The settings were chosen on "
+        "these two curves alone."
     )
     columns = st.columns(max(len(task.spec.scored), 1))
     for column, name in zip(columns, task.spec.scored, strict=True):

@@ -408,7 +408,7 @@ def test_references_of_which_nothing_is_known_are_noted_in_every_table(workplace
     finished = collapsebench(*with_methods(Path("task/task.yaml"), "ce", "runs"), cwd=workplace)
     assert finished.code == 0, finished.err
     assert (
-        "Note: Of tiny-based@1 it is not recorded what its references were measured on, nor whether it keeps the rules "
+        "Note: For tiny-based@1, it is not recorded what its references were measured on or whether it keeps the rules "
         "of a ranked task: `collapsebench calibrate"
     ) in " ".join(finished.out.split())
 

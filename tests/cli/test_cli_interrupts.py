@@ -38,7 +38,7 @@ def slow(tmp_path: Path) -> Path:
 
 def check_stopped(code: int | None, err: str, group: int) -> None:
     assert code == 130, err
-    assert "run the same command again to go on" in err
+    assert "run the same command again to resume" in err
     assert "Traceback" not in err
     until(lambda: group_is_gone(group), "a process is left behind")
 

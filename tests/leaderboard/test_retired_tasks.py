@@ -105,7 +105,7 @@ def test_task_page_says_why(mixed: Path, site: Site) -> None:
     app = site(mixed, "task", task=RETIRED)
     assert not app.exception
     assert "This task is retired" in app.warning[0].value
-    assert "withdrawn as evidence" in app.warning[0].value
+    assert "no longer counts as evidence" in app.warning[0].value
 
 
 def test_new_file_for_it_is_not_invited(mixed: Path, site: Site) -> None:

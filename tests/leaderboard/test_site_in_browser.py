@@ -183,7 +183,7 @@ def test_good_and_bad_file_are_told_apart(visit: Open, tmp_path: Path) -> None:
     page = visit("check")
     (good,) = (bundled("submissions") / "gmm-micro@1").glob("ce-*.json")
     page.locator('input[type="file"]').set_input_files(str(good))
-    page.get_by_text("This very file is on the board already.").wait_for()
+    page.get_by_text("This file is already on the board.").wait_for()
     page.get_by_text("What it scores").wait_for()  # its task is retired: it stands nowhere
     bad = tmp_path / "bad.json"
     bad.write_bytes(good.read_bytes().replace(b'"cpu"', b'"abacus"'))

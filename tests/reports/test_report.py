@@ -63,18 +63,21 @@ def test_takeaway_names_the_best_method_with_its_interval(compared: Comparison) 
     assert found.headline == (
         "tce stays faithful longer than cross entropy: 1.30 times as long (95 % interval 1.20 to 1.40, over 10 seeds)."
     )
-    assert "Halved is not told apart from ce: 1.00 times as long (95 % interval 0.90 to 1.10)." in found.details
+    assert (
+        "Halved does not differ significantly from ce: 1.00 times as long (95 % interval 0.90 to 1.10)."
+        in found.details
+    )
 
 
 def test_takeaway_claims_nothing_that_no_test_found(compared: Comparison) -> None:
     tied = against_ce(compared, tce=("tied", 1.3, 3), Halved=("worse", 0.5, 3))
-    assert tied.headline == "No method is found to stay faithful longer than cross entropy over 3 seeds."
+    assert tied.headline == "No method stays faithful significantly longer than cross entropy over 3 seeds."
     assert any("1.20 to 1.40), which is not enough once all comparisons" in sentence for sentence in tied.details)
     worse = against_ce(compared, tce=("worse", 0.8, 3), Halved=("worse", None, 3))
     assert worse.headline == "Cross entropy stays faithful longest over 3 seeds."
     assert "Halved is worse than ce: -1.00 generations (95 % interval -1.50 to -0.50)." in worse.details
     one = against_ce(compared, tce=(None, None, 1), Halved=(None, None, 1))
-    assert one.headline == "One seed cannot tell a difference to cross entropy from chance."
+    assert one.headline == "One seed is not enough to tell whether methods differ from cross entropy."
 
 
 def test_takeaway_of_a_part_of_the_task_says_so(compared: Comparison) -> None:
@@ -93,7 +96,7 @@ def test_report_leads_with_the_takeaway_and_shows_every_method_as_a_card(compare
 
 
 def test_report_names_the_command_where_there_is_one(compared: Comparison, page: str) -> None:
-    assert "a loss here exists in a notebook or script only" in page
+    assert "a loss here exists only in a notebook or script" in page
     named = replace(compared, cells=[c for c in compared.cells if c["label"] != "Halved"], generations=1)
     words = shlex.split(command(named) or "")
     assert words[:4] == ["collapsebench", "compare", "task.yaml", "--methods"]

@@ -141,8 +141,8 @@ def _returning(change) -> type[Method]:
     [
         (lambda w: None, "must return the weights"),
         (lambda w: dict(list(w.items())[1:]), "must return the weights"),
-        (lambda w: {k: v.double() for k, v in w.items()}, "needed is"),
-        (lambda w: {k: v[:1] for k, v in w.items()}, "needed is"),
+        (lambda w: {k: v.double() for k, v in w.items()}, "expected"),
+        (lambda w: {k: v[:1] for k, v in w.items()}, "expected"),
         (lambda w: {k: 3 for k, v in w.items()}, "int for"),
         (lambda w: {k: v * float("nan") for k, v in w.items()}, "NaN or infinity"),
     ],

@@ -59,11 +59,12 @@ def test_reason_names_metric_and_generation():
     mine |= {"generation": 3, "generation_low": 2, "generation_high": 4}
     assert binding_text(mine) == "coverage, gen. 3 (2–4)"
     assert reason(mine) == (
-        "mine: coverage binds, the smallest in 4 of 5 seeds; generation 3 takes most from it (2 to 4 over seeds)."
+        "mine: coverage is the binding metric, smallest in 4 of 5 seeds; it loses most in generation 3 (2 to 4 over "
+        "seeds)."
     )
     still = mine | {"generation": -1, "generation_low": -1, "generation_high": -1}
     assert binding_text(still) == "coverage, nothing lost"
-    assert "nothing is lost" in reason(still)
+    assert "it loses nothing" in reason(still)
 
 
 def test_reason_names_the_generation_of_every_seed():
@@ -80,7 +81,7 @@ def test_reason_names_the_generation_of_every_seed():
     mine = {"method": "mine", "binds": "coverage", "binds_seeds": 2, "seeds": 3}
     mine |= {"generation": 3, "generation_low": 3, "generation_high": 4}
     assert reasons([mine], scores) == [
-        "mine: coverage binds, the smallest in 2 of 3 seeds; generation 3 takes most from it "
+        "mine: coverage is the binding metric, smallest in 2 of 3 seeds; it loses most in generation 3 "
         "(seeds 0: 4, 1: 3, 2: none (recall is smaller))."
     ]
 
