@@ -24,6 +24,7 @@ from torch import Tensor
 from collapsebench.api import run
 from collapsebench.running import training
 from collapsebench.seeding import Randomness
+from collapsebench.task import load_task
 from collapsebench.workloads.pretrained import accelerated
 
 pytestmark = pytest.mark.gpu
@@ -167,9 +168,10 @@ def test_float32_agrees_with_the_processor(on_processor: Seen, on_device: Seen) 
 
 
 def test_another_seed_does_not_agree(task: Path, on_processor: Seen, device: str, tmp_path: Path) -> None:
-    """The tolerances tell one chain from another."""
+    """The tolerances tell one chain from another; of a mixture, which has no products that TF32 rounds, the strict."""
     other = run(task, "ce", seed=1, out=tmp_path, device=device, generations=0)
-    assert disagreements(on_processor.path, other, TOLERANCES["tf32"])
+    precision = "float32" if load_task(task).spec.workload.kind == "gmm" else "tf32"
+    assert disagreements(on_processor.path, other, TOLERANCES[precision])
 
 
 def test_tf32_agrees_with_the_processor(
