@@ -213,6 +213,9 @@ COLUMNS = (RANK, METHOD, MFI, RATIO_CE, RATIO_TCE, START, RETENTION, FI, MASKS, 
 """The columns of every table of methods, in their order."""
 
 
+_SEEDS_LISTED = 3  # more are counted
+
+
 def shown_columns(rows: Sequence[Row]) -> tuple[Column, ...]:
     """The columns of a table of these rows, without those that no row has measured."""
     return tuple(c for c in COLUMNS if c is not MASKS or any(masks_text(row) != "–" for row in rows))
@@ -246,15 +249,25 @@ def reasons(rows: Sequence[Row], scores: pd.DataFrame) -> list[str]:
 
 
 def by_seed_text(seeds: Sequence[Row]) -> str:
-    """The generation that costs each seed most: ``seeds 0: 4, 1: 3 (accuracy is smaller), 2: none``.
+    """The generation that costs each seed most, the most frequent first: ``4 in seeds 0, 3; none in seed 2``.
 
     Args:
         seeds: rows of one method over all metrics, as `collapsebench.scoring.seed_scores.seed_scores` has them. Where
             another metric than the method's is the smallest in a seed, it is named.
     """
-    told = []
+    groups: dict[str, list[int]] = {}
     for row in seeds:
         generation = "none" if row["generation"] < 0 else str(row["generation"])
         other = "" if row["smallest"] == row["binds"] else f" ({row['smallest']} is smaller)"
-        told.append(f"{row['seed']}: {generation}{other}")
-    return f"{'seed' if len(told) == 1 else 'seeds'} {', '.join(told)}"
+        groups.setdefault(generation + other, []).append(row["seed"])
+    if len(groups) == 1 and len(seeds) > 1:
+        return "in every seed"
+    ordered = sorted(groups.items(), key=lambda group: -len(group[1]))
+    return "; ".join(f"{told} in {_seeds_text(found)}" for told, found in ordered)
+
+
+def _seeds_text(seeds: Sequence[int]) -> str:
+    """Which seeds, or how many where they are many."""
+    if len(seeds) > _SEEDS_LISTED:
+        return f"{len(seeds)} seeds"
+    return f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}"

@@ -9,6 +9,7 @@ from collapsebench.scoring.columns import (
     COLUMNS,
     against_text,
     binding_text,
+    by_seed_text,
     interval_text,
     masks_text,
     rank_text,
@@ -82,8 +83,16 @@ def test_reason_names_the_generation_of_every_seed():
     mine |= {"generation": 3, "generation_low": 3, "generation_high": 4}
     assert reasons([mine], scores) == [
         "mine: coverage is the binding metric, smallest in 2 of 3 seeds; it loses most in generation 3 "
-        "(seeds 0: 4, 1: 3, 2: none (recall is smaller))."
+        "(4 in seed 0; 3 in seed 1; none (recall is smaller) in seed 2)."
     ]
+
+
+def test_seeds_that_agree_are_counted():
+    rows = [{"seed": seed, "generation": 1, "binds": "kl", "smallest": "kl"} for seed in range(9)]
+    assert by_seed_text(rows) == "in every seed"
+    rows[4]["generation"] = 2
+    assert by_seed_text(rows) == "1 in 8 seeds; 2 in seed 4"
+    assert by_seed_text(rows[:1]) == "1 in seed 0"
 
 
 @pytest.mark.parametrize(
