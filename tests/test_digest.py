@@ -40,6 +40,7 @@ PUBLISHED = {
     "diffusion-mnist-micro@1": "111114babf005be9dc010bca34ef07a087da31c89b6cd419e5b08a96e59bf779",
     "gmm-micro@1": "7470f162c5795964265da9c65c9df196218a9a0760637e8ab8e0b8212bd6ebb9",
     "text-wiki-micro@1": "4927de88ce8d5a45b4833df89b44d120f98b852181a0aaa3b52e72977d256a4b",
+    "text-wikitext2-gpt2@1": "c68558bef8b9c8af9a1d4b36b959fa9c0933cc0c7c7832e9b94b9159bfbcdd28",
     "text-wikitext2-gemma-3-1b@1": "04b3bb7fc8db069c9ac83d80492c0322fc50c34a8af85259e399630143985d4c",
     "text-wikitext2-llama-3.2-1b@1": "59b9b5cd0771fcf77d76b4e0ffd71bdc53294a5c9603662541e15bb71c00bac5",
     "text-wikitext2-smollm2@1": "86bcc81bb9e2d9bd0d5d7d998249337e3288013530d461f4662a6cb40adf0d86",

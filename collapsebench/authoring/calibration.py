@@ -18,7 +18,7 @@ import pandas as pd
 import yaml
 
 from collapsebench.authoring.calibration_record import CONFIDENT, Curve, Record, Seconds, Values, read_record
-from collapsebench.authoring.floors import looked_at, measured_floors, require_scale
+from collapsebench.authoring.floors import looked_at, measured_floors, require_scale, unseen_floors
 from collapsebench.authoring.grid import grid_cells, read_grid
 from collapsebench.authoring.rules import Measured, grid_fidelities, learns_everywhere, rules_of
 from collapsebench.errors import RunError, TaskError, UserError
@@ -162,6 +162,7 @@ def measure_calibration(cells: list[Cell]) -> Calibration:
         raise RunError(f"{task.id}: ce or control diverged; lower the learning rates of the task.")
     floors, base = measured_floors(task, cells[0].device, out)
     first = raw[(raw["method"] == "ce") & (raw["generation"] == 0)].groupby("metric")["value"].mean()
+    floors |= unseen_floors(task, {str(name): float(value) for name, value in first.items()}, floors)
     references = {name: _rounded(float(first[name])) for name in task.spec.scored}
     rounded = {name: _rounded(floor) for name, floor in floors.items()}
     require_scale(task, references, rounded)

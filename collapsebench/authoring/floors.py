@@ -24,8 +24,29 @@ def selection_metric(task: Task) -> str | None:
     return found[0] if found else None
 
 
+def knows_base(task: Task) -> bool:
+    """Whether there is a model that learned nothing from the real data, and floors are what it measures."""
+    return task.spec.init == "base" or task.spec.kind.base == "given"
+
+
+def unseen_floors(task: Task, first: Mapping[str, float], chance: Mapping[str, float]) -> dict[str, float]:
+    """Floors of metrics of text that is new to a generation: what a model has that learned only the oldest.
+
+    Args:
+        first: means over seeds of cross entropy's generation 0, which measures such text. chance: floors without it.
+    """
+    found = {}
+    for name, instead in task.spec.workload.unseen().items():
+        if instead in first:
+            higher = task.spec.metric(name).direction == "higher"
+            found[name] = max(first[instead], chance.get(name, 0.0)) if higher else first[instead]
+    return found
+
+
 def measured_floors(task: Task, device: str, out: Path) -> tuple[dict[str, float], Measured]:
     """Floors of the metrics that are looked at, and what the base model measured, by metric and seed.
+
+    The base model is that of the task, or the pretrained weights that it is given, whatever its ``init``.
 
     Of an accuracy the floor is chance where the base model has less.
 
@@ -35,7 +56,7 @@ def measured_floors(task: Task, device: str, out: Path) -> tuple[dict[str, float
     from collapsebench.workloads import load_workload
 
     chance = load_workload(task, "cpu").floors()
-    if task.spec.init != "base":
+    if not knows_base(task):
         return {name: chance[name] for name in looked_at(task) if name in chance}, {}
     base = base_metrics(task, device, out)
     floors = {name: fmean(values) for name, values in base.items()}
@@ -73,7 +94,7 @@ def _base_with(task: Task, seed: int, device: str, out: Path) -> Mapping[str, fl
     method = load_method("ce", task.spec.workload.kind)
     chain = Chain(task, method, seed, workload, RunDirectory.of(out, task.id, method.id, seed))
     starts = prompts(task.spec.policy, chain.training_set(0), chain.randomness.generator(0, "prompts"))
-    model = workload.load_model(task.base_weights())
+    model = chain.base_model()
     samples = workload.sample(model, starts, 0, chain.randomness, _unwatched)
     return {name: m.value for name, m in workload.evaluate(model, samples, _unwatched).items()}
 

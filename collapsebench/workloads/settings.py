@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from collapsebench.frozen import Frozen
@@ -48,6 +48,13 @@ class WorkloadSettings(Frozen):
     def own_metrics(self, horizon: int) -> tuple[Metric, ...]:
         """What the section asks to measure besides the metrics of its kind, in the order of the file."""
         return ()
+
+    def unseen(self) -> Mapping[str, str]:
+        """Metrics of text that is new to a generation, each with the metric of text that generation 0 never saw.
+
+        What the latter is under cross entropy at generation 0, is the floor of the former.
+        """
+        return {}
 
     def without_floor(self) -> tuple[str, ...]:
         """Names of those of its own metrics that cannot be scored: it is not known what one reaches by chance."""
