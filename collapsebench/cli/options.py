@@ -83,6 +83,7 @@ class FeaturesName(StrEnum):
     """Further networks to measure images with."""
 
     EFFICIENTNET_LITE0 = "efficientnet-lite0"
+    INCEPTION = "inception"
 
 
 class TrackerName(StrEnum):
