@@ -23,7 +23,7 @@ class Resources(Frozen):
     model: Path | None = None
     inception: str | None = None
     track: Literal["tensorboard", "wandb", "trackio"] | None = None
-    features: tuple[Literal["efficientnet-lite0"], ...] = ()
+    features: tuple[Literal["efficientnet-lite0", "inception"], ...] = ()
 
     def absolute(self) -> Resources:
         """The same for a process in another folder."""

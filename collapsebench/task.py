@@ -107,7 +107,7 @@ class TaskSpec(Frozen):
         seeds: the official seeds.
         horizon: last generation G; generations 0..G are run.
         init: where weights start: from the ``previous`` generation, from ``scratch``, or from the ``base`` model.
-        base: that model, for ``init: base`` only.
+        base: that model, for ``init: base`` only; None also where the section ``workload`` names the weights.
         threads: CPU threads of a cell. Fixed, because results depend on it in the last bits.
         scored: the metrics that define fidelity, with their frozen scales.
         calibrated_on: what the scales were measured on; None: not recorded, and not checked.
@@ -150,9 +150,10 @@ class TaskSpec(Frozen):
 
     @model_validator(mode="after")
     def _base_fits_init(self) -> TaskSpec:
-        if (self.init == "base") != (self.base is not None):
+        given = self.init == "base" and self.kind.base == "given"  # it is the model of the section workload
+        if (self.init == "base" and not given) != (self.base is not None):
             raise ValueError("the section base is required for init: base, and only there")
-        if self.base is not None and not self.kind.base:
+        if self.base is not None and self.kind.base == "none":
             raise ValueError(f"init: a {self.kind.name} task cannot start from a base model yet")
         if self.base is not None and getattr(self.workload.training, "later", None) is not None:
             raise ValueError("workload.training.later: under init: base all generations have the budget of the first")
@@ -160,6 +161,7 @@ class TaskSpec(Frozen):
 
     @model_validator(mode="after")
     def _scored_metrics_exist(self) -> TaskSpec:
+        self.workload.check_policy(self.policy)
         without_floor = self.workload.without_floor()
         possible = [n for n in self.metrics if self.metric(n).direction and n not in without_floor]
         unknown = [name for name in self.scored if name not in possible]
@@ -167,7 +169,6 @@ class TaskSpec(Frozen):
             raise ValueError(f"scored: unknown metrics {unknown}; a {self.workload.kind} task can score {possible}")
         if short := [name for name, scale in self.scored.items() if scale.lacks(self.horizon)]:
             raise ValueError(f"scored: {short} lack references of later generations; there are {self.horizon} of them")
-        self.workload.check_policy(self.policy)
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds: {list(self.seeds)} has a seed twice")
         return self
@@ -357,8 +358,7 @@ def load_task(name: str | Path | Task, budget: float = 1.0, resources: Resources
         return name
     if not 0 < budget <= 1:
         raise TaskError(f"--budget {budget:g} is not allowed; give a share of the task's budget in (0, 1].")
-    registered = registered_tasks()
-    text = str(name)
+    registered, text = registered_tasks(), str(name)
     path = registered.get(text)
     if path is None:
         path = Path(text).expanduser()

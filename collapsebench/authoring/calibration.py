@@ -19,7 +19,13 @@ import pandas as pd
 import yaml
 
 from collapsebench.authoring.calibration_record import CONFIDENT, Curve, Record, Seconds, Values, read_record
-from collapsebench.authoring.floors import looked_at, measured_floors, require_scale, unseen_floors
+from collapsebench.authoring.floors import (
+    later_text_floors,
+    looked_at,
+    measured_floors,
+    require_scale,
+    unseen_floors,
+)
 from collapsebench.authoring.grid import grid_cells, read_grid
 from collapsebench.authoring.rules import Measured, grid_fidelities, learns_everywhere, rules_of
 from collapsebench.errors import RunError, TaskError, UserError
@@ -168,6 +174,7 @@ def measure_calibration(cells: list[Cell]) -> Calibration:
     floors, base = measured_floors(task, cells[0].device, out)
     unseen = unseen_floors(task, cells[0].device, out)
     floors |= {name: fmean(values) for name, values in unseen.items()}
+    floors |= later_text_floors(task, raw, floors)
     scored = _scale(task, raw, floors)
     about = [cell["about"] for cell in found]
     (data_sha256,) = {run["task"]["data_sha256"] for run in about}

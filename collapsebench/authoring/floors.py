@@ -11,6 +11,8 @@ from collapsebench.errors import RunError
 from collapsebench.task import Task
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from collapsebench.running.loop import Chain
 
 Measured = dict[str, tuple[float, ...]]
@@ -28,8 +30,31 @@ def selection_metric(task: Task) -> str | None:
     return found[0] if found else None
 
 
+def knows_base(task: Task) -> bool:
+    """Whether there is a model that learned nothing from the real data, and floors are what it measures."""
+    return task.spec.init == "base" or task.spec.kind.base == "given"
+
+
+def later_text_floors(task: Task, raw: pd.DataFrame, chance: Mapping[str, float]) -> dict[str, float]:
+    """Floors of metrics of text that is new to a generation, where generation 0 measures later text as a metric.
+
+    Args:
+        raw: metrics of finished cells, ce among them. chance: floors without it.
+    """
+    found = {}
+    first = raw[(raw["method"] == "ce") & (raw["generation"] == 0)].groupby("metric")["value"].mean().to_dict()
+    for name, instead in task.spec.workload.unseen().items():
+        if instead in first:
+            higher = task.spec.metric(name).direction == "higher"
+            seen = float(first[instead])
+            found[name] = max(seen, chance.get(name, 0.0)) if higher else seen
+    return found
+
+
 def measured_floors(task: Task, device: str, out: Path) -> tuple[dict[str, float], Measured]:
     """Floors of the metrics that are looked at, and what the base model measured, by metric and seed.
+
+    The base model is that of the task, or the pretrained weights that it is given, whatever its ``init``.
 
     Of an accuracy the floor is chance where the base model has less.
 
@@ -39,7 +64,7 @@ def measured_floors(task: Task, device: str, out: Path) -> tuple[dict[str, float
     from collapsebench.workloads import load_workload
 
     chance = load_workload(task, "cpu").floors()
-    if task.spec.init != "base":
+    if not knows_base(task):
         return {name: chance[name] for name in looked_at(task) if name in chance}, {}
     base = base_metrics(task, device, out)
     floors = {name: fmean(values) for name, values in base.items() if task.spec.metric(name).floor == "ignorant"}
@@ -88,7 +113,7 @@ def _base_with(task: Task, seed: int, device: str, out: Path) -> Mapping[str, fl
 
     chain = _chain(task, seed, device, out)
     starts = prompts(task.spec.policy, chain.training_set(0), chain.randomness.generator(0, "prompts"))
-    model = chain.workload.load_model(task.base_weights())
+    model = chain.base_model()
     samples = chain.workload.sample(model, starts, 0, chain.randomness, _unwatched)
     return {name: m.value for name, m in chain.measured(0, model, samples, _unwatched).items()}
 

@@ -30,14 +30,15 @@ SEEDS = 3
 def settings_around(task: Task) -> list[Tried]:
     """The chosen setting and those around it, as many as are different, without values."""
     stage = _stage(task)
+    epochs = getattr(stage, "epochs", None)
     found: dict[tuple[float, int], Tried] = {}
     for rate, length in product(FACTORS, FACTORS):
         tried = Tried(
             rate=rate,
             length=length,
             learning_rate=rate * stage.learning_rate,
-            epochs=_times(getattr(stage, "epochs", None), length),
-            updates=_times(getattr(stage, "updates", None), length),
+            epochs=_times(epochs, length),
+            updates=_times(stage.updates, length) if epochs is None else None,
         )
         key = (tried.learning_rate, tried.epochs or tried.updates or 0)
         if key not in found or (rate, length) == (1.0, 1.0):

@@ -201,6 +201,7 @@ def _try_out(task: Task, less: TryOut, out: Path, device: str) -> None:
 def _calibrated(task: Task, out: Path, device: str) -> Calibration:
     """Run what is missing, show progress, and measure."""
     from collapsebench.authoring.calibration import calibration_cells, measure_calibration, settings_cells
+    from collapsebench.authoring.floors import knows_base
     from collapsebench.authoring.grid import counting
     from collapsebench.cli.terminal import work_progress
     from collapsebench.running.engines import run_cells
@@ -212,7 +213,7 @@ def _calibrated(task: Task, out: Path, device: str) -> Calibration:
     settings = settings_cells(task, out, device)
     with work_progress("other settings of ce", console) as on_cell:
         run_cells(settings, "auto", None, counting(settings, on_cell))
-    if task.spec.init == "base":
+    if knows_base(task):
         console.print("measuring the untouched base model …", style="dim")
     return measure_calibration(cells)
 

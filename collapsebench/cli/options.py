@@ -84,6 +84,7 @@ class FeaturesName(StrEnum):
     """Additional networks to measure images with."""
 
     EFFICIENTNET_LITE0 = "efficientnet-lite0"
+    INCEPTION = "inception"
 
 
 class TrackerName(StrEnum):

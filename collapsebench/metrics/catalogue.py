@@ -175,6 +175,20 @@ METRICS: dict[str, Metric] = {
             "Share of the KR-test's items about the oldest fraction with the true sentence likelier per token.",
             counted=True,
         ),
+        Metric(
+            "newest_perplexity", "Perplexity (newest fraction)", "lower", "", (1.0, math.inf), "log",
+            "On the real text of the fraction that was new to the generation: what is still learned.",
+        ),
+        Metric(
+            "knowledge_newest", "KR-test (newest fraction)", "higher", "", (0.0, 1.0), "linear",
+            "The KR-test on items about the fraction that was new to the generation, of every fraction as many.",
+            counted=True,
+        ),
+        _profile(
+            "later_perplexity", "Perplexity (later fractions)", "",
+            "On the real text of all fractions but the oldest: generation 0 never saw it.",
+        ),
+        _profile("knowledge_later", "KR-test (later fractions)", "", "The KR-test on the same.", 1.0, True),
         _profile("knowledge_retention_all", "KR-test (all items)", "", "The same over all fractions.", 1.0, True),
     )
 }  # fmt: skip

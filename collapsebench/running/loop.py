@@ -135,10 +135,16 @@ class Chain:
 
     def _initial_model(self, g: int) -> Any:
         if self.task.spec.init == "base":
-            return self.workload.load_model(self.task.base_weights())
+            return self.base_model()
         if g == 0 or self.task.spec.init == "scratch":
             return self.workload.new_model(self.randomness)
         return self.workload.load_model(self.store.generation(g - 1) / "model.safetensors")
+
+    def base_model(self) -> Any:
+        """The untouched base model: the one that is shipped with the task, or the weights that it is given."""
+        if self.task.spec.base is None:
+            return self.workload.new_model(self.randomness)
+        return self.workload.load_model(self.task.base_weights())
 
     def training_set(self, g: int) -> TrainingSet:
         """The training set of generation g, from the task's data and the samples on disk."""

@@ -134,8 +134,9 @@ def load_workload(task: Task, device: str) -> Workload:
         raise UserError(f"--model cannot be given for {task.id}: its model is made from scratch.")
     if resources.data is not None and "data" not in options:
         raise UserError(f"--data cannot be given for {task.id}: its data is {spec.data.source}.")
-    if resources.inception is not None and "inception" not in options:
-        raise UserError(f"--inception cannot be given for {task.id}: it does not measure FID.")
+    if resources.inception is not None and "inception" not in {*options, *resources.features}:
+        more = "; --features inception asks for it" if "features" in options else ""
+        raise UserError(f"--inception cannot be given for {task.id}: it does not measure FID{more}.")
     if resources.features and "features" not in options:
         raise UserError(f"--features cannot be given for {task.id}: it has no images.")
     try:

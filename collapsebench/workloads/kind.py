@@ -112,7 +112,8 @@ class Kind:
             heavy to be made just for that.
         symbols: from the section: whether elements are symbols, whose p is a probability; else it is a density relative
             to its peak, or an expectation.
-        base: whether its tasks can start from a base model: its workload has `base_items`.
+        base: what its tasks can start from under ``init: base``. ``shipped``: a model beside the task file, trained on
+            the workload's `base_items`. ``given``: the weights that the section ``workload`` names.
         parallel: whether several processes can work on one cell.
         scale: what has to be measured before log p is defined.
     """
@@ -140,7 +141,7 @@ class Kind:
     check_room: str | None = None
     prepare: str | None = None
     symbols: Callable[[Any], bool] = lambda _: False
-    base: bool = False
+    base: Literal["none", "shipped", "given"] = "none"
     parallel: bool = False
     steps: str | None = None
     sequences: Callable[[Any], Fraction] = lambda _: Fraction(1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from collapsebench.frozen import Frozen
@@ -53,6 +53,13 @@ class WorkloadSettings(Frozen):
     def measures_fractions(self) -> bool:
         """Whether fractions of the real data are measured (`collapsebench.workloads.FractionWorkload`)."""
         return False
+
+    def unseen(self) -> Mapping[str, str]:
+        """Metrics of text that is new to a generation, each with the metric of text that generation 0 never saw.
+
+        What the latter is under cross entropy at generation 0, is the floor of the former.
+        """
+        return {}
 
     def without_floor(self) -> tuple[str, ...]:
         """Names of its own metrics that cannot be scored because their chance level is not known."""

@@ -66,12 +66,12 @@ def work_of(spec: TaskSpec, generation: int, real: int | None = None) -> Work:
 
 
 def known_items(spec: TaskSpec, real: int | None) -> int | None:
-    """Real items that a chain knows: of all `real` ones, those that its seed draws where it starts from a base model.
+    """Real items that a chain knows: of all `real` ones, those that its seed draws where a base model is shipped.
 
     Generation 0 is trained on `policy.size` of these, so that its budget is that of every other generation; the others
     are kept for later, where a policy brings new ones.
     """
-    return spec.policy.size + spec.policy.reserved(spec.horizon) if spec.init == "base" else real
+    return real if spec.base is None else spec.policy.size + spec.policy.reserved(spec.horizon)
 
 
 def fraction_items(spec: TaskSpec, real: int | None = None) -> int | None:

@@ -484,7 +484,7 @@ def test_power_says_what_seeds_can_find(tmp_path: Path) -> None:
 def test_power_without_published_curves_says_what_is_missing(tmp_path: Path) -> None:
     finished = collapsebench("power", "vae-mnist", cwd=tmp_path)
     assert finished.code == 2
-    assert "vae-mnist@1 has no published entries of CE and another method" in finished.err
+    assert "vae-mnist@2 has no published entries of CE and another method" in finished.err
 
 
 def test_committed_submissions_are_valid() -> None:

@@ -381,7 +381,7 @@ def test_contradictions_are_refused(
     assert message in " ".join(str(error.value).split())
 
 
-@pytest.mark.parametrize("kind", ["pretrained-lm", "diffusion", "gmm"])
+@pytest.mark.parametrize("kind", ["diffusion", "gmm"])
 def test_kinds_without_base_models_are_refused(tmp_path: Path, kind: str) -> None:
     file = write_tiny_task(tmp_path, kind)
     content = yaml.safe_load(file.read_text("utf-8"))

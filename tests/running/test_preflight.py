@@ -21,13 +21,14 @@ from tiny_task import write_tiny_task
 
 from collapsebench.data import web_files
 from collapsebench.data.web_files import silence
-from collapsebench.errors import DataError
+from collapsebench.errors import DataError, UserError
 from collapsebench.files import sha256_of
 from collapsebench.metrics.harness_settings import HarnessTask, read_sets
 from collapsebench.metrics.inception_weights import FILE as INCEPTION
 from collapsebench.resources import Resources
 from collapsebench.running.preflight import check_supplies, look_for_supplies
 from collapsebench.task import Task, load_task, registered_tasks
+from collapsebench.workloads import load_workload
 from collapsebench.workloads.pretrained import supplies
 from collapsebench.workloads.pretrained.settings import KnowledgeTest
 from collapsebench.workloads.pretrained.supplies import knowledge_file
@@ -243,8 +244,19 @@ def test_tasks_that_carry_their_data_need_nothing() -> None:
 
 def test_fid_that_is_not_measured_needs_no_inception() -> None:
     for inception, names in ((None, ["images", "Inception"]), ("none", ["images"])):
-        task = load_task("vae-mnist", resources=Resources(inception=inception))
+        task = load_task("diffusion-cifar10", resources=Resources(inception=inception))
         assert supplied(task) == names
+
+
+def test_fid_is_measured_as_profile_where_it_is_asked_for() -> None:
+    assert supplied(load_task("vae-mnist")) == ["images"]
+    asked = load_task("vae-mnist", resources=Resources(features=("inception",)))
+    assert supplied(asked) == ["images", "Inception"]
+    assert "fid" in asked.spec.metrics
+    assert "fid" not in asked.spec.scored
+    assert asked.resources.differences == ["+inception"], "such runs are never mixed with the others"
+    with pytest.raises(UserError, match="it does not measure FID; --features inception asks for it"):
+        load_workload(load_task("vae-mnist", resources=Resources(inception="some/file.pt")), "cpu")
 
 
 # The items of the KR-test

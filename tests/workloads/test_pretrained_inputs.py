@@ -30,6 +30,7 @@ from collapsebench.workloads import load_workload
 from collapsebench.workloads.pretrained import room
 from collapsebench.workloads.pretrained.data import StreamData, stream_data
 from collapsebench.workloads.pretrained.room import check_room
+from collapsebench.workloads.pretrained.settings import Windows
 
 torch.set_num_threads(1)
 
@@ -192,12 +193,18 @@ def test_the_fraction_of_a_row_is_the_one_that_trains_on_its_first_window(size: 
     block = 4
     rows = [window * block + window % block for window in range(size)]  # at any token of their window
     nothing = torch.empty(0)
-    stream = StreamData(torch.zeros(size, block), 0, nothing, nothing, nothing, nothing, {}, [*rows, size * block], "")
+    measured = Windows(1, 1, 1, 1, 1)
+    train, starts = torch.arange(size)[:, None].expand(size, block), [*rows, size * block]
+    stream = StreamData(train, parts, measured, nothing, nothing, nothing, {}, starts, "")
     real = TrainingSet.of(torch.arange(size), REAL)
     expected = [i for i in range(parts) for _ in range(len(fraction(real, i, parts)))]
-    assert [stream.fraction_of(row, parts) for row in range(size)] == expected
-    assert stream.fraction_of(size, parts) is None, "beyond the windows that are used"
-    assert stream.fraction_of(size + 1, parts) is None, "beyond the text"
+    assert [stream.fraction_of(row) for row in range(size)] == expected
+    assert stream.fraction_of(size) is None, "beyond the windows that are used"
+    assert stream.fraction_of(size + 1) is None, "beyond the text"
+    for g in range(parts):  # a generation rewrites all that it has read, and the last of it was new
+        read = torch.cat([fraction(real, i, parts).items for i in range(g + 1)])
+        assert stream.generation_of(len(read)) == g
+        assert int(stream.newest(g)[0, 0]) == int(fraction(real, g, parts).items[0])
 
 
 def knowledge(folder: Path, target: Path, *locations: int | None) -> tuple[tuple[int | None, ...], tuple[int, ...]]:
@@ -211,7 +218,7 @@ def knowledge(folder: Path, target: Path, *locations: int | None) -> tuple[tuple
     (target / "data").mkdir(exist_ok=True)
     (target / "data/knowledge.json").write_text(json.dumps(items), "utf-8")
     workload: Any = load_workload(load_task(with_changes(folder, target)), "cpu")
-    return tuple(item.location for item in workload.knowledge.items), workload.knowledge.fractions
+    return tuple(item.location for item in workload.knowledge.items), tuple(workload.knowledge.fractions.tolist())
 
 
 def test_items_about_text_that_is_not_used_are_left_out(folder: Path, tokenizer: Any, tmp_path: Path) -> None:
@@ -225,7 +232,9 @@ def test_items_about_text_that_is_not_used_are_left_out(folder: Path, tokenizer:
 
 
 def test_items_that_are_not_about_the_oldest_fraction_measure_nothing(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"knowledge\.json has no item about the first 16 training windows"):
+    with pytest.raises(
+        DataError, match=r"has no item about the training windows 0 to 15, the fraction of generation 0"
+    ):
         knowledge(folder, tmp_path, 15, 16)
 
 

@@ -21,6 +21,8 @@ REVISION = "0123456789" * 4
 HUB = {"hub": "some/model", "revision": REVISION, "path": None}
 PAIRS = {"name": "pairs", "file": "pairs.jsonl", "format": "blimp", "chance": 0.5}
 TEXTS = {"name": "texts", "file": "text.txt", "format": "text"}
+MIXED = {"policy": {"name": "mix", "size": 64, "real_share": 0.5}}
+UNDIVIDED = {"workload.evaluation.oldest_windows": None, "workload.evaluation.knowledge": None}
 SCORED = {"oldest_perplexity": {"reference": 3.0, "floor": 5.0}}
 
 
@@ -70,7 +72,16 @@ def model(**changes: Any) -> dict[str, Any]:
             "workload.evaluation.knowledge.url: ",
         ),
         ({"workload.evaluation.knowledge": {"file": "k.json", "sha256": "0"}}, "workload.evaluation.knowledge.sha256"),
-        ({"policy.name": "replace"}, "(task): policy: a pretrained-lm task rewrites its training stream: name must be"),
+        ({"policy.name": "replace"}, "(task): policy: of a pretrained-lm task, name must be regenerate-fresh or mix"),
+        ({"workload.evaluation.oldest_windows": None}, "(task): workload.evaluation.oldest_windows is needed"),
+        (MIXED, "(task): workload.evaluation: under mix there are no fractions, nor a KR-test about them"),
+        (MIXED | UNDIVIDED, "(task): workload.sampler: under mix a window of 16 tokens is continued by another one"),
+        (
+            MIXED | UNDIVIDED | {"workload.sampler.new_tokens": 16, "workload.sampler.context": 17},
+            "(task): workload.sampler: under mix a window of 16 tokens is continued by another one",
+        ),
+        ({"workload.model.architecture.family": "gpt2"}, "workload.model.architecture: architecture: positions is"),
+        ({"workload.model.architecture.positions": 64}, "workload.model.architecture: architecture: positions is"),
         ({"data": {"source": "local", "path": "x.txt"}}, "(task): data: local cannot feed a pretrained-lm task"),
         ({"scored": {"token_loss": {}}}, "(task): scored: unknown metrics ['token_loss']"),
         ({"scored": {f"{KNOWLEDGE}1": {}}}, f"(task): scored: unknown metrics ['{KNOWLEDGE}1']"),
@@ -101,6 +112,7 @@ def test_a_task_measures_what_it_names_and_every_fraction_of_its_text(tmp_path: 
     task = load(tmp_path, horizon=3, **{"workload.evaluation.harness": [TEXTS, PAIRS]})
     assert task.spec.metrics == (
         *PRETRAINED.metrics,
+        "oldest_perplexity",
         "knowledge_retention",
         "knowledge_retention_all",
         *(f"{KNOWLEDGE}{g}" for g in (1, 2, 3)),
@@ -111,7 +123,18 @@ def test_a_task_measures_what_it_names_and_every_fraction_of_its_text(tmp_path: 
     without = load(
         tmp_path, scored=SCORED, **{"workload.evaluation.knowledge": None, "workload.evaluation.harness": []}
     )
-    assert without.spec.metrics == PRETRAINED.metrics
+    assert without.spec.metrics == (*PRETRAINED.metrics, "oldest_perplexity")
+
+
+def test_a_task_that_measures_its_newest_fraction_can_score_it(tmp_path: Path) -> None:
+    newest = {"newest_perplexity": {}, "knowledge_newest": {}}
+    with pytest.raises(TaskError, match="unknown metrics"):
+        load(tmp_path, scored=newest)
+    spec = load(tmp_path, scored=newest, **{"workload.evaluation.newest_windows": 12}).spec
+    measured = set(spec.metrics) - set(load(tmp_path).spec.metrics)
+    assert measured == {"newest_perplexity", "later_perplexity", "knowledge_newest", "knowledge_later"}
+    assert [spec.metric(name).direction for name in sorted(measured)] == [None, "higher", None, "lower"]
+    assert spec.workload.unseen() == {"newest_perplexity": "later_perplexity", "knowledge_newest": "knowledge_later"}
 
 
 def test_a_knowledge_test_that_is_not_made_cannot_be_scored(tmp_path: Path) -> None:

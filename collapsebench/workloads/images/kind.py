@@ -64,7 +64,7 @@ VAE = Kind(
     options=_options,
     supplies=_SUPPLIES,
     symbols=lambda settings: settings.pixels == "drawn",
-    base=True,
+    base="shipped",
 )
 
 DIFFUSION = Kind(

@@ -14,12 +14,13 @@ from collapsebench.workloads.kind import Supply
 
 
 def image_supplies(task: Task) -> Iterator[Supply]:
-    """The images and the network of FID; nothing where they come inside packages or are not wanted."""
+    """The images and the network of FID; nothing where they come inside packages or are not asked for."""
     settings, data = task.spec.workload, task.spec.data
     assert isinstance(settings, ImageSettings)
     if isinstance(data, TorchvisionData):
         yield Supply("images", lambda: image_place(data.dataset, task.resources.data))
-    if "inception" in settings.evaluation.extractors and task.resources.inception != "none":
+    networks = (*settings.evaluation.extractors, *task.resources.features)
+    if "inception" in networks and task.resources.inception != "none":
         yield Supply("Inception", lambda: _inception_place(task))
 
 

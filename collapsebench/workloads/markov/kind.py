@@ -48,6 +48,6 @@ MARKOV = Kind(
     splits=Splits,
     metrics=("transition_kl", "rare_mass", "selection_nll", "entropy_rate"),
     real_items=_sequences,
-    base=True,
+    base="shipped",
     symbols=lambda _: True,
 )

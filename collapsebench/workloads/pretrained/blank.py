@@ -11,7 +11,15 @@ from tokenizers import Tokenizer, models
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
-from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    DynamicCache,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from collapsebench.policies import REAL, TrainingSet
 from collapsebench.seeding import Randomness
@@ -20,7 +28,7 @@ from collapsebench.workloads.kind import Blank
 from collapsebench.workloads.objective import Alone, Observed
 from collapsebench.workloads.pretrained.accelerated import checkpointed
 from collapsebench.workloads.pretrained.data import StreamData
-from collapsebench.workloads.pretrained.settings import Architecture, PretrainedSettings
+from collapsebench.workloads.pretrained.settings import Architecture, PretrainedSettings, Windows
 from collapsebench.workloads.pretrained.workload import PretrainedWorkload
 from collapsebench.workloads.text.observed import observe_tokens
 from collapsebench.workloads.work import Sizes
@@ -45,37 +53,46 @@ class _BlankWorkload(PretrainedWorkload):
         self.processes = _Alone(self.settings)
         self.tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()))
         self.knowledge, self.benchmarks = None, ()
-        self.text = _stream(self.settings, sizes, oldest=(sizes.train or 1) // (task.spec.horizon + 1))
+        self.text = _stream(task, self.settings, sizes)
         self.real = TrainingSet.of(self.text.train, REAL)
         self.data_sha256 = ""
 
     def observe(self, model: Any, items: Tensor, noise: torch.Generator, full: bool) -> Observed:
         return observe_tokens(model, items.long(), full, _HALF.get(self.settings.training.precision))
 
-    def new_model(self, randomness: Randomness) -> LlamaForCausalLM:
+    def _contexts(self, windows: Tensor) -> Tensor:
+        """Of as many sequences as fill the windows: the estimate varies how long they are."""
+        contexts, settings = super()._contexts(windows), self.settings
+        wanted = torch.arange(windows.numel() // settings.sampler.new_tokens)
+        return contexts[wanted % len(contexts)]
+
+    def new_model(self, randomness: Randomness) -> PreTrainedModel:
+        shape = self.settings.model.architecture
         with self.device:
-            return _OnPaper(llama_config(self.settings.model.architecture))
+            return _Gpt2OnPaper(gpt2_config(shape)) if shape.family == "gpt2" else _LlamaOnPaper(llama_config(shape))
 
 
-def _stream(settings: PretrainedSettings, sizes: Sizes, oldest: int) -> StreamData:
-    """Windows of the right number; those of the oldest fraction are among the selection of `sizes`."""
+def _stream(task: Task, settings: PretrainedSettings, sizes: Sizes) -> StreamData:
+    """Windows of the right number; `sizes` may have a part of those that are evaluated on."""
 
-    def windows(n: int) -> Tensor:
-        return torch.zeros((1, settings.block), dtype=torch.int64).expand(n, settings.block)
+    def windows(n: int, dtype: torch.dtype = torch.int64) -> Tensor:
+        return torch.zeros((1, settings.block), dtype=dtype).expand(n, settings.block)
 
-    wanted = settings.evaluation
-    measured = sizes.selection * wanted.oldest_windows // (wanted.oldest_windows + wanted.selection_windows)
+    whole = settings.measured(task.spec.policy, task.spec.horizon)
+    others = sum(whole) - whole.test
+    measured = Windows(sizes.test, *(n * sizes.selection // others for n in whole[1:]))
+    divided = task.spec.policy.name == "regenerate-fresh"
     counts = torch.ones(settings.model.architecture.vocab_size, dtype=torch.int64)
     return StreamData(
-        windows(1).int(),
-        oldest,
-        windows(measured),
-        windows(sizes.test),
-        windows(sizes.selection - measured),
-        counts,
-        {},
-        [0],
-        "",
+        train=windows(sizes.train or 1, torch.int32),
+        parts=task.spec.horizon + 1 if divided else 1,
+        measured=measured,
+        test=windows(measured.test),
+        selection=windows(measured.selection),
+        train_counts=counts,
+        split_digests={},
+        row_starts=[0],
+        sha256="",
     )
 
 
@@ -96,10 +113,26 @@ def llama_config(shape: Architecture) -> LlamaConfig:
     )
 
 
-class _OnPaper(LlamaForCausalLM):
+def gpt2_config(shape: Architecture) -> GPT2Config:
+    """The configuration of a GPT-2 of this shape."""
+    return GPT2Config(
+        vocab_size=shape.vocab_size,
+        n_positions=shape.positions,
+        n_embd=shape.hidden_size,
+        n_inner=shape.intermediate_size,
+        n_layer=shape.layers,
+        n_head=shape.heads,
+        tie_word_embeddings=shape.tied_embeddings,
+        bos_token_id=None,
+        eos_token_id=None,
+        use_cache=False,
+    )
+
+
+class _OnPaper:
     """Generates by the passes that `transformers` makes; what it chooses from their scores, it does not look at."""
 
-    def generate(self, tokens: Tensor, **arguments: Any) -> Tensor:
+    def generate(self: Any, tokens: Tensor, **arguments: Any) -> Tensor:
         beams = arguments.get("num_beams", 1)
         cache = arguments.get("past_key_values") or DynamicCache(config=self.config)
         written = tokens.repeat_interleave(beams, 0)
@@ -109,6 +142,14 @@ class _OnPaper(LlamaForCausalLM):
             step = scores.log_softmax(-1).argmax(-1, keepdim=True)
             written = torch.cat([written, step], 1)
         return written[::beams]
+
+
+class _LlamaOnPaper(_OnPaper, LlamaForCausalLM):
+    """A Llama that generates on paper."""
+
+
+class _Gpt2OnPaper(_OnPaper, GPT2LMHeadModel):
+    """A GPT-2 that generates on paper."""
 
 
 class _Alone(Alone):
@@ -142,7 +183,8 @@ class _Autocast(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func in (F.linear, F.scaled_dot_product_attention, torch.matmul, Tensor.matmul, Tensor.__matmul__):
+        products = (F.linear, torch.addmm, torch.matmul, Tensor.matmul, Tensor.__matmul__)
+        if func in (*products, F.scaled_dot_product_attention):
             args = tuple(self._cast(value) for value in args)
         return func(*args, **kwargs)
 

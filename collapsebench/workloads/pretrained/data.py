@@ -16,7 +16,7 @@ from collapsebench.errors import DataError
 from collapsebench.policies import REAL, TrainingSet, fraction
 from collapsebench.task import Task
 from collapsebench.workloads.pretrained.model import load_tokenizer
-from collapsebench.workloads.pretrained.settings import PretrainedSettings
+from collapsebench.workloads.pretrained.settings import PretrainedSettings, Windows
 from collapsebench.workloads.pretrained.supplies import data_folder, model_folder
 from collapsebench.workloads.text.data import evenly
 
@@ -27,17 +27,17 @@ class StreamData:
 
     Attributes:
         train: (n, block) int32 windows in the order of the text; the task's number of them.
-        oldest_size: how many of them are its oldest fraction, on whose rewriting every generation's samples are
-            compared: later generations write more, and diversity depends on how much is written.
-        oldest: those of its oldest fraction that are measured. test, selection: of the other splits. (m, block) int64.
+        parts: how many fractions they have, oldest first; 1: they are not divided.
+        measured: how many windows are evaluated on.
+        test, selection: those of the other splits. (m, block) int64.
         train_counts: (V,) token counts of the training windows. split_digests: sha256 of the text of every split.
         row_starts: the token of the training split's stream at which each of its rows begins.
         sha256: digest of all windows.
     """
 
     train: Tensor
-    oldest_size: int
-    oldest: Tensor
+    parts: int
+    measured: Windows
     test: Tensor
     selection: Tensor
     train_counts: Tensor
@@ -45,11 +45,42 @@ class StreamData:
     row_starts: list[int]
     sha256: str
 
-    def fraction_of(self, row: int, parts: int) -> int | None:
+    @property
+    def oldest(self) -> Tensor:
+        """Windows of the oldest fraction that are evaluated on, (m, block) int64."""
+        return evenly(self._fraction(0), self.measured.oldest).long()
+
+    @property
+    def later(self) -> Tensor:
+        """Windows of all fractions but the oldest, (m, block) int64."""
+        return evenly(self.train[len(self._fraction(0)) :], self.measured.later).long()
+
+    def newest(self, generation: int) -> Tensor:
+        """Windows of the fraction that is new to a generation, (m, block) int64."""
+        return evenly(self._fraction(generation), self.measured.newest).long()
+
+    def _fraction(self, index: int) -> Tensor:
+        return fraction(TrainingSet.of(self.train, REAL), index, self.parts).items
+
+    def compared(self, samples: Tensor) -> Tensor:
+        """The samples that are compared between generations: the rewriting of the oldest fraction.
+
+        Later generations write more, and diversity depends on how much is written. Undivided windows: all samples.
+        """
+        return samples if self.parts == 1 else samples[: len(self._fraction(0))]
+
+    def generation_of(self, written: int) -> int:
+        """The generation that rewrites so many windows: as many as it has read, so that they tell how far it is."""
+        return self._part(written - 1)
+
+    def fraction_of(self, row: int) -> int | None:
         """The part of the training windows in which a row begins; None: in none of them."""
         size = len(self.train)
         window = self.row_starts[row] // self.train.shape[1] if row < len(self.row_starts) else size
-        return ((window + 1) * parts - 1) // size if window < size else None  # inverse of `policies.fraction`
+        return self._part(window) if window < size else None
+
+    def _part(self, window: int) -> int:
+        return ((window + 1) * self.parts - 1) // len(self.train)  # inverse of `policies.fraction`
 
 
 def stream_data(task: Task, tokenizer: PreTrainedTokenizerBase) -> StreamData:
@@ -67,24 +98,24 @@ def stream_data(task: Task, tokenizer: PreTrainedTokenizerBase) -> StreamData:
         name: tokenizer(rows, add_special_tokens=False, verbose=False)["input_ids"] for name, rows in splits.items()
     }
     windows = {name: _windows(name, rows, settings.block) for name, rows in tokens.items()}
-    size = task.spec.policy.size
+    size = settings.real_windows(task.spec.policy)
     if len(windows["train"]) < size:
         raise DataError(
             f"the train split has {len(windows['train'])} windows of {settings.block} tokens, {task.id} needs {size}: "
             "give the whole split, or a smaller --budget."
         )
     train = windows["train"][:size]
-    wanted = settings.evaluation
-    first = fraction(TrainingSet.of(train, REAL), 0, task.spec.horizon + 1).items
+    divided = task.spec.policy.name == "regenerate-fresh"
+    measured = settings.measured(task.spec.policy, task.spec.horizon)
     digest = hashlib.sha256()
     for name in ("train", "selection", "test"):
         digest.update(windows[name].numpy().tobytes())
     return StreamData(
         train=train.int(),
-        oldest_size=len(first),
-        oldest=evenly(first, wanted.oldest_windows),
-        test=evenly(windows["test"], wanted.test_windows),
-        selection=evenly(windows["selection"], wanted.selection_windows),
+        parts=task.spec.horizon + 1 if divided else 1,
+        measured=measured,
+        test=evenly(windows["test"], measured.test),
+        selection=evenly(windows["selection"], measured.selection),
         train_counts=torch.bincount(train.flatten(), minlength=len(tokenizer)),
         split_digests={name: hashlib.sha256("".join(rows).encode()).hexdigest() for name, rows in splits.items()},
         row_starts=[0, *accumulate(len(row) for row in tokens["train"])][:-1],

@@ -16,21 +16,20 @@ if TYPE_CHECKING:
 
 def _windows(spec: TaskSpec) -> int:
     """Of the training split: the policy says how many are used."""
-    return spec.policy.size
+    assert isinstance(spec.workload, PretrainedSettings)
+    return spec.workload.real_windows(spec.policy)
 
 
 def _evaluated(spec: TaskSpec) -> int:
     """Windows. How many tokens the KR-test and the harness read is not known before their items are, nor counted."""
     assert isinstance(spec.workload, PretrainedSettings)
-    evaluation = spec.workload.evaluation
-    oldest = min(evaluation.oldest_windows, _windows(spec) // (spec.horizon + 1))
-    return evaluation.test_windows + evaluation.selection_windows + oldest
+    return sum(spec.workload.measured(spec.policy, spec.horizon))
 
 
 def _sizes(task: Task) -> Sizes:
     assert isinstance(task.spec.workload, PretrainedSettings)
-    evaluation = task.spec.workload.evaluation
-    return Sizes(_windows(task.spec), evaluation.selection_windows + evaluation.oldest_windows, evaluation.test_windows)
+    measured = task.spec.workload.measured(task.spec.policy, task.spec.horizon)
+    return Sizes(_windows(task.spec), sum(measured) - measured.test, measured.test)
 
 
 def _options(spec: TaskSpec) -> frozenset[Option]:
@@ -38,7 +37,7 @@ def _options(spec: TaskSpec) -> frozenset[Option]:
 
 
 _METRICS = (
-    "perplexity", "next_token_accuracy", "oldest_perplexity", "selection_perplexity", "token_loss", "token_loss_p50",
+    "perplexity", "next_token_accuracy", "selection_perplexity", "token_loss", "token_loss_p50",
     "token_loss_p90", "token_loss_p99", "prediction_entropy", "confident_share", "distinct_1", "distinct_2",
     "distinct_4", "repetition", "unigram_kl",
 )  # fmt: skip
@@ -67,6 +66,7 @@ PRETRAINED = Kind(
     check_room="collapsebench.workloads.pretrained.room:check_room",
     prepare="collapsebench.workloads.pretrained.data:training_windows",
     symbols=lambda _: True,
+    base="given",
     parallel=True,
     steps="sampler.new_tokens",
     sequences=lambda settings: Fraction(settings.block, settings.sampler.new_tokens),

@@ -77,11 +77,19 @@ def _as_data_errors(where: str) -> Iterator[None]:
 
 def require_length(model: PreTrainedModel, settings: PretrainedSettings) -> None:
     """Raise `DataError` when a model cannot read as many tokens at once as its task wants."""
-    sampler = settings.sampler
-    wanted = max(settings.block, settings.evaluation.max_length, sampler.context + sampler.new_tokens)
+    sampler, evaluation = settings.sampler, settings.evaluation
+    needs = {
+        "windows of training": settings.block,
+        "context and what is written after it": sampler.context + sampler.new_tokens,
+        "items of the evaluation": evaluation.max_length if evaluation.knowledge or evaluation.harness else 0,
+    }
+    largest = max(needs, key=lambda name: needs[name])
     known = getattr(model.config, "max_position_embeddings", None)
-    if known is not None and known < wanted:
-        raise DataError(f"the model reads {known} tokens at once, the task needs {wanted}: use the task's own model.")
+    if known is not None and known < needs[largest]:
+        raise DataError(
+            f"the model reads {known} tokens at once, the task needs {needs[largest]} ({largest}): use the task's own "
+            "model."
+        )
 
 
 @torch.no_grad()  # not in inference mode: a model may keep what it computes here, and be trained later

@@ -1,7 +1,8 @@
-"""Rewriting a training stream chunk by chunk: every chunk is generated anew, given the stream's own tokens before it.
+"""Writing chunks of text after given contexts: of a training stream, or of windows that are to be continued.
 
-This is the generation step of ForTIFAI (arXiv 2509.08972): the context is always the stream that the generation was
-trained on, never what has just been written.
+In ForTIFAI (arXiv 2509.08972) a stream is rewritten chunk by chunk: the context is always the stream that the
+generation was trained on, never what has just been written. In Drayson et al. (arXiv 2502.15654) the beginning of a
+window of text is continued.
 """
 
 from __future__ import annotations
@@ -49,6 +50,11 @@ def contexts_of(stream: Tensor, sampler: StreamSampler) -> Tensor:
     length = min(sampler.context, len(stream))
     starts = torch.arange(0, len(stream), sampler.new_tokens)
     return stream[(starts[:, None] - length + torch.arange(length)) % len(stream)]
+
+
+def beginnings_of(windows: Tensor, sampler: StreamSampler) -> Tensor:
+    """The first tokens of windows (n, block), which are to be continued: (n, context) token ids."""
+    return windows[:, : sampler.context]
 
 
 @torch.inference_mode()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Self
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
@@ -16,12 +17,15 @@ if TYPE_CHECKING:
 
 
 class Architecture(Frozen):
-    """The shape of a Llama-like model, to estimate what it takes before its weights are there.
+    """The shape of a model, to estimate what it takes before its weights are there.
 
     Attributes:
+        family: ``llama`` stands for all that are built like it; ``gpt2`` has biases, and a key for every head.
         head_dim: of an attention head; None: hidden_size / heads.
+        positions: that are learned, in a ``gpt2`` only.
     """
 
+    family: Literal["llama", "gpt2"] = "llama"
     hidden_size: int = Field(gt=0)
     layers: int = Field(gt=0)
     heads: int = Field(gt=0)
@@ -30,6 +34,13 @@ class Architecture(Frozen):
     vocab_size: int = Field(gt=0)
     tied_embeddings: bool = True
     head_dim: int | None = Field(None, gt=0)
+    positions: int | None = Field(None, gt=0)
+
+    @model_validator(mode="after")
+    def _positions_belong_to_gpt2(self) -> Architecture:
+        if (self.family == "gpt2") != (self.positions is not None):
+            raise ValueError("architecture: positions is required for family gpt2, and only there")
+        return self
 
 
 class PretrainedModel(Frozen):
@@ -86,12 +97,14 @@ class FineTuning(Frozen):
 
 
 class StreamSampler(Frozen):
-    """How a generation rewrites its own training stream: every chunk of it anew, given the real tokens before it.
+    """How a generation writes: under ``regenerate-fresh`` every chunk of its own training stream anew, given the tokens
+    before it in the stream; under ``mix`` a new window for every window that it is asked to continue.
 
     ForTIFAI (arXiv 2509.08972) uses beams; ``draw`` samples from the model.
 
     Attributes:
-        context: tokens before the chunk that are given. new_tokens: length of a chunk.
+        context: tokens before the chunk that are given; under ``mix`` the first ones of the window to be continued.
+        new_tokens: length of a chunk; under ``mix`` that of a window.
         beams, repetition_penalty: of ``beam``. temperature, top_p: of ``draw``.
         batch_size: chunks at a time.
     """
@@ -132,8 +145,10 @@ class PretrainedEvaluation(Frozen):
     """Size of the evaluation.
 
     Attributes:
-        test_windows, selection_windows, oldest_windows: of the test split, of the validation split, and of the oldest
-            fraction of the training stream, taken evenly.
+        test_windows, selection_windows: of the test and of the validation split, taken evenly.
+        oldest_windows: of the oldest fraction of the training stream, under ``regenerate-fresh`` only.
+        newest_windows: of the fraction that is new to a generation, and as many of all fractions but the oldest; None:
+            these are not measured.
         knowledge: KR-test; None: not measured. harness: tasks of the lm-eval harness.
         max_length: tokens that an item of these may have; contexts are cut on the left.
         batch_size: sequences at a time.
@@ -141,7 +156,8 @@ class PretrainedEvaluation(Frozen):
 
     test_windows: int = Field(ge=1)
     selection_windows: int = Field(ge=1)
-    oldest_windows: int = Field(ge=1)
+    oldest_windows: int | None = Field(None, ge=1)
+    newest_windows: int | None = Field(None, ge=1)
     knowledge: KnowledgeTest | None = None
     harness: tuple[HarnessTask, ...] = ()
     max_length: int = Field(1024, ge=16)
@@ -153,6 +169,25 @@ class PretrainedEvaluation(Frozen):
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"harness: the names {twice} occur twice")
         return self
+
+
+class Windows(NamedTuple):
+    """How many windows of text a generation is evaluated on, at most: splits may have fewer.
+
+    Attributes:
+        oldest, newest, later: of the training stream: its oldest fraction, the one that is new, all but the oldest.
+    """
+
+    test: int
+    selection: int
+    oldest: int
+    newest: int
+    later: int
+
+
+# Metrics of text that is new to a generation, and what their floor is measured by: the same on later text, which the
+# model of generation 0 never saw.
+_UNSEEN: Mapping[str, str] = {"newest_perplexity": "later_perplexity", "knowledge_newest": "knowledge_later"}
 
 
 class PretrainedSettings(WorkloadSettings):
@@ -178,9 +213,9 @@ class PretrainedSettings(WorkloadSettings):
     def reduced(self, share: Share) -> Self:
         """The same on less text: the evaluation shrinks, and the rest follows from the policy's size."""
         evaluation = self.evaluation
+        names = ("test_windows", "selection_windows", "oldest_windows", "newest_windows")
         changes: dict[str, Any] = {
-            name: share(getattr(evaluation, name), 8)
-            for name in ("test_windows", "selection_windows", "oldest_windows")
+            name: share(windows, 8) for name in names if (windows := getattr(evaluation, name)) is not None
         }
         changes["harness"] = tuple(
             task if task.limit is None else task.model_copy(update={"limit": share(task.limit, 5)})
@@ -189,19 +224,55 @@ class PretrainedSettings(WorkloadSettings):
         return self.model_copy(update={"evaluation": evaluation.model_copy(update=changes)})
 
     def updates(self, policy: Policy, generation: int, items: int | None) -> int | None:
+        if policy.name == "mix":  # generation 0 has the budget of the others, and sees its items more often
+            return self.training.updates(policy.size)
         return None if items is None else self.training.updates(items)
 
+    def real_windows(self, policy: Policy) -> int:
+        """Windows of the training split that are used: under ``mix`` the real ones of a generation, which are all."""
+        return policy.real_items if policy.name == "mix" else policy.size
+
+    def measured(self, policy: Policy, horizon: int) -> Windows:
+        """Windows of text that a generation is evaluated on."""
+        wanted, fraction = self.evaluation, self.real_windows(policy) // (horizon + 1)
+        newest = wanted.newest_windows or 0
+        return Windows(
+            test=wanted.test_windows,
+            selection=wanted.selection_windows,
+            oldest=min(wanted.oldest_windows or 0, fraction),
+            newest=min(newest, fraction),
+            later=min(newest, fraction * horizon),
+        )
+
     def check_policy(self, policy: Policy) -> None:
-        if policy.name != "regenerate-fresh":
-            raise ValueError("policy: a pretrained-lm task rewrites its training stream: name must be regenerate-fresh")
+        wanted, sampler = self.evaluation, self.sampler
+        if policy.name == "regenerate-fresh":
+            if wanted.oldest_windows is None:
+                raise ValueError("workload.evaluation.oldest_windows is needed: the training stream has fractions")
+            return
+        if policy.name != "mix":
+            raise ValueError("policy: of a pretrained-lm task, name must be regenerate-fresh or mix")
+        if wanted.oldest_windows or wanted.newest_windows or wanted.knowledge:
+            raise ValueError("workload.evaluation: under mix there are no fractions, nor a KR-test about them")
+        if sampler.new_tokens != self.block or sampler.context > self.block:
+            raise ValueError(
+                f"workload.sampler: under mix a window of {self.block} tokens is continued by another one: new_tokens "
+                f"must be {self.block}, context at most that"
+            )
 
     def own_metrics(self, horizon: int) -> tuple[Metric, ...]:
-        """Those of the KR-test, also by fraction of the training stream; then those of the harness."""
-        benchmarks = tuple(task.declared_metric for task in self.evaluation.harness)
-        if self.evaluation.knowledge is None:
-            return benchmarks
-        fractions = (knowledge_fraction(g) for g in range(1, horizon + 1))
-        return (METRICS["knowledge_retention"], METRICS["knowledge_retention_all"], *fractions, *benchmarks)
+        """Those of the fractions of the training stream, the KR-test's among them; then those of the harness."""
+        wanted, names = self.evaluation, []
+        names += ["oldest_perplexity"] if wanted.oldest_windows else []
+        names += ["newest_perplexity", "later_perplexity"] if wanted.newest_windows else []
+        if wanted.knowledge:
+            names += ["knowledge_retention", "knowledge_retention_all"]
+            names += ["knowledge_newest", "knowledge_later"] if wanted.newest_windows else []
+        fractions = [knowledge_fraction(g) for g in range(1, horizon + 1)] if wanted.knowledge else []
+        return (*(METRICS[name] for name in names), *fractions, *(task.declared_metric for task in wanted.harness))
+
+    def unseen(self) -> Mapping[str, str]:
+        return _UNSEEN
 
     def without_floor(self) -> tuple[str, ...]:
         return tuple(task.metric_name for task in self.evaluation.harness if task.chance is None)

@@ -1,14 +1,15 @@
-"""A pretrained causal language model, fine-tuned recursively on its own rewriting of the training stream.
+"""A pretrained causal language model, fine-tuned recursively on what it writes.
 
-The protocol of ForTIFAI (arXiv 2509.08972): policy ``regenerate-fresh``, full fine-tuning, every generation from the
-weights of the one before.
+Two protocols. ForTIFAI (arXiv 2509.08972): policy ``regenerate-fresh``, a generation rewrites its training stream, and
+the next one goes on from its weights. Drayson et al. (arXiv 2502.15654): policy ``mix``, a generation continues windows
+of its training set, and every generation starts from the pretrained weights. Fine-tuning is full in both.
 """
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from accelerate.utils import gather_object
@@ -16,12 +17,10 @@ from safetensors.torch import load_model, save_model
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from collapsebench.errors import DataError
 from collapsebench.files import write_json
-from collapsebench.metrics.catalogue import KNOWLEDGE
 from collapsebench.metrics.harness import check_harness, evaluate_harness
 from collapsebench.metrics.harness_settings import item_source
-from collapsebench.metrics.knowledge_retention import KnowledgeItem, answer, fraction_accuracy, read_items
+from collapsebench.metrics.knowledge_retention import answer
 from collapsebench.metrics.language_model import predict
 from collapsebench.policies import REAL, TrainingSet
 from collapsebench.seeding import Randomness
@@ -30,13 +29,14 @@ from collapsebench.workloads import Measurement, OnElements, finite
 from collapsebench.workloads.objective import Observed, Processes, Schedule, on_device
 from collapsebench.workloads.pretrained.accelerated import Accelerated, accelerator_for
 from collapsebench.workloads.pretrained.data import stream_data
+from collapsebench.workloads.pretrained.knowledge import Knowledge
 from collapsebench.workloads.pretrained.model import (
     load_pretrained,
     require_length,
     require_plain_head,
     weights_digest,
 )
-from collapsebench.workloads.pretrained.sampling import contexts_of, rewrite_stream
+from collapsebench.workloads.pretrained.sampling import beginnings_of, contexts_of, rewrite_stream
 from collapsebench.workloads.pretrained.settings import PretrainedSettings
 from collapsebench.workloads.pretrained.supplies import item_folders, knowledge_file, model_folder
 from collapsebench.workloads.processes import my_share, world_size
@@ -51,13 +51,6 @@ from collapsebench.workloads.work import updates_of
 
 _EXCERPTS = 8
 _GUESS = 0.5  # the floor of a choice between two
-
-
-class _Knowledge(NamedTuple):
-    """Items of the KR-test, and the fraction of the training stream that each is about."""
-
-    items: tuple[KnowledgeItem, ...]
-    fractions: tuple[int, ...]
 
 
 class PretrainedWorkload:
@@ -93,22 +86,9 @@ class PretrainedWorkload:
             parts.append(repr(self.knowledge.items))
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
-    def _knowledge_items(self) -> _Knowledge | None:
-        wanted, parts = self.settings.evaluation.knowledge, self.task.spec.horizon + 1
-        if wanted is None:
-            return None
-        file = knowledge_file(wanted, *self.folders)
-        found = [(item, self._fraction(item, file, parts)) for item in read_items(file)]
-        used = [(item, fraction) for item, fraction in found if fraction is not None]
-        if not any(fraction == 0 for _, fraction in used):
-            raise DataError(f"{file} has no item about the first {len(self.text.train) // parts} training windows.")
-        items, fractions = zip(*used, strict=True)
-        return _Knowledge(items, fractions)
-
-    def _fraction(self, item: KnowledgeItem, file: Path, parts: int) -> int | None:
-        if item.location is None:
-            raise DataError(f"{file}: every item needs a location, the row of the training split; {item} has none.")
-        return self.text.fraction_of(item.location, parts)
+    def _knowledge_items(self) -> Knowledge | None:
+        wanted = self.settings.evaluation.knowledge
+        return None if wanted is None else Knowledge.of(knowledge_file(wanted, *self.folders), self.text)
 
     def new_model(self, randomness: Randomness) -> PreTrainedModel:
         """The pretrained weights, whatever the seed."""
@@ -151,7 +131,7 @@ class PretrainedWorkload:
         on_elements: OnElements,
     ) -> Tensor:
         sampler = self.settings.sampler
-        contexts = contexts_of(prompts.items.flatten(), sampler)
+        contexts = self._contexts(prompts.items)
         mine = my_share(len(contexts))
         noise = None
         if sampler.method == "draw":
@@ -163,33 +143,45 @@ class PretrainedWorkload:
         chunks = torch.cat(gather_object([written])) if world_size() > 1 else written
         return chunks.view(len(prompts), self.settings.block).int()
 
+    def _contexts(self, windows: Tensor) -> Tensor:
+        """What is given before each chunk, when these windows are rewritten, or continued under ``mix``."""
+        sampler = self.settings.sampler
+        continued = self.task.spec.policy.name == "mix"
+        return beginnings_of(windows, sampler) if continued else contexts_of(windows.flatten(), sampler)
+
     def evaluate(self, model: PreTrainedModel, samples: Tensor, on_elements: OnElements) -> dict[str, Measurement]:
-        size = self.settings.evaluation.batch_size
+        size, text = self.settings.evaluation.batch_size, self.text
         model.eval()
-        test, selection, oldest = (
-            predict(model, windows, size, on_elements)
-            for windows in (self.text.test, self.text.selection, self.text.oldest)
-        )
+        test, selection = (predict(model, windows, size, on_elements) for windows in (text.test, text.selection))
         measured = {
             **prediction_measures(test, selection),
-            "oldest_perplexity": Measurement(perplexity(oldest.loss.double().mean()), len(oldest.loss)),
-            **sample_measures(samples[: self.text.oldest_size].numpy(), self.text.train_counts.numpy()),
-            **self._knowledge(model, size, on_elements),
+            **self._fractions(model, len(samples), on_elements),
+            **sample_measures(text.compared(samples).numpy(), text.train_counts.numpy()),
+            **self._knowledge(model, len(samples), on_elements),
             **self._harness(model, size, on_elements),
         }
         return finite(measured)
 
-    def _knowledge(self, model: PreTrainedModel, size: int, on_elements: OnElements) -> dict[str, Measurement]:
+    def _fractions(self, model: PreTrainedModel, written: int, on_elements: OnElements) -> dict[str, Measurement]:
+        """Perplexities of parts of the training stream, of a model that has rewritten so many windows of it."""
+        text, parts = self.text, {}
+        if text.measured.oldest:
+            parts["oldest_perplexity"] = text.oldest
+        if text.measured.newest:
+            parts |= {"newest_perplexity": text.newest(text.generation_of(written)), "later_perplexity": text.later}
+        losses = {
+            name: predict(model, windows, self.settings.evaluation.batch_size, on_elements).loss
+            for name, windows in parts.items()
+        }
+        return {name: Measurement(perplexity(loss.double().mean()), len(loss)) for name, loss in losses.items()}
+
+    def _knowledge(self, model: PreTrainedModel, written: int, on_elements: OnElements) -> dict[str, Measurement]:
         if self.knowledge is None:
             return {}
-        length = self.settings.evaluation.max_length
+        settings = self.settings.evaluation
+        size, length = settings.batch_size, settings.max_length
         answers = answer(model, self.tokenizer, self.knowledge.items, size, length, on_batch=on_elements)
-        parts = fraction_accuracy(self.knowledge.fractions, answers.correct, self.task.spec.horizon + 1)
-        return {
-            "knowledge_retention": Measurement(parts[0].value, parts[0].n),
-            **{f"{KNOWLEDGE}{g}": Measurement(p.value, p.n) for g, p in enumerate(parts) if g > 0 and p.n > 0},
-            "knowledge_retention_all": Measurement(answers.accuracy, len(self.knowledge.items)),
-        }
+        return self.knowledge.measured(answers.correct, self.text.generation_of(written))
 
     def _harness(self, model: PreTrainedModel, size: int, on_elements: OnElements) -> dict[str, Measurement]:
         if not self.benchmarks:
@@ -214,10 +206,10 @@ class PretrainedWorkload:
                 text.train_counts,
                 perplexity=text.test,
                 selection_perplexity=text.selection,
-                oldest_perplexity=text.oldest,
+                **({"oldest_perplexity": text.oldest} if text.measured.oldest else {}),
             ),
             "next_token_accuracy": float((text.test[:, 1:] == most_frequent).double().mean()),
-            "knowledge_retention": _GUESS,
+            **dict.fromkeys(("knowledge_retention", "knowledge_newest"), _GUESS),
             **{t.metric_name: t.chance for t in self.settings.evaluation.harness if t.chance is not None},
         }
 
@@ -227,6 +219,9 @@ class PretrainedWorkload:
 
     def show(self, folder: Path, model: PreTrainedModel, samples: Tensor, prompts: TrainingSet, _: Randomness) -> None:
         decode: Any = self.tokenizer.decode
-        starts, written = prompts.items[:_EXCERPTS].tolist(), samples[:_EXCERPTS].tolist()
-        excerpts = [{"prompt": decode(a), "text": decode(b)} for a, b in zip(starts, written, strict=True)]
+        starts = prompts.items[:_EXCERPTS]
+        if self.task.spec.policy.name == "mix":
+            starts = beginnings_of(starts, self.settings.sampler)
+        written = samples[:_EXCERPTS].tolist()
+        excerpts = [{"prompt": decode(a), "text": decode(b)} for a, b in zip(starts.tolist(), written, strict=True)]
         write_json(folder / "samples.json", excerpts)
