@@ -7,13 +7,14 @@ import math
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from tiny_task import write_tiny_task
 
 from collapsebench.api import run
 from collapsebench.authoring.estimate import estimate
-from collapsebench.authoring.floors import measured_floors, unseen_floors
+from collapsebench.authoring.floors import later_text_floors, measured_floors
 from collapsebench.authoring.grid import settings_around
 from collapsebench.errors import DataError
 from collapsebench.policies import fraction
@@ -106,11 +107,12 @@ def test_floor_is_what_generation_0_makes_of_text_that_it_never_saw(task: Path, 
     floors, base = measured_floors(loaded, "cpu", tmp_path)
     assert floors["oldest_perplexity"] == base["oldest_perplexity"][0], "of the untouched weights"
     first = {"later_perplexity": 71.0, "knowledge_later": 0.4, "newest_perplexity": 50.0}
-    assert unseen_floors(loaded, first, floors) == {
+    raw = pd.DataFrame([{"method": "ce", "generation": 0, "metric": m, "value": v} for m, v in first.items()])
+    assert later_text_floors(loaded, raw, floors) == {
         "newest_perplexity": 71.0,
         "knowledge_newest": max(0.4, floors["knowledge_newest"]),
     }
-    assert unseen_floors(load_task("text-wikitext2-gpt2"), {"perplexity": 9.0}, {}) == {}
+    assert later_text_floors(load_task("text-wikitext2-gpt2"), raw.assign(metric="perplexity"), {}) == {}
 
 
 def test_calibration_tries_other_rates_and_epochs_of_a_fine_tuning(task: Path) -> None:
