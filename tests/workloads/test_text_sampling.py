@@ -7,7 +7,14 @@ import torch
 from torch import Tensor
 from transformers import Cache, LlamaConfig, LlamaForCausalLM
 
-from collapsebench.workloads.text.sampling import PreallocatedLayer, cumulated_in_integers, draw, sample_continuations
+from collapsebench.workloads.text import sampling
+from collapsebench.workloads.text.sampling import (
+    PreallocatedLayer,
+    cumulated_in_integers,
+    draw,
+    rows_at_once,
+    sample_continuations,
+)
 
 torch.set_num_threads(1)
 
@@ -68,6 +75,20 @@ def test_samples_do_not_depend_on_the_batch_split(model: LlamaForCausalLM, promp
             for i in range(0, 6, size)
         ]
         assert torch.equal(torch.cat(parts), whole)
+
+
+def test_as_many_sequences_are_written_at_once_as_fit_the_caches(
+    model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = model.config
+    a_row = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 20 * 4
+    monkeypatch.setattr(sampling, "CACHED", 5 * a_row)
+    assert rows_at_once(model, 20, most=512) == 5
+    assert rows_at_once(model, 10, most=512) == 10
+    assert rows_at_once(model, 20, most=3) == 3
+    assert rows_at_once(model, 1000, most=512) == 1, "one always fits"
+    elsewhere = LlamaForCausalLM(config).to("meta")
+    assert rows_at_once(elsewhere, 20, most=512) == 512, "another device has its own limits"
 
 
 def test_samples_ignore_the_global_random_state(model: LlamaForCausalLM, prompts: Tensor) -> None:

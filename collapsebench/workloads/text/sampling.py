@@ -14,6 +14,9 @@ from torch import Tensor
 from transformers import Cache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
+CACHED = 24 * 2**20
+"""Bytes of keys and values that a processor reads again at every token: about what its caches hold."""
+
 
 class PreallocatedLayer(DynamicLayer):
     """A key-value cache layer that writes in place and hands attention a view of what is filled.
@@ -38,6 +41,20 @@ class PreallocatedLayer(DynamicLayer):
         self._values[:, :, start:end] = value_states
         self.keys, self.values = self._keys[:, :, :end], self._values[:, :, :end]
         return self.keys, self.values
+
+
+def rows_at_once(model: PreTrainedModel, length: int, most: int) -> int:
+    """How many sequences of so many tokens are best continued together, at most `most`.
+
+    On a CPU no more than have their keys and values in its caches; the samples are the same.
+    """
+    if model.device.type != "cpu":
+        return most
+    config = model.config
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    a_row = 2 * config.num_hidden_layers * heads * width * length * model.dtype.itemsize
+    return max(1, min(most, CACHED // a_row))
 
 
 @torch.inference_mode()

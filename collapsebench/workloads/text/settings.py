@@ -68,7 +68,7 @@ class Sampler(Frozen):
     Attributes:
         prompt_tokens: length of the prompts, taken from the generation's own training windows and not kept.
         temperature: 0 means greedy. top_k, top_p: truncation, off when absent.
-        batch_size: windows written at a time; does not change the samples beyond rounding.
+        batch_size: windows written at a time, at most; does not change the samples beyond rounding.
     """
 
     prompt_tokens: int = Field(ge=1)

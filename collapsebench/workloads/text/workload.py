@@ -20,7 +20,7 @@ from collapsebench.workloads.objective import Alone, Observed, Schedule, initial
 from collapsebench.workloads.text.data import TextData, base_windows, evenly, prepared_text, task_splits
 from collapsebench.workloads.text.measures import byte_measures, prediction_measures, sample_measures, unigram_floors
 from collapsebench.workloads.text.observed import observe_tokens
-from collapsebench.workloads.text.sampling import sample_continuations
+from collapsebench.workloads.text.sampling import rows_at_once, sample_continuations
 from collapsebench.workloads.text.settings import TextSettings
 from collapsebench.workloads.work import updates_of
 
@@ -95,7 +95,8 @@ class TextWorkload:
         starts = prompts.items[:, : sampler.prompt_tokens].long()
         model.eval()
         written = []
-        for p, u in zip(starts.split(sampler.batch_size), noise.split(sampler.batch_size), strict=True):
+        rows = rows_at_once(model, starts.shape[1] + noise.shape[1], sampler.batch_size)
+        for p, u in zip(starts.split(rows), noise.split(rows), strict=True):
             starts_there, noise_there = p.to(self.device), u.float().to(self.device)  # MPS has no float64
             batch = sample_continuations(
                 model, starts_there, noise_there, sampler.temperature, sampler.top_k, sampler.top_p
