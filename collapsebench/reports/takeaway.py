@@ -12,6 +12,7 @@ from collapsebench.scoring.columns import Row, records
 if TYPE_CHECKING:
     from collapsebench.reports.comparison import Comparison
 
+TRIED = "In a try-out on a part of the task: "
 _NAMED = 3  # methods with a verdict that are named with their numbers
 
 
@@ -33,7 +34,7 @@ def takeaway(comparison: Comparison) -> Takeaway:
     rows = [row for row in everything if row["method"] != CONTROL] or everything
     ce = next((row for row in rows if row["method"] == "ce"), None)
     others = [row for row in rows if row is not ce]
-    tried = "In a try-out on a part of the task: " if _is_part(comparison) else ""
+    tried = TRIED if comparison.is_part else ""
     lasts = tuple(_lasts(row, comparison.generations) for row in rows[:_NAMED])
     if comparison.task.unranked:
         return Takeaway("These are measurements; methods on this task are not ranked.", lasts)
@@ -50,10 +51,6 @@ def takeaway(comparison: Comparison) -> Takeaway:
     details = [sentence for verdict, found in groups.items() for sentence in _verdicts(found, verdict)]
     headline = _headline(groups["better"], groups["tied"], seeds)
     return Takeaway(tried + headline, (*details, _lasts(ce, comparison.generations)))
-
-
-def _is_part(comparison: Comparison) -> bool:
-    return comparison.task.budget != 1.0 or comparison.generations < comparison.task.spec.horizon
 
 
 def _headline(better: Sequence[Row], tied: Sequence[Row], seeds: int) -> str:
