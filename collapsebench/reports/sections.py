@@ -61,11 +61,20 @@ def command(comparison: Compared) -> str | None:
     """The command that makes this comparison again; None where a loss exists only in a notebook or script."""
     task, spec = comparison.task, comparison.task.spec
     here = {cell["label"]: _shown_spec(cell["about"]) for cell in comparison.cells}
-    losses = [here[method] for method in comparison.methods if method in here]
-    if None in losses:
+    asked = [here[method] for method in comparison.methods if method in here]
+    losses = [loss for loss in asked if loss is not None]
+    if len(losses) < len(asked):
         return None
     seeds = sorted({cell["about"]["seed"] for cell in comparison.cells})
-    words = ["collapsebench", "compare", task.shown_argument, "--methods", ",".join(losses), "--seeds", ",".join(map(str, seeds))]
+    words = [
+        "collapsebench",
+        "compare",
+        task.shown_argument,
+        "--methods",
+        ",".join(losses),
+        "--seeds",
+        ",".join(map(str, seeds)),
+    ]
     words += ["--generations", str(comparison.generations)] if comparison.generations < spec.horizon else []
     words += ["--budget", f"{task.budget:g}"] if task.budget != 1.0 else []
     words += ["--against", "published"] if comparison.published else []
@@ -88,6 +97,7 @@ def _task_card(comparison: Compared, measured: tuple[str, str]) -> list[tuple[st
     }
     share = "" if spec.policy.real_share is None else f", {100 * spec.policy.real_share:g} % real"
     data = spec.data.model_dump()
+    data |= {"path": Path(data["path"]).name} if "path" in data else {}
     return [
         ("Task", f"{task.id}, {spec.tier} tier, {spec.kind.label}"),
         ("Data", next((str(data[key]) for key in ("corpus", "dataset", "path") if key in data), data["source"])),
@@ -133,7 +143,11 @@ def _engagement(comparison: Compared) -> list[tuple[str, _Rows]]:
 def _profile(comparison: Compared, chosen: Collection[str], told: str) -> list[tuple[str, list[dict[str, Any]]]]:
     """Every metric that was measured, in three groups, each in the task's order."""
     spec, there = comparison.task.spec, set(comparison.raw["metric"])
-    groups: dict[str, list[dict[str, Any]]] = {told.capitalize(): [], f"Better or worse, not {told}": [], "Descriptions": []}
+    groups: dict[str, list[dict[str, Any]]] = {
+        told.capitalize(): [],
+        f"Better or worse, not {told}": [],
+        "Descriptions": [],
+    }
     for name in spec.metrics:
         if name not in there:
             continue

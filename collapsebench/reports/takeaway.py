@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collapsebench.reports.comparison import Comparison
 
 TRIED = "In a try-out on a part of the task: "
-_NAMED = 3  # methods with a verdict that are named with their numbers
+NAMED = 3  # methods with a verdict that are named with their numbers
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def takeaway(comparison: Comparison) -> Takeaway:
     ce = next((row for row in rows if row["method"] == "ce"), None)
     others = [row for row in rows if row is not ce]
     tried = TRIED if comparison.is_part else ""
-    lasts = tuple(_lasts(row, comparison.generations) for row in rows[:_NAMED])
+    lasts = tuple(_lasts(row, comparison.generations) for row in rows[:NAMED])
     if comparison.task.unranked:
         return Takeaway("These are measurements; methods on this task are not ranked.", lasts)
     if ce is None or not others:
@@ -45,7 +45,7 @@ def takeaway(comparison: Comparison) -> Takeaway:
         return Takeaway(
             f"{tried}{'One seed is' if seeds == 1 else 'These seeds are'} not enough to tell whether methods differ "
             "from cross entropy.",
-            tuple(_lasts(row, comparison.generations) for row in rows[: _NAMED + 1]),
+            tuple(_lasts(row, comparison.generations) for row in rows[: NAMED + 1]),
         )
     groups = {v: [row for row in others if row["verdict_ce"] == v] for v in ("better", "tied", "worse")}
     details = [sentence for verdict, found in groups.items() for sentence in _verdicts(found, verdict)]
@@ -70,8 +70,8 @@ def _verdicts(rows: Sequence[Row], verdict: str) -> list[str]:
         "tied": "does not differ significantly from ce",
         "worse": "is worse than ce",
     }[verdict]
-    sentences = [f"{row['method']} {told}: {_against(row)}{_held_back(row)}." for row in rows[:_NAMED]]
-    rest = len(rows) - _NAMED
+    sentences = [f"{row['method']} {told}: {_against(row)}{_held_back(row)}." for row in rows[:NAMED]]
+    rest = len(rows) - NAMED
     return sentences + ([f"The same holds for {rest} more {'method' if rest == 1 else 'methods'}."] if rest > 0 else [])
 
 
