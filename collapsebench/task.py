@@ -238,6 +238,11 @@ class Task:
         name = self.path.parent.name
         return name if self.path == registered_tasks().get(name, Path()).resolve() else str(self.path)
 
+    @property
+    def shown_argument(self) -> str:
+        """The same in texts that are sent around: of a path only the name of the file."""
+        return Path(self.argument).name
+
     @cached_property
     def sha256(self) -> str:
         """Digest of everything in the file that can change a raw metric: not title, fidelity scale or checks.

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from collapsebench.reports.raw_comparison import RawComparison
-from collapsebench.reports.raw_report import number_text
+from collapsebench.reports.raw_numbers import NUMBERS, aligned_texts, by_metric
 from collapsebench.running.progress_display import Eta
 from collapsebench.scoring.columns import METHOD, binding_text, interval_text, records, shown_columns, start_text
 
@@ -79,11 +79,10 @@ def raw_table(comparison: RawComparison) -> Table:
         table.add_column(header)
     for header in ("seeds", "generation 0", f"generation {last}", f"minus ce, gen. {last}"):
         table.add_column(header, justify="right")
-    for row in records(comparison.table):
-        metric = comparison.task.spec.metric(row["metric"])
-        texts = (f"{metric.name} ({metric.direction} is better)", row["method"], str(row["seeds"]))
-        numbers = (number_text(row, name) for name in ("first", "last", "difference_ce"))
-        table.add_row(*(escape(text) for text in (*texts, *numbers)))
+    for name, rows in by_metric(records(comparison.table)):
+        told = f"{name} ({comparison.task.spec.metric(name).direction} is better)"
+        for texts in aligned_texts(rows):
+            table.add_row(*(escape(text) for text in (told, *(texts[c] for c in ("method", "seeds", *NUMBERS)))))
     return table
 
 

@@ -14,6 +14,7 @@ from collapsebench.errors import UserError
 from collapsebench.publishing.entries import Entry, engagement_rows
 from collapsebench.publishing.published_power import published_power
 from collapsebench.publishing.submission import raw_frame
+from collapsebench.reports.compared import Compared
 from collapsebench.running.results import cells_of, raw_metrics, task_of
 from collapsebench.scoring.cells import incomplete_cells
 from collapsebench.scoring.columns import reasons, records
@@ -29,50 +30,24 @@ if TYPE_CHECKING:
 FrameName = Literal["table", "curves", "scores", "raw", "engagement"]
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Methods compared on one task.
+@dataclass(frozen=True, kw_only=True)
+class Comparison(Compared):
+    """Methods compared on one task by their fidelity to frozen scales.
 
     Attributes:
-        task: the task, with the frozen scales. folder: the task's directory of runs.
-        generations: last generation G of this comparison.
-        raw: every metric of every generation: method, seed, generation, metric, value, n, status.
         curves: fidelities: method, seed, generation, metric, fidelity.
         scores: per method, seed and metric (``all`` is that which binds), as
             `collapsebench.scoring.seed_scores.seed_scores` has them.
-        engagement: of the same cells, where it was measured: method, seed, generation, metric, value.
         table: one row per method, best first, the control last; with ``masked_gradient``, mean over the cells.
-        cells: directory, ``run.json`` and seconds per phase of every cell that was run here.
-        notes: what a reader of the table must know.
-        published: submissions whose curves are shown beside those of the cells.
     """
 
-    task: Task
-    folder: Path
-    generations: int
-    raw: pd.DataFrame
     curves: pd.DataFrame
     scores: pd.DataFrame
-    engagement: pd.DataFrame
-    table: pd.DataFrame
-    cells: list[dict[str, Any]]
-    notes: list[str]
-    published: tuple[Entry, ...] = ()
-
-    @property
-    def methods(self) -> list[str]:
-        """Method names in the order of the table."""
-        return list(self.table["method"])
 
     @property
     def reasons(self) -> list[str]:
         """Why each method has its mFI, one sentence each, in the order of the table."""
         return reasons(records(self.table), self.scores)
-
-    def shown_name(self, method: str) -> str:
-        """What tables call a method: published results are marked."""
-        names = {entry.name for entry in self.published}
-        return f"{method} (published)" if method in names else method
 
     def to_pandas(self, what: FrameName = "table") -> pd.DataFrame:
         """A copy of one of the frames: the ``table``, or what lies behind it, one row per number."""
@@ -148,7 +123,10 @@ def read_comparison(
     engagement = engagement_of(raw, cells, published)
     table = table.assign(masked_gradient=table["method"].map(masked_gradients(engagement)))
     notes += _notes(task, raw, last, cells) + _notes_on_published(published, cells) + _notes_on_power(task, table, last)
-    return Comparison(task, folder, last, raw, found.curves, found.scores, engagement, table, cells, notes, published)
+    return Comparison(
+        task=task, folder=folder, generations=last, raw=raw, engagement=engagement, table=table, cells=cells,
+        notes=notes, published=published, curves=found.curves, scores=found.scores,
+    )  # fmt: skip
 
 
 def measured_metrics(folder: Path, cells: list[dict[str, Any]], generations: int | None) -> pd.DataFrame:
@@ -231,7 +209,7 @@ def _notes_on_scale(task: Task) -> list[str]:
     unknown = [] if task.spec.calibrated_on else ["what its references were measured on"]
     if not (task.path.parent / CALIBRATION_FILE).is_file():
         unknown.append("whether it keeps the rules of a ranked task")
-    remedy = f"`collapsebench calibrate {task.argument} --write` measures it."
+    remedy = f"`collapsebench calibrate {task.shown_argument} --write` measures it."
     return [f"For {task.id}, it is not recorded {' or '.join(unknown)}: {remedy}"] if unknown else []
 
 

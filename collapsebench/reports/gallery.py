@@ -14,7 +14,7 @@ from collapsebench.workloads.kind import SAMPLE_FILES
 from collapsebench.workloads.pictures import png, top_rows, write_animation
 
 if TYPE_CHECKING:
-    from collapsebench.reports.comparison import Comparison
+    from collapsebench.reports.compared import Compared
 
 _SHOWN_TEXTS = 3
 _TEXTS, _IMAGES, _DENSITIES = (SAMPLE_FILES[form] for form in ("text", "images", "density"))
@@ -34,12 +34,12 @@ class ShownChain:
     generations: list[Path | None]
 
 
-def shown_seed(comparison: Comparison) -> int:
+def shown_seed(comparison: Compared) -> int:
     """The lowest seed: the one whose samples are shown."""
     return min(cell["about"]["seed"] for cell in comparison.cells)
 
 
-def shown_chains(comparison: Comparison) -> list[ShownChain]:
+def shown_chains(comparison: Compared) -> list[ShownChain]:
     """One chain per method, in the order of the table."""
     seed = shown_seed(comparison)
     chosen = {c["label"]: Path(c["path"]) for c in comparison.cells if c["about"]["seed"] == seed}

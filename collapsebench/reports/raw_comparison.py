@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,9 @@ import numpy as np
 import pandas as pd
 
 from collapsebench.methods import CONTROL
+from collapsebench.reports.compared import Compared
 from collapsebench.reports.comparison import complete_cells, engagement_of, measured_metrics, notes_on_runs
+from collapsebench.reports.raw_numbers import BASELINE
 from collapsebench.running.results import cells_of
 from collapsebench.scoring.fidelity import DIVERGED, Array
 from collapsebench.scoring.statistics import NOTHING, Estimate, mean_interval, paired_difference
@@ -21,36 +22,20 @@ from collapsebench.task import Task
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-BASELINE = "ce"
-"""The method that differences are taken to."""
 
-
-@dataclass(frozen=True)
-class RawComparison:
-    """Methods compared on one task without a scale.
+@dataclass(frozen=True, kw_only=True)
+class RawComparison(Compared):
+    """Methods compared on one task without a scale; nothing is ranked.
 
     Attributes:
-        task, folder, generations, raw, engagement, cells, notes: as in `collapsebench.reports.comparison.Comparison`.
         metrics: those of the table: the task's scored ones that were measured, or all that have a direction.
         table: one row per metric and method: ``metric``, ``method``, ``seeds``; of the metric, means over seeds with
             Student t intervals ``_low`` and ``_high``: ``first`` (generation 0), ``last`` (generation G) and
-            ``difference_ce`` (``last`` minus that of ce, paired by seed). No number if a seed has diverged.
+            ``difference_ce`` (``last`` minus that of ce, paired by seed). No number if a seed has diverged. ce comes
+            first, the control last.
     """
 
-    task: Task
-    folder: Path
-    generations: int
-    raw: pd.DataFrame
-    engagement: pd.DataFrame
     metrics: tuple[str, ...]
-    table: pd.DataFrame
-    cells: list[dict[str, Any]]
-    notes: list[str]
-
-    @property
-    def methods(self) -> list[str]:
-        """Method names in the order of the table: nothing is ranked."""
-        return in_order(self.raw["method"])
 
     def to_pandas(self) -> pd.DataFrame:
         """A copy of the table."""
@@ -58,7 +43,7 @@ class RawComparison:
 
     def plot(self) -> Figure:
         """A matplotlib figure of the metrics by generation."""
-        from collapsebench.reports.raw_report import raw_figure
+        from collapsebench.reports.plots import raw_figure
 
         return raw_figure(self)
 
@@ -74,9 +59,10 @@ class RawComparison:
         return next(path for path in paths if path.name == "report.html")
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the table and the notes."""
-        notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.notes)
-        return f"{self.table.to_html(index=False, na_rep='–', float_format='{:.4g}'.format)}<ul>{notes}</ul>"
+        """What a notebook shows: what was measured, the table, the curves."""
+        from collapsebench.reports.raw_page import raw_notebook_page
+
+        return raw_notebook_page(self)
 
 
 def read_raw_comparison(
@@ -97,10 +83,13 @@ def read_raw_comparison(
     metrics = _compared_metrics(task, raw)
     notes += _notes(task, raw, last, metrics) + notes_on_runs(task, raw, cells)
     table = _table(raw, metrics, last)
-    return RawComparison(task, folder, last, raw, engagement_of(raw, cells), metrics, table, cells, notes)
+    return RawComparison(
+        task=task, folder=folder, generations=last, raw=raw, engagement=engagement_of(raw, cells), table=table,
+        cells=cells, notes=notes, metrics=metrics,
+    )  # fmt: skip
 
 
-def in_order(methods: pd.Series) -> list[str]:
+def _in_order(methods: pd.Series) -> list[str]:
     """Different methods: ce first, the control last, the others by name."""
     return sorted({str(m) for m in methods}, key=lambda m: (m == CONTROL, m != BASELINE, m))
 
@@ -112,7 +101,7 @@ def _compared_metrics(task: Task, raw: pd.DataFrame) -> tuple[str, ...]:
 
 
 def _table(raw: pd.DataFrame, metrics: Sequence[str], last: int) -> pd.DataFrame:
-    methods, seeds = in_order(raw["method"]), sorted(set(raw["seed"]))
+    methods, seeds = _in_order(raw["method"]), sorted(set(raw["seed"]))
     ran = {m: np.isin(seeds, list(set(raw.loc[raw["method"] == m, "seed"]))) for m in methods}
     rows = []
     for metric in metrics:
@@ -151,7 +140,7 @@ def _interval(name: str, found: Estimate) -> dict[str, float | None]:
 def _notes(task: Task, raw: pd.DataFrame, last: int, metrics: Sequence[str]) -> list[str]:
     notes = [
         f"{task.id} is not calibrated: raw metrics are compared, and nothing is scored or ranked. `collapsebench "
-        f"calibrate {task.argument} --write` measures its references."
+        f"calibrate {task.shown_argument} --write` measures its references."
     ]
     absent = [name for name in task.spec.scored if name not in metrics]
     if absent:

@@ -12,7 +12,8 @@ from collapsebench.scoring.columns import Row, records
 if TYPE_CHECKING:
     from collapsebench.reports.comparison import Comparison
 
-_NAMED = 3  # methods with a verdict that are named with their numbers
+TRIED = "In a try-out on a part of the task: "
+NAMED = 3  # methods with a verdict that are named with their numbers
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ def takeaway(comparison: Comparison) -> Takeaway:
     rows = [row for row in everything if row["method"] != CONTROL] or everything
     ce = next((row for row in rows if row["method"] == "ce"), None)
     others = [row for row in rows if row is not ce]
-    tried = "In a try-out on a part of the task: " if _is_part(comparison) else ""
-    lasts = tuple(_lasts(row, comparison.generations) for row in rows[:_NAMED])
+    tried = TRIED if comparison.is_part else ""
+    lasts = tuple(_lasts(row, comparison.generations) for row in rows[:NAMED])
     if comparison.task.unranked:
         return Takeaway("These are measurements; methods on this task are not ranked.", lasts)
     if ce is None or not others:
@@ -44,16 +45,12 @@ def takeaway(comparison: Comparison) -> Takeaway:
         return Takeaway(
             f"{tried}{'One seed is' if seeds == 1 else 'These seeds are'} not enough to tell whether methods differ "
             "from cross entropy.",
-            tuple(_lasts(row, comparison.generations) for row in rows[: _NAMED + 1]),
+            tuple(_lasts(row, comparison.generations) for row in rows[: NAMED + 1]),
         )
     groups = {v: [row for row in others if row["verdict_ce"] == v] for v in ("better", "tied", "worse")}
     details = [sentence for verdict, found in groups.items() for sentence in _verdicts(found, verdict)]
     headline = _headline(groups["better"], groups["tied"], seeds)
     return Takeaway(tried + headline, (*details, _lasts(ce, comparison.generations)))
-
-
-def _is_part(comparison: Comparison) -> bool:
-    return comparison.task.budget != 1.0 or comparison.generations < comparison.task.spec.horizon
 
 
 def _headline(better: Sequence[Row], tied: Sequence[Row], seeds: int) -> str:
@@ -73,8 +70,8 @@ def _verdicts(rows: Sequence[Row], verdict: str) -> list[str]:
         "tied": "does not differ significantly from ce",
         "worse": "is worse than ce",
     }[verdict]
-    sentences = [f"{row['method']} {told}: {_against(row)}{_held_back(row)}." for row in rows[:_NAMED]]
-    rest = len(rows) - _NAMED
+    sentences = [f"{row['method']} {told}: {_against(row)}{_held_back(row)}." for row in rows[:NAMED]]
+    rest = len(rows) - NAMED
     return sentences + ([f"The same holds for {rest} more {'method' if rest == 1 else 'methods'}."] if rest > 0 else [])
 
 

@@ -15,8 +15,8 @@ from collapsebench.api import compare
 from collapsebench.errors import UserError
 from collapsebench.losses import Elements, Loss
 from collapsebench.reports.comparison import Comparison
-from collapsebench.reports.page import command
 from collapsebench.reports.plots import figure_svg
+from collapsebench.reports.sections import command
 from collapsebench.reports.takeaway import Takeaway, takeaway
 from collapsebench.scoring.table import HEADLINE
 from collapsebench.task import load_task
