@@ -240,8 +240,9 @@ class Task:
 
     @property
     def shown_argument(self) -> str:
-        """The same in texts that are sent around: of a path only the name of the file."""
-        return Path(self.argument).name
+        """The same in texts that are sent around: below the current folder the path from there, else the file's name."""
+        path = Path(self.argument)
+        return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else path.name
 
     @cached_property
     def sha256(self) -> str:
