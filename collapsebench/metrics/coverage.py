@@ -1,6 +1,4 @@
-
 """How well generated samples match and cover the real ones, measured by neighbourhoods in a feature space.
-
 
 Squared distances come from a float64 matrix product of centred features. That takes a third of the time of summing
 squared differences in float32 (0.08 s against 0.25 s for 3,500 × 3,500 × 64 on one thread). Its rounding error, as a
