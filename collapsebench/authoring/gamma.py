@@ -1,8 +1,8 @@
-"""TCE and focal over their parameters, as curves: how far the value of the papers is from the best on a task.
+"""Curves of TCE and focal over their parameters: how far the papers' values are from the best on a task.
 
 python -m collapsebench.authoring.gamma markov-micro text-bytes-micro --out runs --write docs/gamma.md
 
-Seeds are not official, fidelity is measured on the selection split, and nothing of it is ranked.
+The seeds are not official, fidelity is measured on the selection split, and nothing is ranked.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Is a task the same elsewhere? The same cells with the vector instructions of an old processor, and the differences.
+"""Tests whether a task gives the same results on other CPUs: reruns cells with an old CPU's vector instructions.
 
 Run as ``python -m collapsebench.authoring.processor_test TASK --out DIR``; it resumes where it stopped.
 """
