@@ -53,7 +53,7 @@ def _stage(task: Task) -> Any:
 
 
 def _times(length: int | None, factor: float) -> int | None:
-    """Multiply a length by a factor and round up: half of three epochs is two."""
+    """Multiply a length by a factor, and round halves up: half of three epochs is two."""
     return None if length is None else max(1, math.floor(factor * length + 0.5))
 
 

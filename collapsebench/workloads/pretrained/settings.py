@@ -71,7 +71,7 @@ class FineTuning(Frozen):
     Attributes:
         epochs: passes over the generation's training set. batch_size: windows per update, over all devices.
         micro_batch: windows per forward pass; gradients are accumulated up to the batch.
-        precision: autocast precision of matrix products on a GPU; weights and optimiser are float32. CPUs use float32.
+        precision: autocast dtype of matrix products on a GPU; weights and optimiser are float32. CPUs use float32.
         checkpointing: recompute activations in the backward pass.
     """
 

@@ -21,7 +21,7 @@ def _evaluated(spec: TaskSpec) -> int:
 
 
 def _fraction_windows(spec: TaskSpec) -> int:
-    """Number of evaluation windows of the oldest and the newest fraction together."""
+    """Number of evaluation windows of the oldest fraction; as many are taken from the newest."""
     assert isinstance(spec.workload, TextSettings)
     wanted, there = spec.workload.evaluation.fraction_windows or 0, fraction_items(spec)
     return wanted if there is None else min(wanted, there)
