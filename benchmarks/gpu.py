@@ -1,13 +1,13 @@
-"""What a GPU gives: rates of training and sampling, the loss's memory, small cells. Less than ten minutes.
+"""Measures a GPU: rates of training and sampling, memory of the loss, small cells. Takes less than ten minutes.
 
     python benchmarks/gpu.py                        all parts on the GPU
     python benchmarks/gpu.py --parts rate,loss      some of them
-    python benchmarks/gpu.py --device cpu --quick   the same code in small, where there is no GPU
+    python benchmarks/gpu.py --device cpu --quick   the same code in small, without a GPU
 
-Prints after every part, so that a run that is killed still tells. The data are made here; the micro tasks' files give
-the models, rates and samplers. Needs what a run needs; what a kind of task needs of its own and is not there is told,
-as is a part that fails, and the next one begins. A share is of the plain matrix product on the same device in the same
-precision, measured first.
+Results are printed after every part, so that they survive if the run is killed. The data are generated; the files of
+the micro tasks give models, rates and samplers. The requirements are those of a run. If a kind of task lacks a
+requirement, or a part fails, this is reported and the next part begins. Shares are relative to the plain matrix product
+on the same device in the same precision, which is measured first.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def main() -> int:
     """Run the parts; return 1 if one of them failed."""
-    sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "gpu")]  # the tasks are those of the tests
+    sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "gpu")]  # uses the tasks of the tests
     import torch
     from gpu_parts import PARTS, Bench
 
@@ -52,7 +52,7 @@ def main() -> int:
             try:
                 for line in PARTS[name](bench):
                     print(f"{name:<8} {line}", flush=True)
-            except Exception:  # what was measured so far is worth more than the rest is lost
+            except Exception:  # keep the results so far and continue
                 failed += 1
                 print(f"{name:<8} failed:\n{traceback.format_exc()}", flush=True)
             print(f"{name:<8} took {time.perf_counter() - start:.0f} s", flush=True)

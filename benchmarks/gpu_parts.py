@@ -1,6 +1,6 @@
-"""The parts of `benchmarks/gpu.py`: each is given the bench and yields lines, as soon as it knows them.
+"""The parts of `benchmarks/gpu.py`: each takes the bench and yields lines as soon as they are available.
 
-tasks and trainer need pydantic and PyYAML, images also diffusers and clean-fid, trainer also accelerate.
+tasks and trainer need pydantic and PyYAML; images also need diffusers and clean-fid, and trainer accelerate.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ Lines = Iterator[str]
 
 @dataclass
 class Bench:
-    """Where it is measured, and how large.
+    """The device and the sizes of the measurements.
 
     Attributes:
-        device: of torch. quick: small sizes. folder: for files.
-        rates: FLOP/s of the plain matrix product by precision, as part ``rate`` measured them.
+        device: torch device. quick: use small sizes. folder: folder for files.
+        rates: FLOP/s of the plain matrix product by precision, from part ``rate``.
     """
 
     device: str
@@ -49,12 +49,12 @@ class Bench:
         return self.device.startswith("cuda")
 
     def wait(self) -> None:
-        """Until the device has done what it was given."""
+        """Wait until the device has finished its work."""
         if self.on_cuda:
             torch.cuda.synchronize(self.device)
 
     def seconds(self, work: Callable[[], Any], repeats: int = 3) -> float:
-        """Median of some repeats, after one that does not count."""
+        """Median seconds of some repeats, after a warm-up."""
         work()
         found = []
         for _ in range(1 if self.quick else repeats):
@@ -66,7 +66,7 @@ class Bench:
         return statistics.median(found)
 
     def peak(self, work: Callable[[], Any]) -> int | None:
-        """Bytes that a piece of work adds at its worst; None: that is not known of a processor."""
+        """Peak bytes added by a piece of work; None on a CPU, where it is unknown."""
         if not self.on_cuda:
             work()
             return None
@@ -77,7 +77,7 @@ class Bench:
         return torch.cuda.max_memory_allocated(self.device) - before
 
     def share(self, flops: float, seconds: float, precision: str = "float32") -> str:
-        """What was reached of the plain matrix product."""
+        """The rate as a share of the plain matrix product's."""
         if precision not in self.rates:
             return "share unknown: part rate was left out"
         return f"{flops / seconds / self.rates[precision]:.1%} of the {precision} product"
@@ -103,7 +103,7 @@ def rate(bench: Bench) -> Lines:
 
 
 def tasks(bench: Bench) -> Lines:
-    """Training, sampling and evaluation of generation 0 of every case of tests/gpu, larger where there is a GPU."""
+    """Training, sampling and evaluation of generation 0 for every case of tests/gpu, larger if there is a GPU."""
     from gpu_cases import CASES
 
     for case in CASES:
@@ -139,11 +139,11 @@ def _phases(bench: Bench, file: Path) -> Lines:
 
 @dataclass(frozen=True)
 class Phase:
-    """What generation 0 of a task spends on one phase.
+    """The cost of one phase of a task's generation 0.
 
     Attributes:
-        name: training, sampling or evaluation. items: elements (images, where these are sampled) that it goes through;
-            0: it is not told in items. unit: of items. flops: as `estimate` counts them. held: bytes at the worst.
+        name: training, sampling or evaluation. items: number of elements processed (images, if these are sampled); 0:
+            not reported in items. unit: unit of the items. flops: FLOPs as counted by `estimate`. held: peak bytes.
     """
 
     name: str
@@ -159,7 +159,7 @@ class Phase:
 
 
 def measured_phases(task: Task, bench: Bench, repeats: int) -> list[Phase]:
-    """Training, sampling and evaluation of generation 0 of ce, after one run of each that does not count."""
+    """Training, sampling and evaluation of generation 0 of ce, after a warm-up of each."""
     from collapsebench.authoring.estimate import estimate
     from collapsebench.methods import load_method
     from collapsebench.policies import prompts
@@ -193,7 +193,7 @@ def measured_phases(task: Task, bench: Bench, repeats: int) -> list[Phase]:
 
 
 def loss_memory(bench: Bench) -> Lines:
-    """Forward and backward of the loss at the size of a large model's micro-batch, full logits against slices."""
+    """Forward and backward of the loss at the size of a large model's micro-batch: full logits against slices."""
     tokens, width, vocabulary = (256, 64, 2048) if bench.quick else (8192, 2048, 128_256)
     needed = 3.5 * tokens * vocabulary * 4 + 3 * vocabulary * width * 2
     if bench.on_cuda and needed > (free := torch.cuda.mem_get_info(bench.device)[0]):
@@ -220,7 +220,7 @@ def loss_memory(bench: Bench) -> Lines:
 
             held, seconds = bench.peak(step), bench.seconds(step)
             found[name] = seconds, held
-            products = 2 * 3 * tokens * width * vocabulary  # what full logits need: one forward, two backward
+            products = 2 * 3 * tokens * width * vocabulary  # FLOPs of full logits: one product forward, two backward
             size = "" if held is None else f", {held / 1e9:.2f} GB"
             yield f"{masked:.0%} masked, {name}: {seconds:.3f} s{size}, {bench.share(products, seconds, 'bfloat16')}"
         (a, held_a), (b, held_b) = found["full logits"], found["token_log_probs"]

@@ -1,7 +1,8 @@
-"""Part ``cells`` of `benchmarks/gpu.py`: what a GPU does with cells too small to fill it.
+"""Part ``cells`` of `benchmarks/gpu.py`: cells that are too small to fill a GPU.
 
-Launching takes longer than computing. Two ways out are measured: several cells side by side, and CUDA graphs, which
-launch a whole pass at once. The user's loss stays outside the graphs: captured, it would see `e.step` stand still.
+Launching kernels takes longer than computing. Two remedies are measured: several cells side by side, and CUDA graphs,
+which launch a whole pass at once. The user's loss stays outside the graphs; if captured, it would see a constant
+`e.step`.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def small_cells(bench: Bench) -> Iterator[str]:
 
 
 def _at_once(bench: Bench, file: Path, n: int) -> float:
-    """Seconds of the slowest of n processes, each with a cell of its own, from when all are ready."""
+    """Seconds of the slowest of n processes with one cell each, counted from when all are ready."""
     command = [sys.executable, __file__, str(file), bench.device, str(bench.folder)]
     processes = [
         subprocess.Popen([*command, str(seed)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -51,7 +52,7 @@ def _at_once(bench: Bench, file: Path, n: int) -> float:
     try:
         for process in processes:
             assert process.stdout is not None
-            process.stdout.readline()  # it is ready
+            process.stdout.readline()  # wait until it is ready
         for process in processes:
             assert process.stdin is not None
             process.stdin.write("\n")
@@ -64,7 +65,7 @@ def _at_once(bench: Bench, file: Path, n: int) -> float:
 
 
 def _cell(file: str, device: str, folder: str, seed: str) -> None:
-    """What each of the processes does."""
+    """The work of each process."""
     from collapsebench.api import run
 
     if device.startswith("cuda"):
@@ -78,7 +79,7 @@ def _cell(file: str, device: str, folder: str, seed: str) -> None:
 
 
 def _updates(bench: Bench, file: Path) -> tuple[float, float, float]:
-    """Seconds of an update with every operation launched by itself and with two graphs, and how far apart they end."""
+    """Seconds of an update without and with CUDA graphs, and the difference between their results."""
     from collapsebench.seeding import Randomness
     from collapsebench.task import load_task
     from collapsebench.workloads import load_workload
@@ -106,7 +107,7 @@ def _updates(bench: Bench, file: Path) -> tuple[float, float, float]:
 
 
 class _LogP(nn.Module):
-    """Log-probabilities from full logits: selecting the tokens that have a gradient cannot be captured."""
+    """Log-probabilities from full logits, since selecting the tokens with a gradient cannot be captured."""
 
     def __init__(self, model: Any):
         super().__init__()
@@ -122,14 +123,14 @@ class _LogP(nn.Module):
 
 
 def _loss(log_p: Tensor, step: int) -> Tensor:
-    """Stands for a user's loss that depends on the step."""
+    """An example of a user's loss that depends on the step."""
     return -(log_p * (1 + 0.01 * (step % 7))).mean()
 
 
 def _finish(model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimiser.step()
-    optimiser.zero_grad(set_to_none=False)  # a graph knows the gradients by their place
+    optimiser.zero_grad(set_to_none=False)  # a graph refers to the gradients by address
 
 
 def _optimiser(bench: Bench, model: nn.Module) -> torch.optim.Optimizer:
@@ -137,7 +138,7 @@ def _optimiser(bench: Bench, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def _stepper(log_p_of: Callable[[Tensor], Tensor], finish: Callable[[], None]) -> Callable[[Tensor], None]:
-    """An update whose loss is eager, on a leaf, as in the training loop."""
+    """An update with an eager loss on a leaf, as in the training loop."""
     step = 0
 
     def update(tokens: Tensor) -> None:
@@ -166,7 +167,7 @@ def _graphed(bench: Bench, model: Any, tokens: Tensor) -> Callable[[Tensor], Non
     graphed = torch.cuda.make_graphed_callables(module, (tokens,))
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):  # a graph takes the moments that it finds, so there must be some
+    with torch.cuda.stream(stream):  # a graph uses the existing moments, so they must exist
         for p in model.parameters():
             p.grad = torch.zeros_like(p)
         _finish(model, optimiser)
@@ -174,7 +175,7 @@ def _graphed(bench: Bench, model: Any, tokens: Tensor) -> Callable[[Tensor], Non
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         _finish(model, optimiser)
-    with torch.no_grad():  # as it was before these trials
+    with torch.no_grad():  # restore the state before these trials
         for p, weight in zip(model.parameters(), weights, strict=True):
             p.copy_(weight)
         for state in optimiser.state.values():

@@ -1,4 +1,4 @@
-"""Part ``trainer`` of `benchmarks/gpu.py`: the same updates and samples as `transformers.Trainer` and `generate`."""
+"""Part ``trainer`` of `benchmarks/gpu.py`: compares with `transformers.Trainer` and `generate` on the same work."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Fréchet distance and diffusion sampling beside what one would otherwise write: PNG folders for clean-fid, a pipeline.
+"""Fréchet distance and diffusion sampling compared with the usual code: PNG folders for clean-fid, and a pipeline.
 
-Run by hand, from the checkout, with the micro extra installed (less than two minutes on one core):
+Run by hand from the checkout, with the micro extra installed (less than two minutes on one core):
 
     python benchmarks/images.py
 
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def compare_distance(workload: DiffusionWorkload, n: int, repeats: int) -> None:
-    """Distance of n samples to the real test images: both feature passes for clean-fid, the real one cached for us."""
+    """Distance of n samples to the real test images: two feature passes for clean-fid; ours caches the real one."""
     extractor = workload.metrics.extractors["classifier"]
     assert isinstance(extractor, ClassifierFeatures)
     real, samples = workload.data.test.pixels, workload.data.train.pixels[:n]
@@ -75,7 +75,7 @@ def write_png(folder: Path, images: Tensor) -> Path:
 
 
 def compare_sampling(workload: DiffusionWorkload, n: int, repeats: int) -> None:
-    """n images by DDIM with the task's steps, against the pipeline of diffusers on the same model."""
+    """n images by DDIM with the task's steps, compared with the diffusers pipeline on the same model."""
     schedule = workload.settings.schedule
     model = workload.new_model(Randomness("benchmark", 0)).eval()
     scheduler = DDIMScheduler(schedule.train_steps, beta_schedule=schedule.beta_schedule, timestep_spacing="trailing")

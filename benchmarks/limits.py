@@ -1,10 +1,10 @@
-"""How near the micro tasks come to what a processor can do: shares of the plain matrix product on the same core.
+"""How close the micro tasks come to the CPU's limit, as shares of the plain matrix product on the same core.
 
     python benchmarks/limits.py                                  every micro task that is not retired
     python benchmarks/limits.py text-bytes-micro --profile       and the operations that a phase spends its time on
 
-Generation 0 of cross entropy, one thread, median of three after one that does not count: a few minutes per task. The
-product (1,024 × 1,024 × 1,024) is measured before every task, as a machine that others use is not always as fast.
+Measures generation 0 of cross entropy on one thread, as the median of three runs after a warm-up: a few minutes per
+task. The product (1,024 × 1,024 × 1,024) is measured before every task, since the speed of a shared machine varies.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from gpu_parts import Bench
 
 ROOT = Path(__file__).resolve().parents[1]
-LISTED = 8  # operations of a profile
+LISTED = 8  # number of operations shown in a profile
 
 
 def main() -> None:

@@ -1,19 +1,18 @@
-"""How often rank intervals and badges err, and what they find: ``python benchmarks/ranking_errors.py [TABLES]``.
+"""Error rates and power of rank intervals and badges: ``python benchmarks/ranking_errors.py [TABLES]``.
 
-Tables of K entries with n seeds are drawn from a normal model whose correlations between entries, which pairing by seed
-takes out, are those between the published methods. The truth is one of three: *equal* (all entries are), *halves* (half
-of them are 1.5 standard deviations below the other half) and *ladder* (evenly spaced over four standard deviations).
-With *unequal* noise the standard deviations of entries span a factor of 16.
+Tables of K entries with n seeds are drawn from a normal model. Its correlations between entries, which pairing by seed
+removes, are those between the published methods. There are three truths: *equal* (all entries are equal), *halves*
+(half of them are 1.5 standard deviations below the other half) and *ladder* (evenly spaced over four standard
+deviations). With *unequal* noise the standard deviations of entries span a factor of 16.
 
-- An entry is **missed** when its interval does not hold every rank that it may claim: those from 1 + the number of
-  entries that are truly better to K − the number truly worse. Entries that are equal share these.
-- A badge is **false** when it says better of an entry that is equal or worse, or worse of one that is equal or better.
-- **Power** is the share of pairs found whose true difference is 1.25 to 1.75 standard deviations of their paired
-  difference (1.5 against CE and TCE).
+- An entry is **missed** if its interval does not contain every rank that it may claim: from 1 + the number of entries
+  that are truly better to K − the number that are truly worse. Equal entries share these ranks.
+- A badge is **false** if it calls an entry better that is equal or worse, or worse that is equal or better.
+- **Power** is the share of detected pairs among those with a true difference of 1.25 to 1.75 standard deviations of
+  their paired difference (1.5 against CE and TCE).
 
-Beside the rule of `collapsebench.scoring.ranks`, three others are looked at: Holm over all pairs of the table, Tukey's
-test with one pooled variance, and own variances with the critical value of the largest of F − 1 tests under equal
-noise.
+Three rules are compared with that of `collapsebench.scoring.ranks`: Holm over all pairs of the table, Tukey's test with
+one pooled variance, and separate variances with the critical value of the largest of F − 1 tests under equal noise.
 """
 
 from __future__ import annotations
@@ -36,12 +35,12 @@ Array = np.ndarray
 ENTRIES, SEEDS, NOISES, TRUTHS = (3, 12, 50), (3, 5, 10, 20), ("equal", "unequal"), ("equal", "halves", "ladder")
 STEP, SPAN, FACTOR = 1.5, 4.0, 16.0
 _BAND = (1.25, 1.75)
-_CHECKED = 20  # tables of every setting that the package itself must judge alike
+_CHECKED = 20  # tables per setting on which the package itself must agree
 
 
 @dataclass(frozen=True)
 class Tables:
-    """Simulated tables: mFI (tables × entries × seeds), what is true of the entries, and their noise."""
+    """Simulated tables: mFI (tables × entries × seeds), the true values of the entries, and their noise."""
 
     mfi: Array
     truth: Array
@@ -49,7 +48,7 @@ class Tables:
 
     @property
     def pairs(self) -> Array:
-        """True differences in standard deviations of the paired difference: tables × entries × entries."""
+        """True differences, in standard deviations of the paired difference: tables × entries × entries."""
         return (self.truth[:, :, None] - self.truth[:, None, :]) / self.spread
 
 
@@ -80,7 +79,7 @@ def draw(tables: int, entries: int, seeds: int, noise: str, truth: str, loadings
 
 
 def t_matrix(mfi: Array) -> tuple[Array, Array]:
-    """t of every entry against every other, by own variances and by the variance pooled over all pairs."""
+    """t of every entry against every other, with separate variances and with the variance pooled over all pairs."""
     n = mfi.shape[2]
     mean = mfi.mean(axis=2)
     centred = mfi - mean[:, :, None]
@@ -96,7 +95,7 @@ def t_matrix(mfi: Array) -> tuple[Array, Array]:
 
 @lru_cache(maxsize=64)
 def largest_t(entries: int, seeds: int) -> float:
-    """Upper 5 % point of the largest |t| of one entry against all others, equal and independent noise."""
+    """Upper 5 % point of the largest |t| of one entry against all others under equal and independent noise."""
     rng = np.random.default_rng(entries * seeds)
     own, _ = t_matrix(rng.normal(size=(4000, entries, seeds)))
     return float(np.quantile(np.abs(own[:, 0]).max(axis=1), 1 - LEVEL))
@@ -128,20 +127,20 @@ def significant(mfi: Array, rule: str) -> Array:
 
 
 def missed(tables: Tables, found: Array) -> float:
-    """Share of entries whose rank interval does not hold every rank that they may claim."""
-    better, worse = (found > 0).sum(axis=1), (found < 0).sum(axis=1)  # entries that are better, worse than each
+    """Share of entries whose rank interval does not contain every rank that they may claim."""
+    better, worse = (found > 0).sum(axis=1), (found < 0).sum(axis=1)  # entries better and worse than each
     truly = np.sign(tables.pairs)
     return float(((better > (truly > 0).sum(axis=1)) | (worse > (truly < 0).sum(axis=1))).mean())
 
 
 def power(tables: Tables, found: Array) -> float:
-    """Share of the pairs with a true difference of about 1.5 standard deviations that are found."""
+    """Share of detected pairs among those with a true difference of about 1.5 standard deviations."""
     wanted = (tables.pairs > _BAND[0]) & (tables.pairs < _BAND[1])
     return float((found[wanted] > 0).mean()) if wanted.any() else float("nan")
 
 
 def badges(mfi: Array) -> Array:
-    """Verdicts of every entry against the first two, as the package gives them."""
+    """The package's verdicts on every entry against the first two."""
     return np.array([verdicts(table, table[:2], (0, 1)) for table in mfi])
 
 
@@ -159,7 +158,7 @@ def badge_power(tables: Tables, found: Array) -> float:
 
 
 def agrees_with_package(mfi: Array, found: Array) -> bool:
-    """Whether the package gives the first tables the rank intervals that these tests make."""
+    """Whether the package gives the same rank intervals as `found` for the first tables."""
     best, worst = 1 + (found > 0).sum(axis=1), mfi.shape[1] - (found < 0).sum(axis=1)
     return all(
         np.array_equal(rank_intervals(table), np.column_stack([best[i], worst[i]]))
@@ -168,7 +167,7 @@ def agrees_with_package(mfi: Array, found: Array) -> bool:
 
 
 def removal(tables: Tables) -> tuple[int, int, int]:
-    """Remove the last entry of every table: verdicts between others that change, badges lost, badges won."""
+    """Remove the last entry of every table; count changed verdicts between others, badges lost, and badges won."""
     ours, less = significant(tables.mfi, "rank intervals"), tables.mfi[:, :-1]
     same_class = size_class(less.shape[1]) == size_class(tables.mfi.shape[1])
     changed = int((ours[:, :-1, :-1] != significant(less, "rank intervals")).sum()) if same_class else 0
@@ -177,8 +176,7 @@ def removal(tables: Tables) -> tuple[int, int, int]:
 
 
 def noisier(tables: Tables, factor: float) -> tuple[float, float, float, float]:
-    """Add noise to the third entry of every table, which multiplies its deviation: its mean mFI and worst rank, before
-    and after."""
+    """Raise the deviation of every table's third entry by a factor; return its mean mFI and worst rank before/after."""
     rng = np.random.default_rng(0)
     louder = tables.mfi.copy()
     spread = np.sqrt(factor**2 - 1)
@@ -191,7 +189,7 @@ def noisier(tables: Tables, factor: float) -> tuple[float, float, float, float]:
 
 
 def quiet_entry_missed(entries: int, seeds: int, rule: str) -> float:
-    """Share of 4,000 tables of equal entries in which one that is fifty times as quiet as the others is missed."""
+    """Share of 4,000 tables of equal entries in which an entry with a fiftieth of the others' noise is missed."""
     mfi = np.random.default_rng(1).normal(size=(4000, entries, seeds))
     mfi[:, 0] *= 0.02
     return float((significant(mfi, rule)[:, :, 0] != 0).any(axis=1).mean())
@@ -201,8 +199,8 @@ def orders_of_the_smallest(seeds: int) -> tuple[float, float, float, float]:
     """Two methods, two independent metrics each, all equal; the first has three times the noise of the second.
 
     Returns:
-        By how many standard deviations the second's score is too low, and how often the first is found worse by a
-        paired test: for the mean of every seed's smallest metric, then for the smallest of the metrics' means.
+        How many standard deviations the second's score is too low, and how often a paired test finds the first one
+        worse: for the mean of every seed's smallest metric, then for the smallest of the metrics' means.
     """
     rng, tables = np.random.default_rng(0), 20_000
     loud, quiet = 3 * rng.normal(size=(tables, seeds, 2)), rng.normal(size=(tables, seeds, 2))
@@ -255,7 +253,7 @@ def main(tables: int) -> None:
 
 
 def _row(tables: int, entries: int, seeds: int, noise: str, loadings: Array, rules: tuple[str, ...]) -> None:
-    """One row: the worst of the truths for errors; halves and ladder for power, of which the larger is shown."""
+    """Print one row: for errors the worst over the truths, and for power the larger of halves and ladder."""
     errors: dict[str, list[float]] = {rule: [] for rule in rules}
     strengths: dict[str, list[float]] = {rule: [] for rule in rules}
     false, found_badges = [], []

@@ -1,7 +1,7 @@
-"""How long commands take until they answer, beside an interpreter that does nothing: `python benchmarks/startup.py`.
+"""Start-up time of commands, compared with an interpreter that does nothing: `python benchmarks/startup.py`.
 
-Fastest of a few, on the clock and of the processor: the machine may be busy. The tests hold the reason instead: what
-these commands do not import.
+Reports the fastest of a few runs, in wall time and CPU time, since the machine may be busy. The tests check the cause
+instead: which packages these commands do not import.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ COMMANDS = {
     "list": 0,
     "show text-wiki-micro": 0,
     "compare --help": 0,
-    "validate -": 2,  # of nothing: how long until validation could begin
-    "run vae-mnist --method ce": 2,  # without a network: all that is missing is named
+    "validate -": 2,  # no content: time until validation could begin
+    "run vae-mnist --method ce": 2,  # without a network, it names everything missing
     "run gmm-micro --method nonsense": 2,  # the first thing that needs torch
 }
-PROXY = "http://127.0.0.1:9"  # nobody listens there
+PROXY = "http://127.0.0.1:9"  # nothing listens there
 
 
 def seconds(arguments: list[str], expected: int, repeats: int) -> tuple[float, float]:
-    """Some runs of Python with these arguments, in an empty folder and without a network.
+    """Run Python some times with these arguments, in an empty folder and without a network.
 
     Returns:
-        The smallest times: on the clock, of the processor.
+        The smallest wall time and CPU time.
     """
     closed = {f"{kind}_proxy": PROXY for kind in ("http", "https", "all")} | {"COLLAPSEBENCH_INCEPTION": ""}
     clock, processor = [], []

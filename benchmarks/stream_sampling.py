@@ -1,10 +1,10 @@
-"""Rewriting a stream with beams against `model.generate` alone, which reads every context once per beam.
+"""Rewriting a stream with beams, compared with `model.generate` alone, which reads every context once per beam.
 
     python benchmarks/stream_sampling.py [--contexts 16] [--model PATH]
 
-A model of SmolLM2-135M's shape with random weights (or of a folder), the sampler of text-wikitext2-smollm2: contexts of
-512 tokens, 32 new ones, 5 beams. Prints tokens per second, their ratio, and whether the texts are equal. Takes about
-three minutes on one core.
+Uses a model of SmolLM2-135M's shape with random weights (or one from a folder) and the sampler of
+text-wikitext2-smollm2: contexts of 512 tokens, 32 new tokens, 5 beams. Prints tokens per second, their ratio, and
+whether the texts are equal. Takes about three minutes on one core.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def smollm2() -> PreTrainedModel:
-    """A model of the shape that the task names, weights at random."""
+    """A model with the task's shape and random weights."""
     settings = load_task("text-wikitext2-smollm2").spec.workload
     shape = settings.model.architecture
     torch.manual_seed(0)
@@ -75,7 +75,7 @@ def smollm2() -> PreTrainedModel:
 
 @torch.inference_mode()
 def generate(model: PreTrainedModel, contexts: Tensor, sampler: StreamSampler) -> Tensor:
-    """As one would otherwise write it."""
+    """The usual code with `model.generate`."""
     out = model.generate(
         contexts,
         attention_mask=torch.ones_like(contexts),

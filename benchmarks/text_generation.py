@@ -1,8 +1,8 @@
-"""One generation of text-wiki-micro against what one would otherwise write: `Trainer`, and `model.generate`.
+"""One generation of text-wiki-micro, compared with the usual code: `Trainer` and `model.generate`.
 
     python benchmarks/text_generation.py [--updates 60] [--samples 512]
 
-Trains the task's model for some updates and writes some windows, both ways, on the same data, and prints tokens per
+Trains the task's model for some updates and generates some windows, both ways and on the same data. Prints tokens per
 second and their ratio in this run. Needs the micro and dev extras; takes about a minute on one core.
 """
 

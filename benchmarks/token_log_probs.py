@@ -1,12 +1,12 @@
-"""Time and peak memory of `token_log_probs` beside cross entropy on full logits, forward and backward, on the CPU.
+"""Time and peak memory of `token_log_probs` and of cross entropy on full logits, forward and backward, on the CPU.
 
-Run by hand, from the checkout (the defaults take a few minutes of two cores and about 4 GB):
+Run by hand from the checkout (the defaults take a few minutes on two cores and about 4 GB):
 
     python benchmarks/token_log_probs.py
     python benchmarks/token_log_probs.py --tokens 8192 --vocabulary 49152 --threads 4
 
-Every variant runs in its own process, because the peak of a process's memory never goes down. Memory is what the peak
-rises above the inputs (gradients included). Ratios are lean / naive: below 1, lean wins.
+Every variant runs in its own process, because a process's peak memory never goes down. Memory is the increase of the
+peak over the inputs (gradients included). Ratios are lean / naive: below 1, lean wins.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ COLUMNS = (
     "backward",
     "processor",
     "peak MB",
-)  # processor: seconds of all threads, less noisy than the clock
+)  # CPU seconds of all threads, less noisy than wall time
 
 
 def main() -> None:
@@ -68,7 +68,7 @@ def in_own_process(variant: str, vocabulary: int, masked: float) -> dict[str, fl
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, float]:
-    """Run one variant; return the median of its seconds and its peak memory in MB."""
+    """Run one variant; return its median seconds and its peak memory in MB."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     import torch
     from torch.nn import functional as F
@@ -79,9 +79,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
     torch.manual_seed(0)
     hidden = torch.randn(arguments.tokens, arguments.width, requires_grad=True)
     (vocabulary,) = arguments.vocabulary
-    weight = torch.randn(vocabulary, arguments.width).mul_(0.02).requires_grad_()  # in place: no peak of its own
+    weight = torch.randn(vocabulary, arguments.width).mul_(0.02).requires_grad_()  # in place, so it adds no peak
     target = torch.randint(vocabulary, (arguments.tokens,))
-    kept = (torch.rand(arguments.tokens) >= arguments.masked).float()  # a method's mask, as of tce
+    kept = (torch.rand(arguments.tokens) >= arguments.masked).float()  # a method's mask, as in tce
 
     def step() -> dict[str, float]:
         hidden.grad = weight.grad = None
@@ -96,7 +96,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
         return {"seconds": end - start, "backward": end - forward, "processor": time.process_time() - processor}
 
     small = [x.detach()[:64].requires_grad_() for x in (hidden, weight)]
-    (small[0] @ small[1].T).sum().backward()  # threads and kernels are loaded before the memory is counted
+    (small[0] @ small[1].T).sum().backward()  # load threads and kernels before memory is counted
     before = peak_mb()
     steps = [step() for _ in range(arguments.repeats)]
     return {

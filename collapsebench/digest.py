@@ -1,9 +1,9 @@
-"""Which part of a task's specification its digest covers: everything that can change a result, but no later additions.
+"""The digest of a task's specification, which covers everything that can change a result.
 
 A digest identifies published results, so it must not change when the schema grows. An optional field that is not in
-`_FIRST` is left out while it has its default: a task that does not say it has the digest that it had before there was
-such a field. Adding one therefore needs no entry here. In exchange a default never changes once it is published: for
-the fields of the first version the digest would move, for later ones a digest would come to mean something else.
+`_FIRST` is left out while it has its default, so a task without it keeps the digest from before the field existed.
+Adding a field therefore needs no entry here. In exchange, a published default must never change: for fields of the
+first version the digest would change, and for later fields the same digest would mean something else.
 ``tests/published_defaults.json`` lists all defaults.
 """
 
@@ -19,10 +19,10 @@ from pydantic import BaseModel
 # Never part of a digest: what is shown, which seeds are official, and how raw metrics become fidelities and verdicts.
 _NEVER: Mapping[str, frozenset[str]] = {
     "TaskSpec": frozenset({"title", "retired", "beside", "seeds", "scored", "calibrated_on", "checks"}),
-    "Base": frozenset({"file"}),  # their content has a digest of its own
+    "Base": frozenset({"file"}),  # its content has a separate digest
 }
 
-# The optional fields of the first version of the schema. They are in every digest, at their default too.
+# The optional fields of the first version of the schema. They are in every digest, even at their default.
 _FIRST: Mapping[str, frozenset[str]] = {
     section: frozenset(names.split())
     for section, names in {
@@ -65,10 +65,10 @@ def digest_of(spec: BaseModel) -> str:
 
 
 def _covered(value: Any, plain: Any) -> Any:
-    """What a digest covers of a value.
+    """The part of a value that a digest covers.
 
     Args:
-        value: a section, or anything in one. plain: the same as JSON has it.
+        value: a section, or anything in one. plain: the same value as JSON.
     """
     if isinstance(value, BaseModel):
         names = [name for name in type(value).model_fields if _is_covered(value, name)]
@@ -90,5 +90,5 @@ def _is_covered(section: BaseModel, name: str) -> bool:
 
 
 def _is_listed(listing: Mapping[str, frozenset[str]], section: type[BaseModel], name: str) -> bool:
-    """Whether the list has a field under the section's name, or under that of a section which it builds on."""
+    """Whether the listing has a field under the section's name, or under that of one of its base classes."""
     return any(name in listing.get(base.__name__, ()) for base in section.__mro__)

@@ -1,4 +1,4 @@
-"""Source files executed anew: what code kept on its classes and in its module does not outlive the execution."""
+"""Executes source files anew, so that state kept on classes and in the module does not survive."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-_beside: dict[str, set[str]] = {}  # of every source: the modules that its last execution brought in from its folder
+_beside: dict[str, set[str]] = {}  # by source: the modules that its last execution imported from its folder
 
 
 def execute_afresh(path: Path, source: bytes) -> ModuleType:
-    """Execute a source file as a new module, which takes the place of the one before in `sys.modules`.
+    """Execute a source file as a new module, which replaces the previous one in `sys.modules`.
 
-    Like a package, so that it may import what lies beside it (``from .beside import x``, ``import beside``); that is
-    executed anew as well, unless the program had imported it already.
+    The module behaves like a package, so it may import its neighbours (``from .beside import x``, ``import beside``).
+    These are executed anew as well, unless the program has already imported them.
 
     Args:
-        path: absolute, where the source comes from. source: its content, which the file may have lost meanwhile.
+        path: absolute path of the source. source: its content, which the file may no longer have.
 
     Raises:
-        BaseException: whatever the source raises; nothing of it is left in `sys.modules` then.
+        BaseException: any error of the source; then nothing of it remains in `sys.modules`.
     """
-    # The same file in two folders is two modules: what lies beside it may differ.
+    # The same file in two folders gives two modules, since its neighbours may differ.
     digest = hashlib.sha256(f"{path} {hashlib.sha256(source).hexdigest()}".encode()).hexdigest()
     name, folder = f"_collapsebench_method_{digest[:16]}", str(path.parent)
     for old in (name, *_beside.pop(name, ())):
@@ -35,7 +35,7 @@ def execute_afresh(path: Path, source: bytes) -> ModuleType:
     sys.modules[name] = module  # annotations are looked up there
     sys.path.insert(0, folder)
     try:
-        # Not by the loader, which may take cached bytes; and without the future features of this file.
+        # Do not use the loader, which may use cached bytecode; do not inherit this file's future features.
         exec(compile(source, str(path), "exec", dont_inherit=True), module.__dict__)
     except BaseException:
         del sys.modules[name]
@@ -48,7 +48,7 @@ def execute_afresh(path: Path, source: bytes) -> ModuleType:
 
 
 def _lies_in(folder: Path, module: ModuleType) -> bool:
-    """Whether a module, or the package that it is in, stands right in the folder; not what is installed below it."""
+    """Whether a module, or its package, is directly in the folder; modules installed below it do not count."""
     file = getattr(module, "__file__", None)
     if file is None or not Path(file).is_relative_to(folder):
         return False

@@ -1,4 +1,4 @@
-"""The source of a method in its file, and of what it imports from beside it: an edit of either makes another method."""
+"""Digests of a method's source and of the neighbouring modules it imports; editing either makes another method."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
-_imported: dict[str, tuple[Any, str]] = {}  # of installed modules: their spec when first seen, and the digest then
+_imported: dict[str, tuple[Any, str]] = {}  # by installed module: its spec and digest when first seen
 
 
 def digest_with_neighbours(file: Path, source: bytes, above: int = 0) -> str:
-    """SHA-256 of a source and of the own modules that it imports; of the source alone where it imports none.
+    """SHA-256 of a source and of its own modules that it imports; of the source alone if it imports none.
 
-    The imports are read, not made: what a module does at run time to find others is not seen.
+    Imports are parsed and not executed, so modules that are found only at run time are not included.
 
     Args:
-        file: where the source is. source: its content. above: how many folders above the file's own absolute imports
-            begin, as they do for a module of a package.
+        file: path of the source. source: its content. above: number of folders above the file's folder where absolute
+            imports start, for a module in a package.
     """
     found = {file: source}
     waiting, root = [file], file.parents[above]
@@ -36,7 +36,7 @@ def digest_with_neighbours(file: Path, source: bytes, above: int = 0) -> str:
 
 
 def digest_of_module(module: ModuleType, file: Path) -> str:
-    """As `digest_with_neighbours`, for a module that Python imports once; what is installed changes no more."""
+    """Like `digest_with_neighbours`, for an installed module, which Python imports once and which does not change."""
     if {"site-packages", "dist-packages"} & set(file.parts):
         return hashlib.sha256(file.read_bytes()).hexdigest()
     depth = module.__name__.count(".") + (file.name == "__init__.py")
@@ -44,10 +44,10 @@ def digest_of_module(module: ModuleType, file: Path) -> str:
 
 
 def has_changed(module: ModuleType, found: type, file: Path, digest: str) -> bool:
-    """Whether a file is no longer what this process imported, so that its digest is not that of what would run.
+    """Whether a file differs from what this process imported, so that its digest is not that of the code to run.
 
     Args:
-        found: the class that is wanted of it. digest: of the module now.
+        found: the class to use from it. digest: the module's current digest.
     """
     spec, before = _imported.get(module.__name__, (None, ""))
     if spec is None or spec is not module.__spec__:  # seen for the first time, or imported again since
@@ -87,7 +87,7 @@ def _imported_files(file: Path, source: bytes, root: Path) -> Iterator[Path]:
 
 
 def _files(start: Path, name: str) -> Iterator[Path]:
-    """What importing a name executes, as far as it lies below a folder."""
+    """The files below a folder that are executed when a name is imported."""
     place = start
     for part in filter(None, name.split(".")):
         place = place / part

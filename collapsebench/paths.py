@@ -1,4 +1,4 @@
-"""Where the bundled folders are: beside the package in a checkout, inside it in an installed wheel."""
+"""Paths of the bundled folders: next to the package in a checkout, inside it in an installed wheel."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 def bundled(name: str) -> Path:
-    """Return where ``tasks``, ``baselines`` or ``constraints.txt`` is."""
+    """Return the path of ``tasks``, ``baselines`` or ``constraints.txt``."""
     checkout = _PACKAGE.parent / name
     if (_PACKAGE.parent / "pyproject.toml").is_file() and checkout.exists():
         return checkout

@@ -1,7 +1,7 @@
 """Every random draw of the benchmark, named: (task, seed, generation, purpose) → an independent generator.
 
 Methods that share a seed share initial weights, data order and sampling noise, so their comparison is paired.
-Generators live on the CPU whatever the device: the same seed gives the same noise everywhere.
+Generators are always on the CPU, so the same seed gives the same noise on every device.
 """
 
 from __future__ import annotations

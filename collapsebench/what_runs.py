@@ -1,10 +1,10 @@
 """A digest of what runs when a class is used: its code, and every value that the code refers to.
 
-For classes that only live in this process. Source text would not do: a notebook may have it in its cells, a file may
-say something else by now, and a changed global, default or closure leaves it as it was. So the digest is of what Python
-would execute: code objects with their constants, defaults, closures, the globals that they name, the attributes
-of the class and of those that it is derived from. Comments, docstrings and line numbers do not matter. Packages that
-are installed stand in it by their names and versions.
+This is for classes that exist only in this process. Source text is not sufficient: it may be in a notebook's cells, the
+file may have changed since, and a changed global, default or closure does not change it. So the digest covers what
+Python would execute: code objects with their constants, defaults, closures, the globals that they name, and the
+attributes of the class and its bases. Comments, docstrings and line numbers do not matter. Installed packages are
+represented by their names and versions.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _BUILT_IN = (
     types.MemberDescriptorType,
     types.ClassMethodDescriptorType,
 )
-# What a class has that says nothing about what it does.
+# Attributes of a class that do not affect its behaviour.
 _NOT_RUN = {
     *("__module__", "__qualname__", "__doc__", "__dict__", "__weakref__", "__abstractmethods__", "_abc_impl"),
     *("__firstlineno__", "__static_attributes__"),
@@ -39,7 +39,7 @@ _LOOK_ANYWHERE = ("globals", "locals", "vars", "eval", "exec", "__import__", "op
 
 
 class Untellable(Exception):
-    """What runs depends on something whose content has no digest; the message names it."""
+    """The code depends on something whose content has no digest; the message names it."""
 
 
 def digest_of_what_runs(loss_class: type) -> str:
@@ -55,12 +55,12 @@ def digest_of_what_runs(loss_class: type) -> str:
 
 
 class _Digest:
-    """Digests of objects that may refer to each other, in circles too."""
+    """Digests of objects that may refer to each other, also in cycles."""
 
     def __init__(self) -> None:
         self.known: dict[int, bytes] = {}
-        self.open: dict[int, int] = {}  # objects that are being looked at, by their depth
-        self.kept: list[Any] = []  # an address is not given to another object while its first one lives
+        self.open: dict[int, int] = {}  # objects being processed, with their depth
+        self.kept: list[Any] = []  # keeps objects alive, so that their addresses are not reused
 
     def of(self, value: Any) -> bytes:
         if type(value) in _ATOMS:
@@ -120,20 +120,20 @@ def _code(code: types.CodeType) -> str:
 
 
 def _named(value: Any) -> str:
-    """The name of what is installed, with the version of the package."""
+    """The name of an installed object, with the version of its package."""
     owner = getattr(value, "__objclass__", None)
     module = str(getattr(value, "__module__", None) or getattr(owner, "__module__", ""))
     return f"{module}.{getattr(value, '__qualname__', value)} {_version(module)}"
 
 
 def _version(module: str) -> str:
-    """Version of the package that a module is in; changes of collapsebench itself show in the versions of tasks."""
+    """Version of a module's package; changes of collapsebench itself show in the versions of tasks."""
     top = module.partition(".")[0]
     return "" if top == "collapsebench" else str(getattr(sys.modules.get(top), "__version__", ""))
 
 
 def _is_installed(module: str | None) -> bool:
-    """Whether a module is part of Python, of this package, or of one that was installed: nobody edits those."""
+    """Whether a module belongs to Python, this package or an installed one, which users do not edit."""
     top = (module or "").partition(".")[0]
     if top == "__main__":  # of a notebook: it may be the file of the program that runs the cells
         return False
@@ -166,7 +166,7 @@ def _content(cell: types.CellType) -> Any:
 
 
 def _referred(code: types.CodeType, found_in: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """What code takes from outside, by name: globals, and what it uses of modules that are not installed."""
+    """The outside objects that code uses, by name: globals, and attributes of modules that are not installed."""
     codes = list(_nested(code))
     attributes = sorted({name for part in codes for name in part.co_names})
     names = {(i.opname, i.argval) for part in codes for i in dis.get_instructions(part)}
@@ -192,7 +192,7 @@ def _nested(code: types.CodeType) -> Iterator[types.CodeType]:
 
 
 def _imported(name: str) -> Any:
-    """The module that an import within a function would give."""
+    """The module that an import within a function would return."""
     if name in sys.modules:
         return sys.modules[name]
     top = name.partition(".")[0]
@@ -224,7 +224,7 @@ def _wrapped(value: Any) -> tuple[str, Sequence[Any]] | None:
 
 
 def _reduced(value: Any) -> tuple[str, Sequence[Any]]:
-    """Any other object by what `pickle` would make it from again."""
+    """Describe any other object by what `pickle` would reconstruct it from."""
     kind = f"{type(value).__module__}.{type(value).__qualname__}"
     try:
         reduced = value.__reduce_ex__(4)

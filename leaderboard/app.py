@@ -1,4 +1,4 @@
-"""The leaderboard as a site: navigation, and what frames every page. `collapsebench leaderboard` starts it."""
+"""The leaderboard site: navigation, and the frame of every page. `collapsebench leaderboard` starts it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A task's card: our own Markdown, with the pictures that lie beside it."""
+"""A task's card: our own Markdown, with the pictures next to it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TEXT_WIDTH = 820
 
 
 def show_card(task: Task) -> None:
-    """Show the card. One of a task file from elsewhere is not ours, and is shown as the text that it is."""
+    """Show the card. The card of an external task file is untrusted and is shown as plain text."""
     file = own_file(task.path, "card.md")
     if not file.is_file():
         return
@@ -37,9 +37,9 @@ def show_card(task: Task) -> None:
 
 
 def pieces(card: str) -> list[tuple[str, str]]:
-    """A card in order: ``("text", Markdown)`` and ``("picture", "alt\\nfile")``.
+    """Split a card into its parts, in order: ``("text", Markdown)`` and ``("picture", "alt\\nfile")``.
 
-    The title is left out, and the text is as `site_markdown` makes it.
+    The title is left out, and the text is converted by `site_markdown`.
     """
     found: list[tuple[str, str]] = []
     rest = _TITLE.sub("", card)
@@ -53,6 +53,6 @@ def pieces(card: str) -> list[tuple[str, str]]:
 
 
 def site_markdown(text: str) -> str:
-    """Our Markdown as the site shows it: headings one level down, links to files of the repository as their text."""
+    """Convert our Markdown for the site: headings move one level down, and links to repository files become text."""
     lowered = re.sub(r"^(#+ )", r"#\1", text, flags=re.MULTILINE)
     return _LOCAL_LINK.sub(r"\1", lowered)

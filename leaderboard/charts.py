@@ -1,4 +1,4 @@
-"""Charts of the site. One colour, dash and mark per method, the same for the baselines on every page."""
+"""Charts of the site. Every method has one colour, dash and mark; the baselines' are the same on every page."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from altair.utils import schemapi
 from collapsebench.methods import BASELINES, CONTROL
 from collapsebench.reports.palette import COLOURS, CONTROL_COLOUR
 
-schemapi.disable_debug_mode()  # holding every chart against its schema takes half the time of a page; tests do it
+schemapi.disable_debug_mode()  # validating charts against their schema takes half the time of a page; tests do it
 
 _DASHES = ([1, 0], [7, 3], [2, 2], [8, 3, 2, 3], [12, 4], [4, 4], [1, 3], [10, 2, 2, 2, 2, 2])
 _MARKS = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left")
 _BLUE, _ORANGE, _GREEN, _GREY = *COLOURS[:3], CONTROL_COLOUR
-_INK = "currentColor"  # the colour of the page's text, light or dark: Streamlit's own grey is too pale on white
+_INK = "currentColor"  # colour of the page's text, light or dark; Streamlit's own grey is too pale on white
 _ROWS = alt.Axis(labelLimit=200, ticks=False, domain=False)
 _GENERATIONS = alt.Axis(tickMinStep=1, format="d", grid=False)
 _LEGEND: dict[str, Any] = {
@@ -29,7 +29,7 @@ _LEGEND: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Style:
-    """How a method is drawn."""
+    """Colour, dash and mark of a method."""
 
     colour: str
     dash: list[int]
@@ -40,9 +40,10 @@ Look = Mapping[str, Style]
 
 
 def styles(methods: Sequence[str]) -> Look:
-    """A style per method: the baselines always have theirs, the control is grey, others follow in their order.
+    """A style per method: the baselines have fixed styles, the control is grey, and others get theirs in order.
 
-    Nobody else ever gets the colour of a baseline: beyond five others the colours repeat, with other dashes and marks.
+    No other method gets the colour of a baseline. With more than five others, colours repeat with other dashes and
+    marks.
     """
     known, n = len(BASELINES), len(COLOURS)
     order = [*BASELINES, *(m for m in methods if m not in (*BASELINES, CONTROL))]
@@ -58,7 +59,8 @@ def fidelity_chart(
     """Mean fidelity by generation, its range over seeds, and where each method crosses the threshold.
 
     Args:
-        bands: of one metric, as `fidelity_bands`. crossings: of that metric and threshold. last: generation G.
+        bands: bands of one metric, from `fidelity_bands`. crossings: crossings of that metric and threshold. last: the
+            last generation G.
     """
     at = pd.DataFrame({"threshold": [threshold], "label": [f"λ = {threshold:g}"], "last": [last]})
     line = alt.Chart(at).mark_rule(color=_GREY, strokeWidth=1).encode(y="threshold:Q")
@@ -81,7 +83,7 @@ def band_chart(bands: pd.DataFrame, look: Look, unit: str, last: int, log: bool 
 
 
 def calibration_chart(curves: pd.DataFrame, last: int) -> alt.LayerChart:
-    """Cross entropy against the control on one metric, with the band in which the control has to stay."""
+    """Cross entropy against the control on one metric, with the band in which the control must stay."""
     band = alt.Chart(pd.DataFrame({"low": [0.95], "high": [1.05]})).mark_rect(color=_GREEN, opacity=0.18)
     line = alt.Chart(pd.DataFrame({"threshold": [0.75]})).mark_rule(color=_GREY).encode(y="threshold:Q")
     flat = curves.assign(**dict.fromkeys(("mean", "low", "high"), curves["fidelity"]))
@@ -91,10 +93,11 @@ def calibration_chart(curves: pd.DataFrame, last: int) -> alt.LayerChart:
 
 
 def interval_chart(rows: pd.DataFrame, look: Look, last: float, title: str = "mFI, generations") -> alt.LayerChart:
-    """mFI of methods with their intervals, in the order given, and a line where CE is.
+    """mFI of methods with their intervals, in the given order, and a line at CE.
 
     Args:
-        rows: method, mfi, mfi_low, mfi_high and text, as the page shows it. last: where the axis ends. title: its own.
+        rows: method, mfi, mfi_low, mfi_high and text (as shown on the page). last: end of the axis. title: title of the
+            axis.
     """
     y = alt.Y("method:N", sort=list(rows["method"]), title=None, axis=_ROWS)
     scale = alt.Scale(domain=[0, last], nice=False)
@@ -115,7 +118,7 @@ def interval_chart(rows: pd.DataFrame, look: Look, last: float, title: str = "mF
 
 
 def profile_chart(profile: pd.DataFrame, look: Look) -> alt.LayerChart:
-    """Performance profiles: the share of runs that reach every level.
+    """Performance profiles: the share of runs that reach each level.
 
     Args:
         profile: method, level (τ) and runs.
@@ -138,7 +141,7 @@ def ratio_chart(rows: pd.DataFrame, one: str, other: str) -> alt.LayerChart:
     """Ratios with intervals on a log axis, one row per task, with a line at 1.
 
     Args:
-        rows: of positive ratios: task, ratio, ratio_low, ratio_high and text, as the page shows it.
+        rows: rows with positive ratios: task, ratio, ratio_low, ratio_high and text (as shown on the page).
     """
     values = [float(v) for column in ("ratio", "ratio_low", "ratio_high") for v in rows[column].dropna() if v > 0]
     domain = [min([*values, 0.5]) / 1.15, max([*values, 2.0]) * 1.15]
@@ -161,7 +164,7 @@ def ratio_chart(rows: pd.DataFrame, one: str, other: str) -> alt.LayerChart:
 
 
 def difference_chart(pairs: pd.DataFrame, one: str, other: str) -> alt.LayerChart:
-    """mFI of one method minus that of another: a ring per seed, a bar at the mean, a row per task."""
+    """mFI of one method minus that of another: a ring per seed and a bar at the mean, with one row per task."""
     y = alt.Y("task:N", title=None, axis=_ROWS)
     axis = alt.Axis(tickMinStep=1, format="d")
     x = alt.X("difference:Q", title=f"mFI of {one} − mFI of {other}, generations", axis=axis)
@@ -177,10 +180,10 @@ def difference_chart(pairs: pd.DataFrame, one: str, other: str) -> alt.LayerChar
 
 
 def density_chart(frame: pd.DataFrame, across: tuple[float, float], top: float) -> alt.LayerChart:
-    """A model's density, filled, and that of the truth, dashed.
+    """The density of a model (filled) and of the truth (dashed).
 
     Args:
-        frame: x, truth and model. across: of the x axis. top: of the y axis.
+        frame: x, truth and model. across: range of the x axis. top: top of the y axis.
     """
     base = alt.Chart(frame).encode(x=alt.X("x:Q", title=None, scale=alt.Scale(domain=list(across), nice=False)))
     scale = alt.Scale(domain=[0, top])
@@ -197,7 +200,7 @@ def density_chart(frame: pd.DataFrame, across: tuple[float, float], top: float) 
 def _curves(
     bands: pd.DataFrame, look: Look, scale: alt.Scale, title: str | None, last: int, *, ranged: bool = True
 ) -> list[alt.Chart]:
-    """Range, line and marks by generation; one legend says colour, dash and mark."""
+    """Range, line and marks by generation, with one legend for colour, dash and mark."""
     x = alt.X("generation:Q", title="generation", scale=alt.Scale(domain=[0, last], nice=False), axis=_GENERATIONS)
     y = alt.Y("mean:Q", title=title, scale=scale)
     base = alt.Chart(bands).encode(x=x, color=_colour(look))

@@ -1,4 +1,4 @@
-"""Choices that stand in the address of a page, so that every view has a link."""
+"""Choices that are stored in the address of a page, so that every view has a link."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from collapsebench.methods import BASELINES
 from collapsebench.task import Task
 
 MOST_METHODS = 8
-"""As many as a chart has colours, dashes and marks for."""
+"""The number of methods for which a chart has colours, dashes and marks."""
 
 
 def choose_task(reading: Reading) -> Task:
-    """One of the calibrated tasks, those that are not ranked last; the first that has entries unless told otherwise."""
+    """Choose a calibrated task (unranked ones are listed last); the default is the first one with entries."""
     tasks, submitted = reading.board.tasks, set(reading.board.table["task"])
     ids = sorted(tasks, key=lambda i: (tasks[i].mark != "", tasks[i].spec.tier, i))
     report_unknown("task", ids, "calibrated task")
@@ -27,7 +27,7 @@ def choose_task(reading: Reading) -> Task:
 
 
 def choose_methods(labels: Sequence[str]) -> list[str]:
-    """Some of the methods of a task, given best first; the baselines and the three best unless told otherwise."""
+    """Choose from the methods of a task, given best first; the default is the baselines and the three best."""
     report_unknown("methods", labels, "method on this task")
     start = [label for i, label in enumerate(labels) if i < 3 or label in BASELINES]
     chosen: list[str] = st.multiselect(
@@ -37,7 +37,7 @@ def choose_methods(labels: Sequence[str]) -> list[str]:
 
 
 def choose_entry(reading: Reading) -> str | None:
-    """The digest of an entry, superseded ones included; None when there are none."""
+    """Choose an entry, which may be superseded; return its digest, or None if there are no entries."""
     board = reading.board
     unranked = {task_id for task_id, task in board.tasks.items() if task.unranked}
     entries = sorted(
@@ -53,14 +53,14 @@ def choose_entry(reading: Reading) -> str | None:
 
 
 def _choose(key: str, label: str, options: Mapping[str, str], start: str) -> str:
-    """A list that shows labels, while the address holds what is chosen by itself.
+    """A select box that shows labels, while the address stores the chosen keys.
 
-    Streamlit's `bind` would write the labels, and loses what a link brings when both pages choose the same thing.
+    Streamlit's `bind` would write the labels, and would lose the value from a link if two pages have the same choice.
     """
     widget, seen = f"{key}-choice", f"{key}-seen"
     wanted, last = st.query_params.get(key), st.session_state.get(seen)
     held = wanted if wanted in options and wanted != last else st.session_state.get(widget, last)
-    # Said on every run: on another page the list is another widget, which would begin with its first option.
+    # Set on every run: on another page the list is another widget and would start at its first option.
     st.session_state[widget] = held if held in options else start
     chosen: str = st.selectbox(label, list(options), format_func=options.__getitem__, key=widget)
     st.session_state[seen] = chosen
@@ -70,7 +70,7 @@ def _choose(key: str, label: str, options: Mapping[str, str], start: str) -> str
 
 
 def report_unknown(key: str, known: Iterable[str], noun: str) -> None:
-    """Say which values in the address of the page nobody knows; call it before the choice is shown."""
+    """Report unknown values in the address of the page; call this before showing the choice."""
     there = set(known)
     unknown = [value for value in st.query_params.get_all(key) if value not in there]
     if unknown:
@@ -79,7 +79,7 @@ def report_unknown(key: str, known: Iterable[str], noun: str) -> None:
 
 
 def show_link(**parameters: str | Sequence[str]) -> None:
-    """Offer the address of the view as it is, with what is left to defaults spelt out."""
+    """Show the address of the current view, including values left at their defaults."""
     query = urlencode([(k, v) for k, value in parameters.items() for v in _listed(value)], safe="@:,=")
     with st.popover("Link to this view", icon=":material/link:"):
         st.code(f"{st.context.url or ''}?{query}", language=None, wrap_lines=True)

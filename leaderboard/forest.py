@@ -1,4 +1,4 @@
-"""The picture that the board begins with: how long methods stay faithful, on every ranked task."""
+"""The first picture of the board: how long methods stay faithful, on every ranked task."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ MOST = 6
 
 
 def show_forest(reading: Reading, rows: pd.DataFrame) -> None:
-    """mFI / G with intervals, a panel per task, the best methods and the baselines in each.
+    """Show mFI / G with intervals, in one panel per task, for the best methods and the baselines.
 
     Args:
-        rows: of ranked tasks, as in `collapsebench.publishing.board.Board.table`.
+        rows: rows of ranked tasks, as in `collapsebench.publishing.board.Board.table`.
     """
     st.header("How long each method stays faithful", anchor="forest")
     panels = list(rows.groupby("task", sort=False))
     across = min(len(panels), 2 if len(panels) == 4 else 3)
     for place, (task_id, mine) in enumerate(panels):
-        if place % across == 0:  # a row of its own, so that phones keep the order
+        if place % across == 0:  # a separate row, so that phones keep the order
             columns = st.columns(across, gap="medium")
         with columns[place % across]:
             shown = tuple(mine.loc[foremost(mine), "digest"])
-            chart, told = reading.kept(_panel, str(task_id), shown)  # drawing it again takes longer than the rest
+            chart, told = reading.kept(_panel, str(task_id), shown)  # drawing is the slowest part of the page
             st.markdown(f"**{as_markdown(str(task_id))}**")
             st.altair_chart(chart, alt=f"mFI on {task_id}, in generations, with 95 % intervals: {told}")
     st.caption(
@@ -42,12 +42,12 @@ def show_forest(reading: Reading, rows: pd.DataFrame) -> None:
 
 
 def foremost(table: pd.DataFrame) -> pd.Series[bool]:
-    """Which rows of a task are shown: those of the best methods and of the baselines."""
+    """Mask of the rows of a task to show: those of the best methods and of the baselines."""
     return (table["mfi"].rank(ascending=False, method="first") <= MOST) | table["method"].isin(BASELINES)
 
 
 def forest_rows(table: pd.DataFrame, horizon: int) -> pd.DataFrame:
-    """Rows of a task with mFI and its interval as shares of the generations, and as text in generations."""
+    """Rows of a task with mFI and its interval, as shares of the generations and as text in generations."""
     ends = ["mfi", "mfi_low", "mfi_high"]
     frame = table[["method", *ends]].reset_index(drop=True)
     frame["text"] = [interval_text(row, "mfi") for row in records(frame)]
@@ -56,7 +56,7 @@ def forest_rows(table: pd.DataFrame, horizon: int) -> pd.DataFrame:
 
 
 def _panel(board: Board, task_id: str, digests: tuple[str, ...]) -> tuple[alt.LayerChart, str]:
-    """The chart of some entries of a task, and the same in words."""
+    """The chart of the given entries of a task, and a description in words."""
     mine = board.table[board.table["digest"].isin(digests)]
     rows = forest_rows(mine, board.tasks[task_id].spec.horizon)
     look = charts.styles(list(rows["method"]))

@@ -18,10 +18,10 @@ MOST_PROFILES = 8
 
 
 def show_overall(reading: Reading, tier: str, track: str, search: str) -> None:
-    """Methods over all ranked tasks of a tier; nothing where there are none.
+    """Show methods over all ranked tasks of a tier; show nothing if there are none.
 
     Args:
-        search: only methods whose names hold it.
+        search: show only methods whose names contain this text.
     """
     board = reading.board
     table, tasks = reading.kept(overall_table, tier, track), ranked_tasks(board, tier)
@@ -39,7 +39,7 @@ def show_overall(reading: Reading, tier: str, track: str, search: str) -> None:
 
 
 def left_out(board: Board, tier: str) -> str:
-    """Which tasks do not count, because they are retired or break a rule."""
+    """A text that names the tasks that do not count because they are retired or do not meet a rule."""
     mine = sorted((i, task) for i, task in board.tasks.items() if task.spec.tier == tier)
     retired = ", ".join(i for i, task in mine if task.spec.retired)
     broken = ", ".join(i for i, task in mine if task.unranked and not task.spec.retired)
@@ -79,7 +79,7 @@ def _show_table(board: Board, table: pd.DataFrame, tasks: list[str], tier: str, 
 
 
 def _show_profile(reading: Reading, tier: str, track: str, order: list[str]) -> None:
-    """Share of runs that reach a level, for the best methods and the baselines."""
+    """Show the share of runs that reach a level, for the best methods and the baselines."""
     profile = reading.kept(profile_table, tier, track)
     there = [what for what in order if what in set(profile["what"])]
     names = dict(zip(profile["what"], profile["method"], strict=True))

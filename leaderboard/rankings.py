@@ -1,4 +1,4 @@
-"""Rows as pages show them: numbers stay numbers, so that tables sort; intervals are text beside them."""
+"""Formats table rows for pages: numbers stay numbers, so that tables can be sorted; intervals are text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WIDTHS = {"method": 128, "rank_best": 52, "mfi": 64, "binds": 190}
 def ranking(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of a task's ranking, from those of `collapsebench.publishing.board.Board.table`.
 
-    A task that is not ranked has no column for ranks.
+    There is no column for ranks if the task is not ranked.
     """
     rows = []
     found = records(table.drop(columns="curve"))
@@ -67,5 +67,5 @@ def _configured(column: Column) -> Any:
 
 
 def finite(value: Any) -> bool:
-    """Whether a value is a number that can be shown."""
+    """Whether a value is a finite number."""
     return isinstance(value, int | float) and math.isfinite(value)

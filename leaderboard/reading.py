@@ -1,4 +1,4 @@
-"""What pages read: the board over the folder of submissions, kept until a file of it changes."""
+"""The data of the pages: the board of the submissions folder, cached until a file in it changes."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ class Reading:
     """The board as a page sees it.
 
     Attributes:
-        board: read and scored. state: digest of names, times and sizes of the files it was read from.
+        board: the board, scored. state: digest of names, times and sizes of the files it was read from.
     """
 
     board: Board
     state: str
 
     def kept(self, compute: Callable[..., T], *arguments: Any) -> T:
-        """``compute(board, *arguments)``, computed once for as long as the files stay as they are.
+        """Return ``compute(board, *arguments)``, cached as long as the files do not change.
 
-        Ends the page with a message when a file that is needed has gone or changed in the meantime.
+        Ends the page with a message if a needed file has been removed or changed in the meantime.
         """
         try:
             return _kept(self.board, compute, self.state, compute.__qualname__, arguments)
@@ -45,7 +45,7 @@ class Reading:
             _end("A submission of this page has just changed or gone. Reload the page to see the board without it.")
 
     def scores(self, digests: Sequence[str]) -> Scores:
-        """Curves and scores of entries of one task."""
+        """Curves and scores of the given entries of one task."""
         return self.kept(_scores, tuple(digests))
 
     def submission(self, digest: str) -> Submission:
@@ -54,7 +54,7 @@ class Reading:
 
 
 def read() -> Reading:
-    """The board over the folder as it is now."""
+    """Read the board from the current content of the folder."""
     folder, tasks = submissions_folder(), os.environ.get("COLLAPSEBENCH_TASKS", "")
     for _ in range(_ATTEMPTS):
         try:
@@ -66,7 +66,7 @@ def read() -> Reading:
 
 
 def submissions_folder() -> Path:
-    """What ``COLLAPSEBENCH_SUBMISSIONS`` names, else the committed submissions."""
+    """The folder named by ``COLLAPSEBENCH_SUBMISSIONS``, otherwise that of the committed submissions."""
     given = os.environ.get("COLLAPSEBENCH_SUBMISSIONS")
     return Path(given) if given else bundled("submissions")
 

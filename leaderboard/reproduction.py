@@ -1,4 +1,4 @@
-"""How to check an entry and how to cite it, as text to copy. What strangers wrote is quoted for the shell."""
+"""Commands to check an entry, and its citation, as text to copy. Untrusted text is quoted for the shell."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collapsebench.publishing.submission import Session, Submission
 
 
 def machine(session: Session) -> dict[str, str]:
-    """On what, and by which commit, a session ran: rows of a table."""
+    """The machine and commit of a session, as rows of a table."""
     git = session.git
     return {
         "device": session.device,
@@ -28,19 +28,19 @@ def machine(session: Session) -> dict[str, str]:
 
 
 def file_of(entry: Entry) -> str:
-    """The entry's file as the repository names it."""
+    """Path of the entry's file in the repository."""
     return f"submissions/{entry.path.parent.name}/{entry.path.name}"
 
 
 def commands(entry: Entry, submission: Submission) -> str:
-    """The commands that check an entry: its file, a seed of it, its whole comparison."""
+    """The commands that check an entry: its file, one seed, and the whole comparison."""
     method, task = submission.method, entry.task_id.partition("@")[0]
     baseline = method.loss in registered_methods()
     file = shlex.quote(file_of(entry))
     verify = ["collapsebench", "verify", file]
     if method.loss.partition(":")[0].endswith(".py"):
         verify += ["--method", shlex.quote(f"path/to/{method.loss}")]
-    # lists have no form on the command line; the defaults of the source hold for them
+    # lists cannot be given on the command line; the defaults of the source apply
     given = ",".join(f"{k}={v}" for k, v in sorted(method.parameters.items()) if not isinstance(v, list))
     spec = method.name if baseline else f"path/to/{method.loss}" + (f":{given}" if given else "")
     others = ["ce", "tce"] if not baseline else [name for name in ("ce", "focal", "tce") if name != method.name]
@@ -58,7 +58,7 @@ def commands(entry: Entry, submission: Submission) -> str:
 
 
 def citation(entry: Entry, submission: Submission, board: Board) -> str:
-    """A BibTeX entry, without what could end one of its fields."""
+    """A BibTeX entry, without characters that could end one of its fields."""
     year = submission.date[:4]
     title = board.tasks[entry.task_id].spec.title if entry.task_id in board.tasks else entry.task_id
     fields = {

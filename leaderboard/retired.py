@@ -1,4 +1,4 @@
-"""Tasks that are retired, or break a rule: how pages say that what was measured on them is not ranked."""
+"""Marks tasks that are retired or do not meet a rule, since results on them are not ranked."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ _ICON = ":material/inventory_2:"
 
 
 def reason_of(task: Task) -> str:
-    """Why the task is not ranked, as Markdown; empty when it is."""
+    """The reason why the task is not ranked, as Markdown; empty if it is ranked."""
     return as_markdown(task.spec.retired or task.unranked or "")
 
 
 def marked(task: Task) -> str:
-    """The task's id, with the mark when it is not ranked."""
+    """The task's id, with a mark if it is not ranked."""
     return f"{task.id} ({task.mark})" if task.mark else task.id
 
 
 def show_mark(task: Task) -> None:
-    """A short mark with the reason behind it; nothing for a task that is ranked."""
+    """Show a short mark with the reason; nothing for a ranked task."""
     if task.mark:
         told = "Retired task: not ranked" if task.spec.retired else "Task that breaks a rule: not ranked"
         st.badge(told, color="orange", icon=_ICON, help=reason_of(task))
 
 
 def show_banner(task: Task) -> None:
-    """Say in full that the task is not ranked, and why; nothing for a task that is."""
+    """Show that the task is not ranked, and why; nothing for a ranked task."""
     if task.spec.retired:
         st.warning(
             "**This task is retired: its methods are not ranked, and it takes no new entries.** Its results "

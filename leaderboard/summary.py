@@ -12,10 +12,10 @@ _DEVICES = {"cpu": "a CPU", "cuda": "a CUDA GPU", "mps": "an Apple GPU"}
 
 
 def standing(board: Board, machines: pd.DataFrame) -> str:
-    """Who has run what on which devices, and whether others have verified it.
+    """Who ran which methods on which devices, and whether others have verified the entries.
 
     Args:
-        machines: as `collapsebench.publishing.board.machines`.
+        machines: the result of `collapsebench.publishing.board.machines`.
     """
     table = board.table
     if table.empty:
@@ -28,7 +28,7 @@ def standing(board: Board, machines: pd.DataFrame) -> str:
 
 
 def _origin(board: Board, machines: pd.DataFrame) -> str:
-    """On what the entries ran, and whether anybody but the authors of the baselines has made one."""
+    """The machines that the entries ran on, and whether anyone except the baselines' authors made an entry."""
     digests = set(board.table["digest"])
     project = {a for d in digests if board.entries[d].name in BASELINES for a in board.entries[d].authors}
     own = all(set(board.entries[d].authors) <= project for d in digests)
@@ -41,13 +41,13 @@ def _origin(board: Board, machines: pd.DataFrame) -> str:
 
 
 def uncalibrated(tier: str) -> list[str]:
-    """Registered tasks of a tier that cannot have entries yet."""
+    """Registered tasks of a tier that cannot have entries yet because they are not calibrated."""
     tasks = [load_task(path) for path in registered_tasks().values()]
     return sorted(task.id for task in tasks if task.spec.tier == tier and not task.calibrated)
 
 
 def missing_tasks(overall: pd.DataFrame, tasks: int) -> str:
-    """What stands between the methods and an overall score; empty when every method has one."""
+    """What the methods lack for an overall score; empty if every method has one."""
     if overall.empty or not overall["missing"].map(len).any():
         return ""
     everywhere = set.intersection(*map(set, overall["missing"]))

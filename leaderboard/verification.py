@@ -1,4 +1,4 @@
-"""Whether an entry stands, and what others found when they ran a part of it again."""
+"""Shows whether an entry is current, and what others found when they reran a part of it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STATES = {
 
 
 def show_state(board: Board, entry: Entry) -> None:
-    """Whether the entry stands, and what attestations say."""
+    """Show whether the entry is current, and the outcome of its attestations."""
     if entry.digest in board.superseded:
         later = [e.digest for e in board.entries.values() if e.supersedes == entry.digest]
         st.badge("Superseded: out of the ranking", color="orange", icon=":material/history:")
@@ -32,7 +32,7 @@ def show_state(board: Board, entry: Entry) -> None:
 
 
 def show_attestations(board: Board, entry: Entry) -> None:
-    """Who has run it again, and what came out."""
+    """Show who reran the entry, and the outcome."""
     st.header("Attestations", anchor="attestations")
     found = board.attestations.get(entry.digest, [])
     if not found:

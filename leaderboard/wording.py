@@ -1,4 +1,4 @@
-"""Words that several pages share: what a number means, in one sentence each."""
+"""Texts shared by several pages: the meaning of each number, in one sentence."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def start(function: Callable[..., None], *arguments: Any) -> ForkServerProcess:
 
 
 def forking_workers(_: str) -> ForkServerContext:
-    """Stands in for `multiprocessing.get_context`: workers that need not import torch again."""
+    """Replacement for `multiprocessing.get_context`, with workers that need not import torch again."""
     return _context
 
 

@@ -78,7 +78,7 @@ def short_variant(kind: str, tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
-    """On a busy machine, small products on several threads wait for each other most of the time."""
+    """Use one thread: on a busy machine, threads of small products mostly wait for each other."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -25,7 +25,7 @@ class Section(frozen.Frozen):
 
 
 class Grown(frozen.Frozen):
-    """What every section has then: fields of every form that a default can have."""
+    """The fields added to every section, with every form that a default can have."""
 
     later_number: int | None = None
     later_switch: bool = False

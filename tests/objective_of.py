@@ -1,4 +1,4 @@
-"""The objective of a batch as one graph, as a script without our loop would write it."""
+"""The objective of a batch as one graph, as in a script without our training loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the real data sets are, for tests that read them; they are skipped where it is absent."""
+"""Locations of the real data sets, for tests that read them; these tests are skipped if the data is absent."""
 
 from __future__ import annotations
 

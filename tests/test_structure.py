@@ -17,9 +17,9 @@ FILES = [file for folder in FOLDERS for file in sorted((ROOT / folder).rglob("*.
 MODULE_LINES, FUNCTION_LINES, PARAMETERS = 400, 60, 8
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-# What a package is called when it is imported, where that is not its name.
+# Import names of packages that differ from their package names.
 NAMES = {"PIL": "pillow", "yaml": "pyyaml", "cleanfid": "clean-fid"}
-# What is imported only for tasks that need an extra, and never by the rest.
+# Modules that are imported only for tasks that need an extra, and never by the others.
 OPTIONAL = ("data/wikipedia.py", "workloads/images/", "workloads/pretrained/")
 
 
@@ -30,7 +30,7 @@ def functions(file: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
 
 
 def parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
-    """Their names; self and cls, which nobody passes, left out."""
+    """Names of a function's parameters, without self and cls."""
     a = function.args
     found = [p.arg for p in (*a.posonlyargs, *a.args, *a.kwonlyargs, *filter(None, (a.vararg, a.kwarg)))]
     return found[1:] if found[:1] in (["self"], ["cls"]) else found
@@ -57,7 +57,7 @@ def names_of(requirements: list[str]) -> set[str]:
 
 
 def imported(file: Path) -> dict[bool, set[str]]:
-    """Packages of others that a module imports: True: with itself; False: within functions, or for annotations."""
+    """Third-party packages that a module imports: True: at import; False: within functions, or for annotations."""
     found: dict[bool, set[str]] = {True: set(), False: set()}
 
     def look(node: ast.AST, with_itself: bool) -> None:

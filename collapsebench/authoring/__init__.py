@@ -1,1 +1,1 @@
-"""What makers of tasks run: calibration, classifiers, estimates, the doctor."""
+"""Tools for task authors: calibration, classifiers, estimates, the doctor."""

@@ -1,4 +1,4 @@
-"""The base model of a task: trained once on data disjoint from the task's, and shipped with it."""
+"""Trains the base model of a task, once, on data disjoint from the task's; it is shipped with the task."""
 
 from __future__ import annotations
 
@@ -20,14 +20,12 @@ if TYPE_CHECKING:
     from collapsebench.workloads import BasedWorkload
     from collapsebench.workloads.objective import Observed, Processes, Schedule
 
-LARGEST = 4 * 2**20  # bytes of a base model's weights: it is shipped with the package
-_LINE = (
-    r"(?m)^(base:[ \t]*(?:#.*)?\n(?:[ \t].*\n|\n)*?[ \t]+sha256:[ \t]*)null\b"  # one way to match: no search for others
-)
+LARGEST = 4 * 2**20  # maximum bytes of a base model's weights, since it is shipped with the package
+_LINE = r"(?m)^(base:[ \t]*(?:#.*)?\n(?:[ \t].*\n|\n)*?[ \t]+sha256:[ \t]*)null\b"  # matches in one way only
 
 
 class _OnBaseData:
-    """A workload that trains as the section ``base`` says; see `collapsebench.workloads.Workload`."""
+    """A workload that trains according to the section ``base``; see `collapsebench.workloads.Workload`."""
 
     def __init__(self, workload: BasedWorkload, training: Training, updates: int):
         self._workload = workload
@@ -50,13 +48,13 @@ class _OnBaseData:
 
 
 def check_task(task: Task, out: Path | None) -> Path:
-    """Where the weights of a task's base model are to be written.
+    """Return the path for the weights of a task's base model.
 
     Args:
-        out: another file than the task's own; None: the task's own, which must not be there already, as it says.
+        out: a file other than the task's own; None: the task's own file, which must not already exist as specified.
 
     Raises:
-        UserError: the task starts from no base model, or has one.
+        UserError: the task does not start from a base model, or already has one.
     """
     base = task.spec.base
     if base is None:
@@ -69,7 +67,7 @@ def check_task(task: Task, out: Path | None) -> Path:
         return out
     try:
         file = task.base_weights()
-    except DataError:  # they are missing or others, and the way out that it names is to train them
+    except DataError:  # the weights are missing or differ, and the advice in the error is to train them
         return _own_file(task)
     raise UserError(f"{task.id} has its base model: {file}. --out FILE trains it again, into another file.")
 
@@ -82,16 +80,16 @@ def _own_file(task: Task) -> Path:
 def train_base(task: Task, out: Path, device: str, on_progress: Callable[[int, int], None]) -> str:
     """Train a task's base model with cross entropy and write its weights.
 
-    If they are the task's own, their digest is written into the task file, where ``sha256: null`` stands there.
+    If `out` is the task's own file, the digest replaces ``sha256: null`` in the task file.
 
     Args:
-        out: the file, see `check_task`. on_progress: told the work done by every update, and of all updates.
+        out: the file from `check_task`. on_progress: called with the work of every update, and the total work.
 
     Returns:
         The sha256 of the weights.
 
     Raises:
-        Diverged: the training did. RunError: the weights are too large to be shipped.
+        Diverged: the training diverged. RunError: the weights are too large to be shipped.
     """
     from collapsebench.hooks import CrossEntropy
     from collapsebench.running.cells import fix_arithmetic
@@ -100,7 +98,7 @@ def train_base(task: Task, out: Path, device: str, on_progress: Callable[[int, i
     from collapsebench.workloads import load_workload
 
     assert task.spec.base is not None
-    fix_arithmetic(task.spec.threads, device)  # as in every cell: the last digits depend on it
+    fix_arithmetic(task.spec.threads, device)  # as in every cell, since the last digits depend on it
     workload: Any = load_workload(task, device)
     training, items = task.spec.base.training, workload.base_items()
     updates = training.updates(task.spec.policy, 0, len(items))
@@ -108,7 +106,7 @@ def train_base(task: Task, out: Path, device: str, on_progress: Callable[[int, i
     on_base = _OnBaseData(workload, training, updates)
     schedule = on_base.schedule(0, len(items))
     total = updates * schedule.batch_size * schedule.progress
-    randomness = Randomness("base", 0)  # of no task: those of a family share the weights
+    randomness = Randomness("base", 0)  # independent of the task: a family shares the weights
     model = workload.new_model(randomness)
     loss = CrossEntropy()
     train(on_base, model, items, loss, 0, randomness, lambda n: on_progress(n, total))  # type: ignore[arg-type]

@@ -1,6 +1,6 @@
-"""Calibration: measure a task's references and floors on CE, the control and the base model, and check the rules.
+"""Calibration: measures a task's references and floors on CE, the control and the base model, and checks the rules.
 
-No other method is looked at. What was measured is committed beside the task, per seed, and can be checked again.
+It uses no other method. The measurements are committed next to the task, per seed, and can be checked again.
 """
 
 from __future__ import annotations
@@ -41,23 +41,23 @@ from collapsebench.task_files import EXTENDS, as_yaml, read_mapping
 
 @dataclass(frozen=True)
 class Calibration:
-    """What calibration measured, and the task it was measured on."""
+    """The result of a calibration, and its task."""
 
     task: Task
     record: Record
 
     @property
     def measured(self) -> Measured:
-        """The record in the terms of the rules."""
+        """The record in the form used by the rules."""
         return Measured(self.task.spec, self.record)
 
     @property
     def frozen(self) -> bool:
-        """Whether the task already holds these numbers."""
+        """Whether the task file already contains these numbers."""
         return self.task.spec.scored == self.record.scored
 
     def lines(self) -> list[str]:
-        """The outcome for people."""
+        """The outcome as readable text."""
         spec, record, measured = self.task.spec, self.record, self.measured
         lines = [f"{self.task.id}: references are CE's generation 0, mean over seeds {list(spec.seeds)}"]
         for name, scale in record.scored.items():
@@ -74,7 +74,7 @@ class Calibration:
         return [*lines, *map(str, record.rules)]
 
     def write(self) -> list[Path]:
-        """Freeze references and floors in the task file; write splits.json and calibration.{json,png} beside it."""
+        """Freeze references and floors in the task file; write splits.json and calibration.{json,png} next to it."""
         from collapsebench.reports.plots import calibration_figure, save_figure
         from collapsebench.workloads import load_workload
 
@@ -89,12 +89,12 @@ class Calibration:
 
 
 def frozen_text(task: Task, record: Record) -> str:
-    """The text of the task file with the record's scale, and what it was measured on.
+    """The text of the task file with the record's scale, and with what it was measured on.
 
-    A file that takes over the section ``scored`` gets one of its own.
+    A file that inherits the section ``scored`` gets its own.
 
     Raises:
-        RunError: the sections cannot be rewritten where they stand.
+        RunError: the sections cannot be rewritten in place.
     """
     before = task.path.read_text("utf-8")
     scored = "".join(f"  {name}: {_in_one_line(scale)}\n" for name, scale in record.scored.items())
@@ -106,7 +106,7 @@ def frozen_text(task: Task, record: Record) -> str:
         changed, n = re.subn(head, lambda found: found[1] + scored + line, own, flags=re.MULTILINE)
     else:
         changed, n = f"{own.rstrip()}\n\nscored:\n{scored}{line}", 1
-    with suppress(TaskError, KeyError):  # a file of another layout is no longer YAML, or says something else
+    with suppress(TaskError, KeyError):  # with another layout the text is no longer YAML, or has another meaning
         found = read_mapping(changed, task.path)
         if n == 1 and found["scored"] == yaml.safe_load(scored) and found["calibrated_on"] == on:
             return changed
@@ -122,7 +122,7 @@ def _in_one_line(scale: Scored) -> str:
 
 
 def calibration_cells(task: Task, out: Path, device: str) -> list[Cell]:
-    """The cells that calibration needs: ce and control on the official seeds, full horizon."""
+    """The cells that calibration needs: ce and control on the official seeds over the full horizon."""
     return plan(task, ["ce", CONTROL], task.spec.seeds, out, None, device)
 
 
@@ -131,10 +131,10 @@ def try_out_task(
 ) -> tuple[Task, Path]:
     """A member of the task's family with fewer seeds or generations, and the directory of its runs.
 
-    Its references are of nothing but a try-out, so it lies below `CALIBRATION`, where nothing is scored.
+    Its references are only for trying out, so its runs are below `CALIBRATION`, where nothing is scored.
 
     Args:
-        seeds, generations: None: the task's own. budget: share of its updates and samples.
+        seeds, generations: those to use; None: the task's own. budget: share of its updates and samples.
 
     Raises:
         UserError: fewer than two seeds, or more generations than the task has.
@@ -156,7 +156,7 @@ def try_out_task(
 
 
 def settings_cells(task: Task, out: Path, device: str) -> list[Cell]:
-    """The cells of other settings of ce; none for a task that no setting would make a ranked one."""
+    """The cells with other settings of ce; none for a task that cannot become ranked with any settings."""
     return grid_cells(task, out, device) if learns_everywhere(task.spec) else []
 
 
@@ -164,7 +164,7 @@ def measure_calibration(cells: list[Cell]) -> Calibration:
     """Measure references, floors and rules from finished cells of `calibration_cells` and `settings_cells`.
 
     Raises:
-        RunError: CE or the control diverged, so there is nothing to calibrate on.
+        RunError: CE or the control diverged, so calibration is impossible.
     """
     task, out = cells[0].task, cells[0].out
     found = cells_of(out / task.id, ["ce", CONTROL], task.spec.seeds)
@@ -205,10 +205,10 @@ def measure_calibration(cells: list[Cell]) -> Calibration:
 
 
 def _scale(task: Task, raw: pd.DataFrame, floors: Mapping[str, float]) -> dict[str, Scored]:
-    """Reference and floor of every scored metric, and the references of later generations where these have their own.
+    """Reference and floor of every scored metric, and references of later generations if they have their own.
 
     Raises:
-        RunError: a floor is not known, or not different from the reference.
+        RunError: a floor is unknown, or equals the reference.
     """
     means = raw.groupby(["method", "metric", "generation"])["value"].mean().map(_rounded)
     rounded = {name: _rounded(floor) for name, floor in floors.items()}
@@ -222,10 +222,10 @@ def _scale(task: Task, raw: pd.DataFrame, floors: Mapping[str, float]) -> dict[s
 
 
 def check(task: Task) -> list[str]:
-    """What the committed calibration of a task says that does not hold, one line each; nothing is run.
+    """The claims of a task's committed calibration that do not hold, one line each; nothing is run.
 
     Raises:
-        TaskError: there is none.
+        TaskError: there is no committed calibration.
     """
     record = read_record(task)
     problems = [
@@ -245,7 +245,7 @@ def check(task: Task) -> list[str]:
 
 
 def _values(task: Task, raw: pd.DataFrame) -> list[Values]:
-    """Every metric that could be scored or tuned on."""
+    """The values of every metric that could be used for scoring or tuning."""
     names = {*looked_at(task), *(name for name in task.spec.metrics if task.spec.metric(name).direction)}
     mine = raw[raw["metric"].isin(names)].sort_values(["method", "metric", "seed", "generation"])
     return [
@@ -273,7 +273,7 @@ def _distinct(sessions: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _floor_text(name: str, record: Record) -> str:
-    """What the floor of a scored metric was measured on."""
+    """A text that says what the floor of a scored metric was measured on."""
     if name in record.unseen:
         return "ce's generation 0 on what it never saw"
     seeds = record.base.get(name, ())
@@ -281,7 +281,7 @@ def _floor_text(name: str, record: Record) -> str:
 
 
 def _seconds_text(record: Record) -> str:
-    """Mean over the cells of a method, by phase."""
+    """A text with the mean seconds over the cells of a method, by phase."""
     told = []
     for method in ("ce", CONTROL):
         cells = [s for s in record.seconds if s.method == method]
@@ -296,5 +296,5 @@ def _two_digits(phases: dict[str, float]) -> dict[str, float]:
 
 
 def _rounded(value: float) -> float:
-    """Six significant digits: more would pretend to be reproducible on other machines."""
+    """Round to six significant digits; further digits are not reproducible on other machines."""
     return float(f"{value:.6g}")

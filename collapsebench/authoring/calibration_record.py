@@ -1,4 +1,4 @@
-"""What calibration measured, as it stands in ``calibration.json`` beside the task file."""
+"""The record of a calibration, stored in ``calibration.json`` next to the task file."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from collapsebench.task import CALIBRATION_FILE, PROCESSOR_FILE, Task, TaskSpec
 from collapsebench.task_files import own_file
 
 CONFIDENT = "confident_elements"
-"""Stands among the metrics: the share of training elements with p > 0.9 (`collapsebench.scoring.engagement`)."""
+"""Listed among the metrics: the share of training elements with p > 0.9 (`collapsebench.scoring.engagement`)."""
 
 
 class Values(Frozen):
-    """A raw metric of one cell, from generation 0 on."""
+    """The values of a raw metric of one cell, from generation 0 on."""
 
     method: str
     seed: int
@@ -35,9 +35,9 @@ class Tried(Frozen):
     """A setting of the grid: learning rate and length of training, and the selection metric at generation 0.
 
     Attributes:
-        rate, length: factors of what the task says. learning_rate: the rate itself.
+        rate, length: factors relative to the task's settings. learning_rate: the rate itself.
         epochs, updates: the length itself, in the task's own unit.
-        values: by seed, as in `Grid.seeds`; None where it diverged.
+        values: one per seed, in the order of `Grid.seeds`; None where it diverged.
     """
 
     rate: float
@@ -49,10 +49,10 @@ class Tried(Frozen):
 
 
 class Grid(Frozen):
-    """The settings around the chosen one, which is among them.
+    """The settings around the chosen one, which is included.
 
     Attributes:
-        metric: of the selection split. seeds: whose cells were run.
+        metric: metric on the selection split. seeds: seeds of the cells that were run.
     """
 
     metric: str
@@ -73,7 +73,7 @@ class Seconds(Frozen):
 
 
 class Rule(Frozen):
-    """A rule of a ranked task, whether it is kept, and its numbers in a sentence."""
+    """A rule of a ranked task, whether the task meets it, and its numbers in a sentence."""
 
     rule: str
     kept: bool
@@ -84,7 +84,7 @@ class Rule(Frozen):
 
 
 class Curve(Frozen):
-    """Mean over seeds of the fidelity, not clipped, of one method in one metric and generation."""
+    """Fidelity of one method in one metric and generation: mean over seeds, not clipped."""
 
     method: str
     metric: str
@@ -93,17 +93,18 @@ class Curve(Frozen):
 
 
 class Record(Frozen):
-    """Everything that was measured, and what follows from it.
+    """All measurements of a calibration, and the results derived from them.
 
     Attributes:
-        task: its id. sha256, data_sha256: digests of its settings and of the data prepared from it.
-        circumstances: of the cells, as in ``run.json``: versions, machine, commit.
+        task: id of the task. sha256, data_sha256: digests of its settings and of the data prepared from it.
+        circumstances: circumstances of the cells, as in ``run.json``: versions, machine, commit.
         scored: reference and floor of every scored metric.
-        floors: of every metric that is looked at, before rounding. base: what the untouched base model measures, by
-            seed; one value where two seeds agree to the last bit; empty without a base model.
-        unseen: what ce's generation 0 measures on later generations' data, by seed; of metrics whose floor that is.
-        values: of ce and the control. grid: around ce's settings; None: not run, or there is no selection metric.
-        rules: the outcome. curves: for the picture and the site.
+        floors: floor of every calibrated metric, before rounding. base: metrics of the untouched base model, by seed;
+            one value if two seeds agree to the last bit; empty without a base model.
+        unseen: values of ce's generation 0 on later generations' data, by seed, for the metrics with this floor.
+        values: values of ce and the control. grid: the grid around ce's settings; None: not run, or there is no
+            selection metric.
+        rules: outcome of every rule. curves: curves for the picture and the site.
     """
 
     schema_version: Literal[2] = 2
@@ -122,7 +123,7 @@ class Record(Frozen):
     curves: tuple[Curve, ...] = ()
 
     def frame(self) -> pd.DataFrame:
-        """The values, long: method, seed, metric, generation, value."""
+        """The values in long format: method, seed, metric, generation, value."""
         rows = [(v.method, v.seed, v.metric, g, x) for v in self.values for g, x in enumerate(v.values)]
         return pd.DataFrame(rows, columns=["method", "seed", "metric", "generation", "value"])
 
@@ -131,7 +132,7 @@ class Record(Frozen):
         return {name: scale_of(scored, spec.metric(name)) for name, scored in self.scored.items()}
 
     def write(self, folder: Path) -> Path:
-        """Write it beside a task file, a row of a table on a line."""
+        """Write the record next to a task file, with one table row per line."""
         file = folder / CALIBRATION_FILE
         content = self.model_dump(mode="json", exclude_none=True)
         parts = [f' "{key}": {_laid_out(value)}' for key, value in content.items()]
@@ -140,10 +141,10 @@ class Record(Frozen):
 
 
 def read_record(task: Task) -> Record:
-    """What is committed beside a task file.
+    """Read the record committed next to a task file.
 
     Raises:
-        TaskError: nothing is, or something else.
+        TaskError: there is no record, or it is invalid.
     """
     file = own_file(task.path, CALIBRATION_FILE)
     remedy = f"Measure it: collapsebench calibrate {task.argument} --write."
@@ -158,10 +159,10 @@ def read_record(task: Task) -> Record:
 
 
 def processor_rules(task: Task) -> list[Rule]:
-    """What the committed processor test of a task found (`collapsebench.authoring.processor_test`); none without one.
+    """Rules from a task's committed processor test (`collapsebench.authoring.processor_test`); empty without one.
 
     Raises:
-        TaskError: it was made on other settings.
+        TaskError: the test was made with other settings.
     """
     file = own_file(task.path, PROCESSOR_FILE)
     if not file.is_file():

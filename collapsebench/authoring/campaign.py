@@ -1,8 +1,8 @@
-"""Write the campaign of a task: its methods and seeds, and what they cost by `collapsebench estimate`.
+"""Write the campaign of a task: its methods and seeds, and their cost according to `collapsebench estimate`.
 
     python -m collapsebench.authoring.campaign text-wikitext2-gpt2 --tflops 100
 
-Nothing is run. The rate is an assumption; hours at another one are in proportion.
+Nothing is run. The rate is an assumption; hours are inversely proportional to it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ METHODS = ("ce", CONTROL, "focal", "tce")
 
 
 def campaign_of(task: Task, tflops: float, methods: tuple[str, ...] = METHODS) -> Campaign:
-    """All official seeds of a task with these methods, costed at a sustained rate."""
+    """The campaign of these methods on all official seeds of a task, with its cost at a sustained rate."""
     found, chains = estimate(task), len(methods) * len(task.spec.seeds)
     hours = found.hours(tflops)
     return Campaign(
@@ -40,7 +40,7 @@ def campaign_of(task: Task, tflops: float, methods: tuple[str, ...] = METHODS) -
 
 
 def text_of(campaign: Campaign) -> str:
-    """The file, which begins with the command that runs it."""
+    """The text of the file, which begins with the command that runs the campaign."""
     cost = campaign.cost
     return f"""# collapsebench compare {campaign.task.split("@")[0]} --methods {",".join(campaign.methods)}
 schema_version: 1
@@ -57,12 +57,12 @@ cost:                   # by `collapsebench estimate`, at an assumed rate; never
 
 
 def _short(value: float) -> float:
-    """Three significant digits."""
+    """Round to three significant digits."""
     return float(f"{value:.3g}")
 
 
 def main() -> None:
-    """Write the file beside the task's."""
+    """Write the file next to the task file."""
     parser = argparse.ArgumentParser(description="Write a task's campaign.yaml.")
     parser.add_argument("task")
     parser.add_argument("--tflops", type=float, required=True, help="sustained rate that is assumed, in TFLOP/s")

@@ -1,4 +1,4 @@
-"""What is installed, what differs from the tested environment, and whether a task can run here."""
+"""Reports what is installed, what differs from the tested environment, and whether a task can run here."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Finding:
     """One line of the diagnosis.
 
     Attributes:
-        text: what was found, and what to do about it.
-        fine: nothing to do. usable: it works, though results may differ from published ones.
+        text: the finding, and what to do about it.
+        fine: no action is needed. usable: it works, but results may differ from published ones.
     """
 
     text: str
@@ -31,7 +31,7 @@ class Finding:
 
 
 def diagnose(task: str | None = None, resources: Resources = NOTHING_GIVEN) -> Iterator[Finding]:
-    """Look at the installation, and at one task's data when named."""
+    """Check the installation and, if a task is named, its data."""
     yield from _versions()
     import torch
 
@@ -78,14 +78,14 @@ def _task(name: str, resources: Resources, device: str) -> Iterator[Finding]:
     if all(there for _, (_, there) in found):
         yield from _prepared(task, device)
     frozen = task.split_listing is not None
-    if not frozen and task.spec.data.source not in ("hub-splits", "local-splits"):  # whose splits are their authors'
+    if not frozen and task.spec.data.source not in ("hub-splits", "local-splits"):  # these have their authors' splits
         yield Finding("no splits.json: the splits are not frozen; `collapsebench calibrate --write` does it", False)
     if not task.calibrated:
         yield Finding(f"no references: run `collapsebench calibrate {Path(name)} --write` before comparing", False)
 
 
 def _prepared(task: Task, device: str) -> Iterator[Finding]:
-    """What the data gives; weights of gigabytes are not loaded for it."""
+    """Report the size of the prepared data, without loading large weights."""
     from collapsebench.workloads import load_workload
 
     kind = task.spec.kind

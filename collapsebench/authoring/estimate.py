@@ -1,7 +1,8 @@
-"""What a task will cost before it is run: elements, FLOPs, memory, disk, hours. No data, no weights, no network.
+"""Estimates the cost of a task before it is run: elements, FLOPs, memory, disk, hours. No data, weights or network.
 
-``authoring/estimates`` counts what a unit of work costs by running the workload's own code on tensors without content;
-how often it is done, `collapsebench.workloads.work` says. ``docs/estimate.md`` has how well it agrees with real runs.
+``authoring/estimates`` counts the cost of a unit of work by running the workload's own code on tensors without
+content. `collapsebench.workloads.work` gives the amount of work. ``docs/estimate.md`` compares estimates with real
+runs.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ _GAP = "  "
 
 @dataclass(frozen=True)
 class Spent:
-    """What one generation spends, or several together.
+    """The cost of one generation, or of several together.
 
     Attributes:
-        trained: elements trained on, an element counting as often as it is seen. sampled: elements generated.
-        training, sampling, evaluation, gallery: FLOPs of the phases; the gallery is the samples kept for people.
+        trained: elements trained on, counted as often as they are seen. sampled: elements generated.
+        training, sampling, evaluation, gallery: FLOPs of the phases; the gallery is the samples kept for display.
         disk: bytes of weights and samples.
     """
 
@@ -51,13 +52,13 @@ class Estimate:
     """The cost of one cell: one task, one method, one seed.
 
     Attributes:
-        task: its id. unit: what elements are.
-        parameters: of the model, learned.
-        generations: what each spends, from 0.
-        memory: bytes, where the model runs.
+        task: id of the task. unit: name of the elements.
+        parameters: number of learned parameters of the model.
+        generations: cost of each generation, from 0.
+        memory: bytes on the model's device.
         evaluation_parts: FLOPs of the last generation's evaluation, by part.
-        preparation: FLOPs spent once per machine and task, in no generation.
-        notes: assumptions, and what is a bound.
+        preparation: FLOPs spent once per machine and task, outside the generations.
+        notes: assumptions, and which numbers are bounds.
     """
 
     task: str
@@ -71,14 +72,14 @@ class Estimate:
 
     @property
     def total(self) -> Spent:
-        """All generations."""
+        """The cost of all generations."""
         return _sum(self.generations)
 
     def hours(self, tflops: float | Rate) -> float:
         """Hours at a sustained rate.
 
         Args:
-            tflops: 10¹² FLOP/s that the device really reaches in such work, in every phase or by phase.
+            tflops: sustained rate of the device in such work, in 10¹² FLOP/s, for every phase or by phase.
 
         Raises:
             UserError: the rate is not above 0.
@@ -86,10 +87,10 @@ class Estimate:
         return _hours(self.total, _rate(tflops))
 
     def lines(self, tflops: float | Rate | None = None) -> list[str]:
-        """The estimate for people.
+        """The estimate as readable text.
 
         Args:
-            tflops: sustained rate that hours are given for; None: 1 TFLOP/s, named as an example.
+            tflops: sustained rate for the hours; None: 1 TFLOP/s, given as an example.
         """
         rate = _rate(1.0 if tflops is None else tflops)
         header = ["generation", f"{self.unit} trained", f"{self.unit} sampled"]
@@ -116,10 +117,10 @@ class Estimate:
         ]
 
     def as_json(self, tflops: float | Rate | None = None) -> dict[str, Any]:
-        """The estimate for programs.
+        """The estimate as JSON.
 
         Args:
-            tflops: sustained rate that hours are given for; None: no hours.
+            tflops: sustained rate for the hours; None: no hours.
         """
         found = asdict(self)
         for spent, shown in zip(self.generations, found["generations"], strict=True):
@@ -134,7 +135,7 @@ class Estimate:
         return found
 
     def _groups(self) -> Iterable[tuple[str, Spent]]:
-        """Neighbours that spend the same under one label."""
+        """Group consecutive generations with the same cost under one label."""
         for spent, group in itertools.groupby(enumerate(self.generations), key=lambda pair: pair[1]):
             numbers = [g for g, _ in group]
             several = len(numbers) > 1
@@ -142,15 +143,15 @@ class Estimate:
 
 
 def estimate(task: Task, generations: int | None = None, sizes: Sizes | None = None) -> Estimate:
-    """Estimate what one cell of a task costs.
+    """Estimate the cost of one cell of a task.
 
     Args:
-        task: a loaded task; its ``--budget`` and resources count.
+        task: a loaded task, with its ``--budget`` and resources.
         generations: the last generation; None: the task's horizon.
-        sizes: of the data, where more is known than `collapsebench.authoring.estimates.sizes.known_sizes` finds out.
+        sizes: sizes of the data, if more is known than `collapsebench.authoring.estimates.sizes.known_sizes` finds.
 
     Raises:
-        UserError: the task does not have so many generations.
+        UserError: the task has fewer generations.
     """
     spec = task.spec
     last = spec.horizon if generations is None else generations
@@ -174,7 +175,7 @@ def estimate(task: Task, generations: int | None = None, sizes: Sizes | None = N
 
 
 def _spent(work: Work, costs: Costs, elements: int) -> Spent:
-    """What a generation spends, whose items have so many elements."""
+    """The cost of a generation whose items have `elements` elements."""
     assert work.updates is not None
     assert work.trained is not None
     assert work.drawn is not None
@@ -230,7 +231,7 @@ def _aligned(rows: list[list[str]]) -> list[str]:
 
 
 def _scaled(value: float, units: Iterable[str]) -> str:
-    """Three digits, and the unit that leaves at most three before the point."""
+    """Format with three digits, in the unit that leaves at most three digits before the decimal point."""
     shown = ""
     for power, unit in enumerate(units):
         shown = f"{short_text(value / 1000**power)} {unit}"

@@ -1,4 +1,4 @@
-"""What a model reaches that learned nothing from the real data: the untouched base model, or chance."""
+"""Floors: the values of a model that learned nothing from the real data, i.e. the untouched base model, or chance."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ Measured = dict[str, tuple[float, ...]]
 
 
 def looked_at(task: Task) -> list[str]:
-    """The scored metrics, and that of the selection split if there is one."""
+    """The metrics to calibrate: the scored ones, and that of the selection split if there is one."""
     selection = selection_metric(task)
     return [*task.spec.scored, *([] if selection is None or selection in task.spec.scored else [selection])]
 
 
 def selection_metric(task: Task) -> str | None:
-    """The metric on the selection split, on which settings are compared."""
+    """The metric on the selection split, which is used to compare settings."""
     found = [name for name in task.spec.metrics if name.startswith("selection_") and task.spec.metric(name).direction]
     return found[0] if found else None
 
 
 def knows_base(task: Task) -> bool:
-    """Whether there is a model that learned nothing from the real data, and floors are what it measures."""
+    """Whether there is a model that learned nothing from the real data, whose metrics are the floors."""
     return task.spec.init == "base" or task.spec.kind.base == "given"
 
 
 def later_text_floors(task: Task, raw: pd.DataFrame, chance: Mapping[str, float]) -> dict[str, float]:
-    """Floors of metrics of text that is new to a generation, where generation 0 measures later text as a metric.
+    """Floors of metrics on text new to a generation, if generation 0 has a metric on later text.
 
     Args:
-        raw: metrics of finished cells, ce among them. chance: floors without it.
+        raw: metrics of finished cells, including ce. chance: floors without that metric.
     """
     found = {}
     first = raw[(raw["method"] == "ce") & (raw["generation"] == 0)].groupby("metric")["value"].mean().to_dict()
@@ -52,14 +52,14 @@ def later_text_floors(task: Task, raw: pd.DataFrame, chance: Mapping[str, float]
 
 
 def measured_floors(task: Task, device: str, out: Path) -> tuple[dict[str, float], Measured]:
-    """Floors of the metrics that are looked at, and what the base model measured, by metric and seed.
+    """Floors of the metrics to calibrate, and the base model's values by metric and seed.
 
-    The base model is that of the task, or the pretrained weights that it is given, whatever its ``init``.
+    The base model is that of the task, or its given pretrained weights, for any ``init``.
 
-    Of an accuracy the floor is chance where the base model has less.
+    The floor of an accuracy is chance if the base model is below chance.
 
     Args:
-        device: resolved. out: directory of runs, where nothing is written.
+        device: the resolved device. out: directory of runs, to which nothing is written.
     """
     from collapsebench.workloads import load_workload
 
@@ -75,10 +75,10 @@ def measured_floors(task: Task, device: str, out: Path) -> tuple[dict[str, float
 
 
 def base_metrics(task: Task, device: str, out: Path) -> Measured:
-    """What the untouched base model measures, with samples that it draws itself from the prompts of generation 0.
+    """Metrics of the untouched base model, with its own samples from the prompts of generation 0.
 
-    Metrics of real text do not depend on the seed: where the first two agree to the last bit, they stand for all, as
-    one value. Else there is a value per official seed.
+    Metrics of real text do not depend on the seed. If the first two seeds agree to the last bit, one value is used for
+    all seeds. Otherwise there is a value per official seed.
     """
     names = looked_at(task)
     seeds = task.spec.seeds
@@ -90,9 +90,10 @@ def base_metrics(task: Task, device: str, out: Path) -> Measured:
 
 
 def unseen_floors(task: Task, device: str, out: Path) -> Measured:
-    """What cross entropy's generation 0 measures of the data of every later generation, which it never saw, by seed.
+    """Metrics of cross entropy's generation 0 on the data of later generations, which it never saw, by seed.
 
-    Of the scored metrics whose floor this is; of each the mean over generations 1 to G. Needs finished cells of ce.
+    Covers the scored metrics that have this floor; each value is the mean over generations 1 to G. Needs finished cells
+    of ce.
     """
     names = [name for name in task.spec.scored if task.spec.metric(name).floor == "unseen"]
     if not names:
@@ -119,7 +120,7 @@ def _base_with(task: Task, seed: int, device: str, out: Path) -> Mapping[str, fl
 
 
 def _chain(task: Task, seed: int, device: str, out: Path) -> Chain:
-    """The chain of cross entropy; nothing of it is run."""
+    """The chain of cross entropy; it is not run."""
     from collapsebench.methods import load_method
     from collapsebench.running.artifacts import RunDirectory
     from collapsebench.running.cells import fix_arithmetic
@@ -132,11 +133,11 @@ def _chain(task: Task, seed: int, device: str, out: Path) -> Chain:
 
 
 def _unwatched(_: int) -> None:
-    """Nobody follows the progress."""
+    """Ignore the progress."""
 
 
 def require_scale(task: Task, references: Mapping[str, float], floors: Mapping[str, float]) -> None:
-    """Raise `RunError` for scored metrics whose floor is not measured, or is what cross entropy reaches."""
+    """Raise `RunError` for scored metrics whose floor is not measured or equals the value of cross entropy."""
     missing = [name for name in task.spec.scored if name not in floors]
     same = [name for name in task.spec.scored if name not in missing and references[name] == floors[name]]
     problems: Sequence[str] = [

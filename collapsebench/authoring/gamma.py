@@ -1,8 +1,8 @@
-"""TCE and focal over their parameters, as curves: how far the value of the papers is from the best on a task.
+"""Curves of TCE and focal over their parameters: how far the papers' values are from the best on a task.
 
 python -m collapsebench.authoring.gamma markov-micro text-bytes-micro --out runs --write docs/gamma.md
 
-Seeds are not official, fidelity is measured on the selection split, and nothing of it is ranked.
+The seeds are not official, fidelity is measured on the selection split, and nothing is ranked.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PUBLISHED = {"tce": "0.9", "focal": "2"}
 
 
 def measure(task: Task, out: Path, device: str) -> Tuned:
-    """Run what is missing of a task's cells, and compare them: on a quarter as many seeds as are official, or three."""
+    """Run the missing cells of a task and compare them, on a quarter of the number of official seeds, or three."""
     seeds = default_seeds(task, max(SEEDS, len(task.spec.seeds) // 4))
     methods = [variant for method, tried in TRIED.items() for variant in variants_of(method, [tried])]
     cells = tuning_cells(task, methods, seeds, out, None, device)
@@ -40,7 +40,7 @@ def measure(task: Task, out: Path, device: str) -> Tuned:
 
 
 def page(found: Sequence[Tuned], command: str, picture: str) -> str:
-    """The page: a table and a row of pictures per task."""
+    """The text of the page: a table and a row of pictures per task."""
     values = "; ".join(f"{method} at {tried.replace(',', ', ')}" for method, tried in TRIED.items())
     parts = [
         "# How much the parameter matters\n",
@@ -57,18 +57,18 @@ def page(found: Sequence[Tuned], command: str, picture: str) -> str:
 
 
 def picture_of(tuned: Tuned, folder: str) -> str:
-    """Name of a task's picture within the documentation."""
+    """File name of a task's picture in the documentation."""
     return f"{folder}/gamma-{tuned.task.spec.name}.png"
 
 
 def panels(tuned: Tuned) -> dict[str, dict[str, tuple[float, ...]]]:
-    """Curves by method and variant, ce beside them."""
+    """Curves by method and variant, including ce."""
     curves = {variant.method: variant.curve for variant in tuned.variants}
     return {method: {name: curves[name] for name in _named(tuned, method)} | {"ce": curves["ce"]} for method in TRIED}
 
 
 def _named(tuned: Tuned, method: str) -> list[str]:
-    """Names of a method's variants in the order of the parameter; the one with the default has no parameter in it."""
+    """Names of a method's variants, sorted by the parameter; the default's name does not contain the parameter."""
     known = {variant.method for variant in tuned.variants}
     found = []
     for value in TRIED[method].partition("=")[2].split(","):
@@ -92,7 +92,7 @@ def _told(tuned: Tuned) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run what is missing, and write the page and its pictures."""
+    """Run the missing cells, and write the page and its pictures."""
     from collapsebench.reports.plots import save_figure, tuning_figure
 
     parser = argparse.ArgumentParser(prog="python -m collapsebench.authoring.gamma", description=__doc__)

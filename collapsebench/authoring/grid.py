@@ -1,7 +1,7 @@
-"""Whether cross entropy is at its best: learning rates and lengths of training around the chosen ones.
+"""Checks that cross entropy is well tuned, with learning rates and training lengths around the chosen ones.
 
-Every setting is a task of its own, in a directory of its own, with the id of the task: randomness depends on that, so
-that the settings are compared on the same weights, data and order. Only generation 0 is run.
+Every setting is a separate task in its own directory, but with the id of the original task. Randomness depends on the
+id, so the settings are compared on the same weights, data and order. Only generation 0 is run.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SEEDS = 3
 
 
 def settings_around(task: Task) -> list[Tried]:
-    """The chosen setting and those around it, as many as are different, without values."""
+    """The chosen setting and those around it, without duplicates and without values."""
     stage = _stage(task)
     epochs = getattr(stage, "epochs", None)
     found: dict[tuple[float, int], Tried] = {}
@@ -47,18 +47,18 @@ def settings_around(task: Task) -> list[Tried]:
 
 
 def _stage(task: Task) -> Any:
-    """The part of the section that says how generation 0 is trained."""
+    """The part of the section with the training settings of generation 0."""
     training = task.spec.workload.training
     return getattr(training, "first", training)
 
 
 def _times(length: int | None, factor: float) -> int | None:
-    """Halves are rounded up: of three epochs they are two."""
+    """Multiply a length by a factor, and round halves up: half of three epochs is two."""
     return None if length is None else max(1, math.floor(factor * length + 0.5))
 
 
 def grid_cells(task: Task, out: Path, device: str) -> list[Cell]:
-    """The cells of all settings but the chosen one, whose cells are those of the task itself."""
+    """The cells of all settings except the chosen one, whose cells are the task's own."""
     cells = []
     for tried in settings_around(task):
         if (tried.rate, tried.length) != (1.0, 1.0):
@@ -73,7 +73,7 @@ def _folder(out: Path, tried: Tried) -> Path:
 
 
 def _written(task: Task, tried: Tried, folder: Path) -> Path:
-    """Write the file of a setting's task: a member of the task's family."""
+    """Write the task file of a setting, as a member of the task's family."""
     said = tried.model_dump(include={"learning_rate", "epochs", "updates"}, exclude_none=True)
     nested = {"first": said} if hasattr(task.spec.workload.training, "first") else said
     content = {
@@ -90,7 +90,7 @@ def _written(task: Task, tried: Tried, folder: Path) -> Path:
 
 
 def read_grid(task: Task, out: Path, floors: Collection[str]) -> Grid | None:
-    """The grid from finished cells; None where the task has no metric on the selection split, or that has no floor."""
+    """Read the grid from finished cells; None if the selection metric does not exist or has no floor."""
     metric = selection_metric(task)
     if metric is None or metric not in floors:
         return None
@@ -111,7 +111,7 @@ def _values(out: Path, task_id: str, metric: str, seeds: Sequence[int]) -> tuple
 
 
 def counting(cells: Sequence[Cell], told: Callable[[int, int], None]) -> Listener:
-    """A listener that counts cells: several of them have one name, so their bars could not be told apart."""
+    """A listener that counts cells, for cells that share a name and whose bars would look the same."""
 
     def listener(event: Event) -> None:
         if event.phase in ("complete", "reused", "diverged"):

@@ -1,4 +1,4 @@
-"""Measuring how fast this machine is: generation 0 of small tasks, with a part of their budget and their own code."""
+"""Measures the speed of this machine on generation 0 of small tasks, with a part of their budget."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from collapsebench.running.preflight import look_for_supplies
 from collapsebench.task import Task, load_task, registered_tasks
 
 _SHARE = {"micro": 0.1, "standard": 0.02}
-"""Of a task's budget, by tier: seconds on what the task is for."""
+"""Share of a task's budget, by tier, that takes seconds on the hardware that the task is for."""
 
 _SEEDS = (1, 2)
-"""The first one is run so that nothing is compiled or loaded for the first time in the second."""
+"""The first run is a warm-up, so that the second one does not compile or load anything for the first time."""
 
 
 def measure(
     name: str | None, on_found: Callable[[str], None], resources: Resources = NOTHING_GIVEN
 ) -> tuple[Measured, Path]:
-    """Measure rates and keep them; return all that is known now, and its file.
+    """Measure rates and store them; return all rates known so far, and their file.
 
     Args:
-        name: the task to measure on; None: one micro task of every kind whose data is here.
-        on_found: called with a line on every rate, and on every kind that could not be measured.
+        name: the task to measure on; None: one micro task of every kind whose data is available.
+        on_found: called with a line for every rate, and for every kind that could not be measured.
 
     Raises:
-        CollapsebenchError: the task named cannot be run.
+        CollapsebenchError: the named task cannot be run.
     """
     device = resolve_device("auto")
     names = [name] if name is not None else _one_of_each_kind()
@@ -57,7 +57,7 @@ def measure(
 
 
 def measured_rate(task: Task, device: str) -> Rate:
-    """Run generation 0 of ce in a folder of its own, and divide FLOPs by seconds."""
+    """Run generation 0 of ce in a separate folder, and divide FLOPs by seconds."""
     part = load_task(task.path, _SHARE[task.spec.tier], task.resources)
     with tempfile.TemporaryDirectory(prefix="collapsebench-measure-") as folder:
         cells = plan(part, ["ce"], _SEEDS, folder, 0, device)
@@ -74,7 +74,7 @@ def measured_rate(task: Task, device: str) -> Rate:
 
 
 def _one_of_each_kind() -> list[str]:
-    """Names of micro tasks whose data is here, the ones that are ranked first, one of every kind."""
+    """Names of one micro task per kind whose data is available, preferring ranked tasks."""
     tasks = [load_task(name) for name in registered_tasks()]
     micro = [t for t in tasks if t.spec.tier == "micro" and all(there for _, (_, there) in look_for_supplies(t))]
     chosen: dict[str, str] = {}
@@ -84,7 +84,7 @@ def _one_of_each_kind() -> list[str]:
 
 
 def _costs(tasks: list[Task], kinds: set[str], before: Measured) -> dict[str, Cost]:
-    """FLOPs of a cell of the tasks of these kinds that are not known yet."""
+    """FLOPs per cell for tasks of these kinds, where they are not known yet."""
     wanted = [t for t in tasks if t.spec.workload.kind in kinds and t.sha256 not in before.costs]
     totals = {task.sha256: estimate(task).total for task in wanted}
     return {

@@ -1,4 +1,4 @@
-"""A task from a user's own data: the settings of a task of this repository, with sizes that fit the data."""
+"""Creates a task from a user's own data: the settings of a registered task, with sizes that fit the data."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from collapsebench.task import Task, load_task, registered_tasks
 from collapsebench.task_files import as_yaml, read_task_file
 
 _TEXT_PATTERN, _IMAGE_PATTERN = "text-bytes-micro", "vae-mnist-micro"
-"""The registered tasks whose settings are taken."""
+"""The registered tasks whose settings are used."""
 
 _IMAGES = (".png", ".jpg", ".jpeg")
-_SEEDS = list(range(10))  # as many as a ranked task has
+_SEEDS = list(range(10))  # as many as in a ranked task
 
 
 def new_text_task(data: Path, folder: Path) -> Task:
-    """Write a task on a text file or a folder of ``*.txt``: a model of bytes, from the base model of text-bytes-micro.
+    """Write a task for a text file or folder of ``*.txt``: a byte model that starts from text-bytes-micro's base model.
 
     Returns:
-        The task; it needs nothing more to be run.
+        The task, ready to run.
 
     Raises:
-        UserError: there is a task already, or too little text.
+        UserError: the task already exists, or there is too little text.
     """
     pattern = load_task(registered_tasks()[_TEXT_PATTERN])
     content = _like(pattern, data, folder, "A small Llama on bytes of my own text, retrained on its own text")
@@ -48,7 +48,7 @@ def new_text_task(data: Path, folder: Path) -> Task:
         )
     content["data"] = {"source": "local", "path": _path_from(folder, data), "documents": by}
     content["splits"] = {"test": test, "selection": selection}
-    # Documents are not cut, so a split may hold a little less than its share.
+    # Documents are not cut, so a split may be slightly smaller than its share.
     for name, share in (("test_windows", test), ("selection_windows", selection)):
         wanted = content["workload"]["evaluation"][name]
         content["workload"]["evaluation"][name] = max(1, min(wanted, int(0.7 * share * size / block)))
@@ -57,13 +57,13 @@ def new_text_task(data: Path, folder: Path) -> Task:
 
 
 def new_image_task(data: Path, folder: Path) -> Task:
-    """Write a task on a folder of images, one sub-folder per class: a VAE, every generation from random weights.
+    """Write a task for a folder of images, one sub-folder per class: a VAE trained from random weights each generation.
 
     Returns:
-        The task; its classifier has still to be trained.
+        The task; its classifier must still be trained.
 
     Raises:
-        UserError: there is a task already, or too few images.
+        UserError: the task already exists, or there are too few images.
     """
     pattern = load_task(registered_tasks()[_IMAGE_PATTERN])
     content = _like(pattern, data, folder, "A VAE on my own images, retrained on its own")
@@ -93,7 +93,7 @@ def new_image_task(data: Path, folder: Path) -> Task:
 
 
 def _like(pattern: Task, data: Path, folder: Path, title: str) -> dict[str, Any]:
-    """The settings of a registered task under a name of its own, without what was measured on it."""
+    """The settings of a registered task under a new name, without its measurements."""
     if (folder / "task.yaml").exists():
         raise UserError(f"{folder / 'task.yaml'} is there already; give another place with --task, or remove it.")
     name = re.sub(r"[^a-z0-9.-]+", "-", data.stem.lower()).strip("-.") or "data"
@@ -109,7 +109,7 @@ def _path_from(folder: Path, data: Path) -> str:
 
 
 def _written(content: dict[str, Any], folder: Path, beside: Callable[[], object]) -> Task:
-    """Write the file and what lies beside it, and read it as a user will."""
+    """Write the task file and its accompanying files, and load the task as a user will."""
     folder.mkdir(parents=True, exist_ok=True)
     beside()
     file = folder / "task.yaml"

@@ -1,4 +1,4 @@
-"""Is a task the same elsewhere? The same cells with the vector instructions of an old processor, and the differences.
+"""Tests whether a task gives the same results on other CPUs: reruns cells with an old CPU's vector instructions.
 
 Run as ``python -m collapsebench.authoring.processor_test TASK --out DIR``; it resumes where it stopped.
 """
@@ -33,25 +33,25 @@ from collapsebench.scoring.scales import score_raw
 from collapsebench.scoring.table import RATIO_BASELINES, SeedTable, ranked_table
 from collapsebench.task import PROCESSOR_FILE, Task, load_task
 
-# SSE 4.2, of 2008: no AVX, no fused multiply-add. torch's own kernels, MKL and oneDNN each choose for themselves.
+# SSE 4.2 (2008): no AVX, no fused multiply-add. torch's own kernels, MKL and oneDNN are limited separately.
 OLD_PROCESSOR = {
     "ATEN_CPU_CAPABILITY": "default",
     "MKL_CBWR": "COMPATIBLE",
     "MKL_ENABLE_INSTRUCTIONS": "SSE4_2",
     "ONEDNN_MAX_CPU_ISA": "SSE41",
 }
-COMPARED = (0, 1)  # generations whose raw metrics have to agree: later ones amplify rounding
-MOVED = 1.0  # standard deviations over seeds of cross entropy's mFI
+COMPARED = (0, 1)  # generations whose raw metrics must agree; later ones amplify rounding
+MOVED = 1.0  # limit in standard deviations over seeds of cross entropy's mFI
 _KEY = ["method", "seed", "generation", "metric"]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The same cells on two kinds of processor.
+    """The same cells on two kinds of CPU.
 
     Attributes:
-        task: the task. here, there: raw metrics as `collapsebench.running.results.raw_metrics` has them; there with the
-            instructions of the old processor.
+        task: the task. here, there: raw metrics from `collapsebench.running.results.raw_metrics`; `there` with the old
+            CPU's instructions.
     """
 
     task: Task
@@ -60,7 +60,7 @@ class Outcome:
 
     @cached_property
     def tables(self) -> dict[str, pd.DataFrame]:
-        """The ranking by either, by method."""
+        """The ranking on either CPU, by method."""
         horizon = self.task.spec.horizon
         return {
             where: ranked_table(score_raw(self.task, raw).scores, horizon).set_index("method")
@@ -69,7 +69,7 @@ class Outcome:
 
     @cached_property
     def moved(self) -> dict[str, float]:
-        """Cross entropy's mean mFI here and there, its deviation over seeds here, and the difference in deviations."""
+        """Cross entropy's mean mFI on both CPUs, its deviation over seeds here, and the difference in deviations."""
         here, there = (SeedTable.of(score_raw(self.task, raw).scores).row("ce") for raw in (self.here, self.there))
         assert here is not None
         assert there is not None
@@ -79,7 +79,7 @@ class Outcome:
         return {"here": float(here.mean()), "there": float(there.mean()), "deviation": deviation, "moved": moved}
 
     def verdicts(self) -> list[dict[str, Any]]:
-        """Of every method against the baselines, here and there; whether the sign changed."""
+        """Verdicts of every method against the baselines on both CPUs, and whether the sign changed."""
         found = []
         for method in self.tables["here"].index:
             for baseline in RATIO_BASELINES:
@@ -91,7 +91,7 @@ class Outcome:
 
     @cached_property
     def differences(self) -> pd.DataFrame:
-        """Of raw metrics in the first generations: method, seed, generation, metric, relative, within."""
+        """Differences of raw metrics in the first generations: method, seed, generation, metric, relative, within."""
         early = [raw[raw["generation"].isin(COMPARED)] for raw in (self.here, self.there)]
         both = early[0].merge(early[1], on=_KEY, how="outer", suffixes=("_here", "_there"))
         both = both[(both["status_here"] != DIVERGED) | (both["status_there"] != DIVERGED)]
@@ -105,7 +105,7 @@ class Outcome:
         return pd.DataFrame(rows)
 
     def rules(self) -> tuple[Rule, ...]:
-        """The parts of rule 7, kept or broken."""
+        """The parts of rule 7, each met or not."""
         ce, verdicts = self.moved, self.verdicts()
         turned = [f"{v['method']} against {v['baseline']}" for v in verdicts if v["reversed"]]
         everything = self.differences
@@ -118,7 +118,7 @@ class Outcome:
         return (
             Rule(
                 rule="elsewhere mfi",
-                kept=ce["moved"] <= MOVED,  # NaN, with one seed, is not
+                kept=ce["moved"] <= MOVED,  # false for NaN, which occurs with one seed
                 told=f"elsewhere: mFI of ce {ce['here']:.4f} here, {ce['there']:.4f} on the old processor, moved by "
                 f"{ce['moved']:.2f} standard deviations over seeds ({ce['deviation']:.4f}); the rule asks for at most "
                 f"{MOVED:g}",
@@ -140,7 +140,7 @@ class Outcome:
         )
 
     def lines(self) -> list[str]:
-        """The outcome for people."""
+        """The outcome as readable text."""
         told = [
             f"  {v['method']:<10} against {v['baseline']:<4} {v['here']:<7} here, {v['there']} on the old processor"
             for v in self.verdicts()
@@ -148,7 +148,7 @@ class Outcome:
         return [f"{self.task.id}: {len(self.here['seed'].unique())} seeds", *told, *map(str, self.rules())]
 
     def write(self) -> Path:
-        """Write processor.json beside the task file."""
+        """Write processor.json next to the task file."""
         mfi = {where: {str(m): float(x) for m, x in table["mfi"].items()} for where, table in self.tables.items()}
         content = {
             "task": self.task.id,
@@ -171,10 +171,10 @@ def _measured(row: dict[str, Any], where: str) -> Measured | None:
 
 
 def run_there(task: Task, methods: Sequence[str], seeds: Sequence[int], out: Path) -> None:
-    """Run the missing cells in processes with the old instructions.
+    """Run the missing cells in processes limited to the old instructions.
 
     Raises:
-        RunError: they failed, or this processor's libraries cannot do without its own instructions.
+        RunError: the cells failed, or the libraries cannot avoid this CPU's newer instructions.
     """
     root = Path(collapsebench.__file__).resolve().parents[1]
     path = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
@@ -213,7 +213,7 @@ def read_published(task: Task, methods: Sequence[str], seeds: Sequence[int]) -> 
 
 
 def _complete(raw: pd.DataFrame, task: Task, methods: Sequence[str], seeds: Sequence[int], where: str) -> pd.DataFrame:
-    """The frame, if every cell reaches the last generation or has diverged."""
+    """Return the frame if every cell reaches the last generation or has diverged."""
     ended = raw[(raw["generation"] == task.spec.horizon) | (raw["status"] == DIVERGED)]
     there = set(zip(ended["method"], ended["seed"], strict=True))
     missing = [f"{method} seed {seed}" for seed in seeds for method in methods if (method, seed) not in there]
@@ -237,7 +237,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _tested(given: argparse.Namespace) -> Outcome:
-    """Run what is missing, and compare."""
+    """Run the missing cells, and compare."""
     task, methods = load_task(given.task), given.methods.split(",")
     task.require_scale()
     try:
@@ -256,7 +256,7 @@ def _tested(given: argparse.Namespace) -> Outcome:
 
 
 def main() -> None:
-    """The command line of this module: exits with 1 when the rule is broken."""
+    """The command line of this module; exits with 1 if the task does not meet the rule."""
     given = _arguments()
     try:
         outcome = _tested(given)

@@ -1,6 +1,6 @@
-"""How fast this machine is in each kind of workload, as ``doctor --measure`` found it; kept in the cache folder.
+"""The speed of this machine in each kind of workload, as measured by ``doctor --measure``; kept in the cache folder.
 
-Read without torch, so that `collapsebench list` can show hours.
+Rates are read without torch, so that `collapsebench list` can show hours.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from collapsebench.task import Task
 
 
 class Rate(Frozen):
-    """10¹² FLOP/s that a device sustains in one kind of workload, by phase.
+    """Sustained rate of a device in one kind of workload, by phase, in 10¹² FLOP/s.
 
     Attributes:
-        measured_on: the id of the task it was measured on; empty: it was given.
-        device: what computed.
+        measured_on: id of the task it was measured on; empty if the rate was given by the user.
+        device: the device.
     """
 
     training: float = Field(gt=0)
@@ -32,11 +32,11 @@ class Rate(Frozen):
 
     @staticmethod
     def given(tflops: float) -> Rate:
-        """The same rate in every phase."""
+        """A given rate, the same in every phase."""
         return Rate(training=tflops, sampling=tflops, evaluation=tflops)
 
     def hours(self, training: int, sampling: int, evaluation: int) -> float:
-        """Hours for so many FLOPs of each phase."""
+        """Hours for the given FLOPs of each phase."""
         seconds = training / self.training + sampling / self.sampling + evaluation / self.evaluation
         return seconds / 1e12 / 3600
 
@@ -57,7 +57,7 @@ class Machine(Frozen):
     """A device and its rates, by kind of workload.
 
     Attributes:
-        processor: of the machine. device: ``cpu``, or the name of the GPU.
+        processor: model name of the CPU. device: ``cpu``, or the name of the GPU.
     """
 
     processor: str
@@ -66,29 +66,29 @@ class Machine(Frozen):
 
 
 class Measured(Frozen):
-    """Everything that was measured.
+    """All measured rates.
 
     Attributes:
-        machines: the last one measured comes last; several share a cache folder where it is on a network.
-        costs: of tasks, by the digest of their settings.
+        machines: the machines, most recently measured last; a cache folder on a network is shared by several.
+        costs: costs of tasks, by the digest of their settings.
     """
 
     machines: tuple[Machine, ...] = ()
     costs: dict[str, Cost] = Field(default_factory=dict)
 
     def rate(self, kind: str) -> Rate | None:
-        """The newest rate of a kind of workload on this machine; None: it was not measured."""
+        """The newest rate of a kind of workload on this machine; None if not measured."""
         here = processor()
         found = [m.rates[kind] for m in self.machines if m.processor == here and kind in m.rates]
         return found[-1] if found else None
 
     def hours(self, task: Task) -> float | None:
-        """Hours of one cell of a task on this machine; None: not known."""
+        """Hours of one cell of a task on this machine; None if unknown."""
         rate, cost = self.rate(task.spec.workload.kind), self.costs.get(task.sha256)
         return None if rate is None or cost is None else rate.hours(cost.training, cost.sampling, cost.evaluation)
 
     def with_rates(self, device: str, rates: dict[str, Rate], costs: dict[str, Cost]) -> Measured:
-        """This, and what was just measured with a device of this machine."""
+        """A copy with the rates and costs just measured on a device of this machine."""
         here = processor()
         before = [m for m in self.machines if (m.processor, m.device) == (here, device)]
         others = [m for m in self.machines if m not in before]
@@ -100,12 +100,12 @@ class Measured(Frozen):
 
 
 def rates_file() -> Path:
-    """Where it is kept."""
+    """Path of the file with the rates."""
     return cache_dir() / "rates.json"
 
 
 def read_measured() -> Measured:
-    """What was measured so far; nothing where the file is missing, or not what this version writes."""
+    """Read all rates measured so far; empty if the file is missing or has another format."""
     try:
         return Measured.model_validate_json(rates_file().read_bytes())
     except (OSError, ValidationError):
@@ -113,7 +113,7 @@ def read_measured() -> Measured:
 
 
 def write_measured(measured: Measured) -> Path:
-    """Keep it; return the file."""
+    """Write the rates to the file; return its path."""
     file = rates_file()
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, measured.model_dump_json(indent=1) + "\n")
@@ -121,7 +121,7 @@ def write_measured(measured: Measured) -> Path:
 
 
 def duration_text(hours: float) -> str:
-    """A duration in the unit that suits it: ``42.3 s``, ``1.5 h``."""
+    """Format a duration in a suitable unit: ``42.3 s``, ``1.5 h``."""
     seconds = hours * 3600
     if seconds < 60:
         return f"{short_text(seconds)} s"
@@ -129,7 +129,7 @@ def duration_text(hours: float) -> str:
 
 
 def short_text(value: float) -> str:
-    """Three digits; what is below a thousandth is of no interest."""
+    """Format with three digits; values below a thousandth do not matter."""
     if value >= 99.95:
         return f"{value:,.0f}"
     return f"{value:.3g}" if value >= 1e-3 or value == 0 else "<0.001"

@@ -1,6 +1,6 @@
 """The rules of a ranked task, checked on the calibration of cross entropy, the control and the base model.
 
-The limits were fixed before any other method was run on a task. What they are for: ``docs/adding-a-task.md``.
+The limits were fixed before any other method was run on a task. ``docs/adding-a-task.md`` explains them.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from collapsebench.scoring.table import score_methods
 from collapsebench.task import TaskSpec
 
 DECAY = (0.3, 0.7)  # mFI / G of cross entropy under policy replace
-BELOW_CONTROL = 0.9  # of the control's mFI, under the other policies
+BELOW_CONTROL = 0.9  # share of the control's mFI, under the other policies
 CONTROL_RANGE = (0.95, 1.05)
 AWAKE = 0.1  # share of training elements with p > 0.9
 SEEDS = 10
 NOISE = 0.02  # standard deviation over seeds, in f
-DETECTABLE = 0.05  # of cross entropy's mFI
-BETTER = 0.01  # in f, of another setting
+DETECTABLE = 0.05  # share of cross entropy's mFI
+BETTER = 0.01  # advantage of another setting, in f
 CELL_SECONDS, CELL_SECONDS_IN_STEPS = 120.0, 240.0  # images that are drawn in many steps take longer
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A record in the terms of the rules.
+    """A record in the form used by the rules.
 
     Attributes:
-        spec: the task. record: what was measured on it.
+        spec: the task. record: its calibration record.
     """
 
     spec: TaskSpec
@@ -44,12 +44,12 @@ class Measured:
 
     @cached_property
     def scales(self) -> dict[str, Scale]:
-        """Of the scored metrics."""
+        """Scales of the scored metrics."""
         return self.record.scales(self.spec)
 
     @cached_property
     def fidelities(self) -> pd.DataFrame:
-        """Of the scored metrics, not clipped: method, seed, metric, generation, value, fidelity."""
+        """Fidelities of the scored metrics, not clipped: method, seed, metric, generation, value, fidelity."""
         frame = self.record.frame()
         parts = [
             mine.assign(
@@ -62,18 +62,18 @@ class Measured:
 
     @cached_property
     def curves(self) -> pd.DataFrame:
-        """Their mean over seeds: method, metric, generation, fidelity."""
+        """Mean fidelities over seeds: method, metric, generation, fidelity."""
         by = ["method", "metric", "generation"]
         return self.fidelities.groupby(by)[["fidelity"]].mean().reset_index()
 
     @cached_property
     def scores(self) -> pd.DataFrame:
-        """As every comparison has them: `collapsebench.scoring.seed_scores.seed_scores`."""
+        """Scores as in every comparison, from `collapsebench.scoring.seed_scores.seed_scores`."""
         raw = self.fidelities.drop(columns="fidelity").assign(status="ok")
         return score_methods(raw, self.scales, self.spec.horizon).scores
 
     def mfi(self, method: str, metric: str = ALL) -> Array:
-        """mFI of a method by seed, in its binding metric or another one."""
+        """mFI of a method by seed, in its binding metric or a given one."""
         mine = self.scores[(self.scores["method"] == method) & (self.scores["metric"] == metric)]
         return mine["mfi"].to_numpy(float)
 
@@ -85,7 +85,7 @@ class Measured:
 
     @property
     def control_at_start(self) -> list[float]:
-        """Mean fidelities of the control by the references of generation 0, in metrics that have later ones."""
+        """Mean fidelities of the control on generation 0's references, in metrics with later references."""
         frame = self.fidelities[self.fidelities["method"] == CONTROL]
         means = frame.groupby(["metric", "generation"])["value"].mean()
         own = {name: replace(scale, later=()) for name, scale in self.scales.items() if scale.later}
@@ -99,7 +99,7 @@ class Measured:
 
 
 def rules_of(spec: TaskSpec, record: Record) -> tuple[Rule, ...]:
-    """The outcome of every rule that ce, the control and the base model can tell."""
+    """The outcome of every rule that ce, the control and the base model can decide."""
     measured = Measured(spec, record)
     rules = [
         _learning(measured),
@@ -116,12 +116,12 @@ def rules_of(spec: TaskSpec, record: Record) -> tuple[Rule, ...]:
 
 
 def learns_everywhere(spec: TaskSpec) -> bool:
-    """Whether a loss that learns nothing ends where it began, or fresh real data arrives in every generation."""
+    """Whether a loss that learns nothing ends where it started, or every generation gets new real data."""
     return spec.init != "previous" or spec.policy.name == "regenerate-fresh"
 
 
 def _learning(measured: Measured) -> Rule:
-    """Every generation must learn; the scale runs from who learned nothing to what cross entropy learns."""
+    """Every generation must learn; the scale runs from a model that learned nothing to cross entropy."""
     spec, broken = measured.spec, []
     if not learns_everywhere(spec):
         broken.append(f"init: {spec.init} under policy {spec.policy.name} lets a loss that learns nothing keep all")
@@ -138,7 +138,7 @@ def _learning(measured: Measured) -> Rule:
 
 
 def _decay(measured: Measured) -> Rule:
-    """Fidelity falls gradually: neither at once nor hardly."""
+    """Fidelity must fall gradually: neither at once nor hardly at all."""
     horizon = measured.spec.horizon
     ce, control = (float(measured.mfi(method).mean()) for method in ("ce", CONTROL))
     told = f"decay: mFI / G of ce {ce / horizon:.3f} ({measured.binding} binds), of the control {control / horizon:.3f}"
@@ -152,10 +152,10 @@ def _decay(measured: Measured) -> Rule:
 
 
 def _control(measured: Measured) -> Rule:
-    """What falls is collapse and not over-training.
+    """The loss of fidelity must be collapse and not over-training.
 
-    Where the references are the control's own it has 1 by definition, and is held against that of generation 0: as its
-    training sets grow it may get better, and must not get worse.
+    If the references are the control's own, its fidelity is 1 by definition. It is then measured on the reference of
+    generation 0: as its training sets grow it may improve, but must not get worse.
     """
     means = measured.curves[measured.curves["method"] == CONTROL]["fidelity"]
     low, high = float(means.min()), float(means.max())
@@ -169,7 +169,7 @@ def _control(measured: Measured) -> Rule:
 
 
 def _awake(measured: Measured) -> Iterator[Rule]:
-    """Losses of this field act on elements that the model is sure of: there must be some."""
+    """There must be elements of which the model is confident, since losses against collapse act on these."""
     if not measured.spec.kind.symbols(measured.spec.workload):
         return
     frame = measured.record.frame()
@@ -190,27 +190,27 @@ def _seeds(measured: Measured) -> Rule:
 
 
 def _noise(measured: Measured) -> Iterator[Rule]:
-    """The control repeats generation 0, which is also cross entropy's: its variance over seeds is the seed noise.
+    """Noise between seeds must be small; it is the control's variance over seeds, averaged over the generations.
 
-    It is averaged over the generations. Cross entropy's own later generations add what recursion makes of noise, which
-    is not a property of the metric; their largest deviation is reported.
+    The control repeats generation 0, which is also cross entropy's. In cross entropy's own later generations, recursion
+    amplifies noise, which is not a property of the metric; their largest deviation is only reported.
     """
     for name in measured.scales:
         noise = float(np.sqrt(measured.variances(CONTROL, name).mean()))
         largest = float(np.sqrt(measured.variances("ce", name).max()))
         yield Rule(
             rule=f"noise {name}",
-            kept=noise <= NOISE,  # NaN, with one seed, is not
+            kept=noise <= NOISE,  # false for NaN, which occurs with one seed
             told=f"noise: standard deviation of {name} over seeds {noise:.4f} in f (ce at most {largest:.4f}); the "
             f"rule asks for at most {NOISE:g}",
         )
 
 
 def _detectable(measured: Measured) -> Rule:
-    """What a planned comparison finds, before there is another method to compare with.
+    """The smallest difference that a planned comparison detects, before there is another method to compare.
 
-    Two chains that share nothing differ by √2 times the deviation of one. Methods share initial weights, data and
-    noise, but what they write differs from generation 0 on: on text, pairing takes nothing off.
+    Two independent chains differ by √2 times the deviation of one. Methods share initial weights, data and noise, but
+    their samples differ from generation 0 on: on text, pairing does not reduce the deviation.
     """
     mfi = measured.mfi("ce")
     told = "detectable: needs two seeds"
@@ -228,7 +228,7 @@ def _detectable(measured: Measured) -> Rule:
 
 
 def grid_fidelities(measured: Measured) -> dict[tuple[float, float], float]:
-    """Fidelity of every setting at generation 0 on the selection split, relative to the chosen one, which has 1.
+    """Fidelity of every setting at generation 0 on the selection split, where the chosen setting has 1.
 
     Keys are the factors of learning rate and length. A setting that diverges in any seed has 0.
     """
@@ -245,7 +245,7 @@ def grid_fidelities(measured: Measured) -> dict[tuple[float, float], float]:
 
 
 def _at_its_best(measured: Measured) -> Rule:
-    """Else a loss wins by regularising, or by learning more."""
+    """Cross entropy must be well tuned; otherwise a loss could win by regularising, or by learning more."""
     fidelities, grid = grid_fidelities(measured), measured.record.grid
     if grid is None:
         return Rule(rule="best", kept=False, told="best: other learning rates and lengths of training were not tried")
@@ -260,7 +260,7 @@ def _at_its_best(measured: Measured) -> Rule:
 
 
 def _cheap(measured: Measured) -> Iterator[Rule]:
-    """The quickest cell is the one that others disturbed least."""
+    """Cells must be cheap; the fastest cell counts, since other processes disturbed it least."""
     totals = sorted(s.total for s in measured.record.seconds if s.method == "ce")
     if measured.spec.tier != "micro" or not totals:
         return

@@ -1,4 +1,4 @@
-"""The scale of log p of a diffusion task, σ: measured on CE's generation 0 before anything else is calibrated."""
+"""Measures σ, the scale of log p of a diffusion task, on CE's generation 0 before anything else is calibrated."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from collapsebench.task import Task
 
 
 def sigma_cells(task: Task, out: Path, device: str) -> list[Cell]:
-    """What has to run before a task without the scale of its log p can be calibrated: CE's generation 0. Else nothing.
+    """The cells to run before a task without a log p scale can be calibrated, i.e. CE's generation 0; otherwise none.
 
-    CE's own training does not depend on σ beyond rounding: these cells run without one, in a directory of their own,
-    and later again with it.
+    CE's own training does not depend on σ beyond rounding. So these cells run without it, in a separate directory, and
+    later again with it.
     """
     if task.spec.kind.unmeasured(task.spec.workload) is None:
         return []
@@ -26,7 +26,7 @@ def sigma_cells(task: Task, out: Path, device: str) -> list[Cell]:
 
 
 def write_sigma(cells: list[Cell]) -> float:
-    """Write the scale of log p into the task file: the mean over seeds of CE's metric for it, four digits.
+    """Write the scale of log p into the task file: CE's mean over seeds of its metric, with four digits.
 
     Raises:
         RunError: CE diverged, or the task file has no line like ``sigma: null``.

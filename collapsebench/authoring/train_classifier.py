@@ -1,8 +1,8 @@
-"""Train the classifier of an image task on its real training split, and write it beside the task file.
+"""Train the classifier of an image task on its real training split, and write it next to the task file.
 
     collapsebench classifier tasks/vae-mnist-micro/task.yaml
 
-The test split is looked at once, at the end, for the accuracy that the task file states.
+The test split is used only once, at the end, for the accuracy given in the task file.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from collapsebench.task import Task
 from collapsebench.workloads.images.data import ImageData
 
 _BATCH = 64
-GOOD = 0.9  # accuracy from which on nothing is noted
+GOOD = 0.9  # accuracy below which a note is shown
 _LINE = r"(?m)^(\s+)classifier: (?:\{[^}]*\}|null)"
 _RATE = 4e-3
 
 
 def untold(_done: int, _total: int) -> None:
-    """Progress that nobody looks at."""
+    """Ignore the progress."""
 
 
 def train_classifier(
@@ -39,8 +39,8 @@ def train_classifier(
     """Train on the real training images, each epoch slightly rotated, scaled, sheared and shifted.
 
     Args:
-        data: the task's images. epochs: over the training split. randomness: weights, order and distortions.
-        on_progress: called with the updates just made and all there are.
+        data: the task's images. epochs: passes over the training split. randomness: for weights, order and distortions.
+        on_progress: called with the number of updates just made, and their total.
     """
     images, labels = data.train.pixels.float() / 255, data.train.labels
     with torch.random.fork_rng(devices=[]):
@@ -63,7 +63,7 @@ def train_classifier(
 
 
 def _distorted(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Affine distortions: up to 12° of rotation, 12 % of size, 0.15 of shear, 7 % of shift."""
+    """Apply affine distortions: up to 12° of rotation, 12 % of scaling, 0.15 of shear, 7 % of shift."""
     n = len(images)
     angle, size, shear, x, y = (torch.rand(5, n, generator=generator) * 2 - 1).unbind()
     angle, size = angle * 0.21, 1 + size * 0.12
@@ -77,13 +77,13 @@ def _distorted(images: Tensor, generator: torch.Generator) -> Tensor:
 
 @torch.inference_mode()
 def accuracy(model: nn.Module, pixels: Tensor, labels: Tensor) -> float:
-    """Share of images, (n, C, H, W) uint8, whose class the model finds."""
+    """Share of images, (n, C, H, W) uint8, that the model classifies correctly."""
     hits = [model(p.float() / 255).argmax(1) == y for p, y in zip(pixels.split(500), labels.split(500), strict=True)]
     return float(torch.cat(hits).double().mean())
 
 
 def write_classifier(task: Task, epochs: int, on_progress: Callable[[int, int], object] = untold) -> str:
-    """Train, write the weights and the ``classifier`` line of the task file; return what to tell."""
+    """Train, write the weights and the ``classifier`` line of the task file; return a message for the user."""
     before = task.path.read_text("utf-8")
     if len(re.findall(_LINE, before)) != 1:
         raise UserError(f"{task.path} needs exactly one line `classifier: null` in workload.evaluation.")
@@ -106,6 +106,6 @@ def write_classifier(task: Task, epochs: int, on_progress: Callable[[int, int], 
 
 
 def _file(task: Task) -> str:
-    """Name of the weights; those of a task's first version stay beside a later one's."""
+    """File name of the weights; those of a task's first version are kept next to a later version's."""
     version = task.spec.version
     return "classifier.safetensors" if version == 1 else f"classifier@{version}.safetensors"

@@ -1,7 +1,7 @@
-"""Tuning a method: its parameters against each other on the selection split, on seeds that no entry is made of.
+"""Tunes a method: compares its parameters on the selection split, on seeds that no entry uses.
 
-Test metrics of these runs are on disk as of all others, and nothing reads them. What was spent is counted from what is
-on disk, so that whatever was tried and dropped counts as well.
+Test metrics of these runs are on disk as for all runs, but nothing reads them. The budget spent is counted from the
+runs on disk, so settings that were tried and discarded count as well.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ SEEDS = 3
 
 @dataclass(frozen=True)
 class Variant:
-    """What one choice of parameters does on the selection split.
+    """The result of one choice of parameters on the selection split.
 
     Attributes:
-        method: with its parameters. mfi: in generations. against_ce: mFI minus that of ce on the same seeds.
-        curve: mean fidelity by generation. masks: the share of ce's gradient that it masks; None: not measured.
+        method: name with parameters. mfi: mFI in generations. against_ce: mFI minus that of ce on the same seeds.
+        curve: mean fidelity by generation. masks: share of ce's gradient that it masks; None: not measured.
     """
 
     method: str
@@ -52,7 +52,7 @@ class Variant:
 
     @property
     def row(self) -> Row:
-        """mFI and the difference to ce with their intervals, as `collapsebench.scoring.columns` shows them."""
+        """mFI and the difference from ce with their intervals, in the format of `collapsebench.scoring.columns`."""
         found: dict[str, float | str | None] = {"method": self.method}
         for name, estimate in (("mfi", self.mfi), ("difference_ce", self.against_ce or NOTHING)):
             found |= {name: estimate.estimate, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
@@ -61,11 +61,12 @@ class Variant:
 
 @dataclass(frozen=True)
 class Tuned:
-    """What was tried.
+    """The result of tuning.
 
     Attributes:
-        metric: of the selection split. seeds: of every variant. variants: the largest mFI first, ce among them.
-        spent: runs spent on the method so far (protocol 4.3), by its name.
+        metric: metric on the selection split. seeds: seeds of every variant. variants: sorted by mFI, largest first,
+            including ce.
+        spent: runs spent on each method so far (protocol 4.3), by its name.
     """
 
     task: Task
@@ -75,7 +76,7 @@ class Tuned:
     spent: dict[str, float]
 
     def lines(self) -> list[str]:
-        """What it comes to, for people."""
+        """The result as readable text."""
         told = [
             f"{name}: {runs:g} of {LIMIT} runs of {self.task.id} spent on tuning (protocol 4.3)"
             + ("; an entry must not have more." if runs > LIMIT else ".")
@@ -89,13 +90,13 @@ class Tuned:
 
 
 def variants_of(method: str, tried: Sequence[str]) -> list[str]:
-    """The methods that come of one and of all choices of its parameters.
+    """All variants of a method, one for every combination of parameter values.
 
     Args:
-        method: as ``tce`` or ``my_loss.py:MyLoss:alpha=1``. tried: each ``parameter=value,value,…``.
+        method: e.g. ``tce`` or ``my_loss.py:MyLoss:alpha=1``. tried: each ``parameter=value,value,…``.
 
     Raises:
-        UserError: a choice is none, or names a parameter twice.
+        UserError: an item of `tried` is malformed, or a parameter is named twice.
     """
     names, choices = [], []
     for text in tried:
@@ -123,7 +124,7 @@ def _parted(method: str) -> tuple[str, list[str]]:
 def tuning_cells(
     task: Task, methods: Sequence[str], seeds: Sequence[int] | None, out: Path, generations: int | None, device: str
 ) -> list[Cell]:
-    """The cells of variants, and of ce on the same seeds, below a folder of their own.
+    """The cells of the variants, and of ce on the same seeds, in a separate folder.
 
     Raises:
         UserError: a seed is official, the task has no selection metric, or a method cannot be tuned.
@@ -147,7 +148,7 @@ def tuning_cells(
 
 
 def default_seeds(task: Task, n: int = SEEDS) -> list[int]:
-    """The first n seeds from `FIRST_SEED` on that are not official."""
+    """The first n non-official seeds from `FIRST_SEED` on."""
     official = set(task.spec.seeds)
     return [seed for seed in range(FIRST_SEED, FIRST_SEED + n + len(official)) if seed not in official][:n]
 
@@ -192,7 +193,7 @@ def _variant(scores: Scores, method: str, masks: pd.Series) -> Variant:
 
 
 def _floor(cell: Cell, metric: str) -> float:
-    """What learned nothing has on the selection split: as calibration recorded it, else measured now."""
+    """The floor of the selection metric: from the calibration record if it has it, otherwise measured now."""
     from collapsebench.authoring.calibration_record import read_record
 
     if (cell.task.path.parent / CALIBRATION_FILE).is_file():

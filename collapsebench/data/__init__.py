@@ -1,1 +1,1 @@
-"""From a data section of a task to its documents and splits."""
+"""Loads the data section of a task as documents or images, and splits them."""

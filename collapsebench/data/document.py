@@ -1,4 +1,4 @@
-"""One document, the unit by which texts are split."""
+"""A document, the unit for splitting texts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Document:
-    """One article, file or paragraph: the unit that is never divided between splits."""
+    """An article, file or paragraph; it is never divided between splits."""
 
     title: str
     text: str

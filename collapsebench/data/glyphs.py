@@ -1,7 +1,7 @@
-"""Letters in the fonts that come with matplotlib, drawn like MNIST's digits: what a base model of images can see.
+"""Letters in the fonts shipped with matplotlib, drawn like MNIST's digits, to train base models of images.
 
-No digit is among them, nor a letter that is written like one. The fonts are DejaVu (free, of Bitstream's making) and
-STIX (SIL Open Font License); their licences lie beside them.
+They include no digits and no letters that look like digits. The fonts are DejaVu (free, derived from Bitstream Vera)
+and STIX (SIL Open Font License); their licences are in the same folder.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ _FONTS = (
     "DejaVuSerif", "DejaVuSerif-Bold", "DejaVuSerif-Italic", "DejaVuSerif-BoldItalic",
     "STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic", "STIXGeneralBolIta",
 )  # fmt: skip
-_SHA256 = "3cd0a79bc53f6c07d09ed312f958bde083ca9d48e90ea03f744f970897158047"  # of the fonts' files, one after the other
+_SHA256 = "3cd0a79bc53f6c07d09ed312f958bde083ca9d48e90ea03f744f970897158047"  # of the concatenated font files
 _RANGES = (("A", "Z"), ("a", "z"), ("Α", "Ρ"), ("Σ", "Ω"), ("α", "ω"), ("А", "я"))
 _LIKE_DIGITS = "OolIiΟοΙОо"
-# Degrees of rotation and width, relative to the letter's own: handwriting leans and is narrower than print.
+# Rotation in degrees, and width relative to the letter's own: handwriting is slanted and narrower than print.
 _LOOKS = ((-12, 0.80), (-7, 1.00), (-2, 0.90), (2, 0.75), (7, 0.85), (12, 0.95))
-_SIDE, _BOX = 28, 20  # as in MNIST: the letter fits the box, its centre of mass is that of the image
+_SIDE, _BOX = 28, 20  # as in MNIST: the letter fits the box, and its centre of mass is at the image's centre
 _POINTS = 64
 
 
 def load_glyphs() -> Images:
     """Every letter in every font and look, (n, 1, 28, 28) uint8, white on black; the class is the letter.
 
-    Pixels are Pillow's, and can differ between its versions by a few grey values.
+    Pillow draws the pixels, which can differ by a few grey values between its versions.
 
     Raises:
-        DataError: matplotlib's fonts are not those that are expected.
+        DataError: matplotlib's fonts are not the expected ones.
     """
     folder = _fonts()
     pixels, labels = [], []
@@ -75,14 +75,14 @@ def _letters() -> Iterator[str]:
 
 
 def _drawn(letter: str, font: ImageFont.FreeTypeFont) -> Image.Image:
-    """A letter, white on black, without a margin."""
+    """Draw a letter, white on black, without a margin."""
     canvas = Image.new("L", (3 * _POINTS, 3 * _POINTS))
     ImageDraw.Draw(canvas).text((_POINTS, _POINTS // 2), letter, fill=255, font=font)
     return canvas.crop(canvas.getbbox())
 
 
 def _placed(glyph: Image.Image, degrees: float, width: float) -> NDArray[np.uint8]:
-    """A letter in one look, fitted into the box, with its centre of mass at that of the image."""
+    """Place a letter in one look: fitted into the box, with its centre of mass at the centre of the image."""
     turned = glyph.rotate(degrees, expand=True, resample=Image.Resampling.BICUBIC)
     scale = _BOX / max(turned.width * width, turned.height)
     size = max(1, round(turned.width * width * scale)), max(1, round(turned.height * scale))
@@ -94,6 +94,6 @@ def _placed(glyph: Image.Image, degrees: float, width: float) -> NDArray[np.uint
 
 
 def _start(mass: NDArray[np.int64]) -> int:
-    """Where a row of pixels begins so that its centre of mass is in the middle, as far as it fits."""
+    """Start of a row of pixels such that its centre of mass is in the middle, as far as it fits."""
     centre = float(mass @ np.arange(len(mass))) / int(mass.sum())
     return int(np.clip(round((_SIDE - 1) / 2 - centre), 0, _SIDE - len(mass)))

@@ -21,7 +21,7 @@ def load_hub_text(data: HubText) -> list[Document]:
 
     try:
         rows = datasets.load_dataset(data.dataset, data.config, split=data.split, revision=data.revision)
-    except Exception as error:  # the hub client raises many kinds; all mean that the data is not there
+    except Exception as error:  # the hub client raises many types; all mean that the data is not available
         raise DataError(
             f"dataset {data.dataset} (revision {data.revision}, split {data.split}) cannot be loaded: "
             f"{type(error).__name__}: {' '.join(str(error).split())[:300]}. Check the network, or use source: local."

@@ -1,4 +1,4 @@
-"""Single files of the Hugging Face hub: cached, downloaded, or one clear error within seconds."""
+"""Single files of the Hugging Face hub: from the cache, downloaded, or one clear error within seconds."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Literal
 from collapsebench.data.web_files import silence
 from collapsebench.errors import DataError
 
-_PATIENCE = 3.0  # seconds to wait for an answer of the hub
+_PATIENCE = 3.0  # seconds to wait for the hub's response
 
 
 def hub_silence() -> str | None:
-    """Why the hub cannot be reached; None if it can."""
+    """The reason why the hub cannot be reached; None if it can."""
     from huggingface_hub import constants
 
     return "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else silence(constants.ENDPOINT)
@@ -22,11 +22,11 @@ def hub_file(repository: str, name: str, revision: str, kind: Literal["model", "
     """A file of a repository at a revision.
 
     Args:
-        advice: what else the user can do when it cannot be had, to end the message with.
+        advice: end of the error message: what else the user can do.
 
     Raises:
-        DataError: a licence has to be accepted, the hub cannot be reached and the cache does not have the file, or it
-            does not exist.
+        DataError: a licence must be accepted, the file does not exist, or the hub cannot be reached and the file is not
+            in the cache.
     """
     import huggingface_hub as hub
     from huggingface_hub.errors import GatedRepoError, RemoteEntryNotFoundError, RepositoryNotFoundError
@@ -37,7 +37,7 @@ def hub_file(repository: str, name: str, revision: str, kind: Literal["model", "
             return cached
         if reason := hub_silence():
             raise ConnectionError(reason)
-        # Asked once, without the retries of a download: whoever is offline should not wait for them.
+        # Ask once, without the retries of a download, so that offline users do not wait for them.
         url = hub.hf_hub_url(repository, name, revision=revision, repo_type=kind)
         hub.get_hf_file_metadata(url, timeout=_PATIENCE)
         return Path(hub.hf_hub_download(repository, name, revision=revision, repo_type=kind))
@@ -48,7 +48,7 @@ def hub_file(repository: str, name: str, revision: str, kind: Literal["model", "
         ) from error
     except (RemoteEntryNotFoundError, RepositoryNotFoundError) as error:
         raise DataError(f"{place} has no {name}, or needs a login (`hf auth login`), {advice}.") from error
-    except Exception as error:  # the client raises many kinds: no network, proxies, certificates, a full disk
+    except Exception as error:  # the client raises many types: no network, proxies, certificates, a full disk
         raise DataError(
             f"{place} is needed ({name}), is not in the local cache and cannot be downloaded ({_told(error)}): check "
             f"the network, {advice}."
@@ -56,7 +56,7 @@ def hub_file(repository: str, name: str, revision: str, kind: Literal["model", "
 
 
 def has_any(repository: str, names: tuple[str, ...], revision: str) -> bool:
-    """Whether one of these files of a model is in the cache, or can be asked for."""
+    """Whether one of these files of a model is in the cache or can be requested from the hub."""
     return any(_cached(repository, name, revision, "model") for name in names) or hub_silence() is None
 
 

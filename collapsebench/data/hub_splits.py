@@ -1,4 +1,4 @@
-"""A text dataset with the splits that its authors fixed: files of the hub at a pinned revision, or a local folder."""
+"""Text datasets with their authors' splits: files of the hub at a pinned revision, or a local folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 Split = Literal["train", "validation", "test"]
 
-# What a split may be called in a local folder, after the task's own name for it.
+# Names that a split may have in a local folder, after the task's own name for it.
 _ALIASES: dict[Split, tuple[str, ...]] = {
     "train": ("train", "wiki.train"),
     "validation": ("validation", "valid", "wiki.valid"),
@@ -27,11 +27,11 @@ def load_split_rows(data: HubSplits | LocalSplits, folder: Path | None) -> dict[
 
     Args:
         data: the section of the task file.
-        folder: where local files are: ``--data``, or the folder that the task names; None: the hub, or its cache. A
-            folder without any split is only for other files, and the hub is asked.
+        folder: folder of local files: ``--data``, or the one named in the task; None: the hub, or its cache. If the
+            folder contains no split, it is for other files, and the splits come from the hub.
 
     Raises:
-        DataError: a split is missing, empty or cannot be read; all missing ones are named at once.
+        DataError: a split is missing, empty or unreadable; the message names all missing splits.
     """
     files = split_files(data, folder)
     return {
@@ -42,7 +42,7 @@ def load_split_rows(data: HubSplits | LocalSplits, folder: Path | None) -> dict[
 
 
 def split_files(data: HubSplits | LocalSplits, folder: Path | None) -> dict[Split, Path]:
-    """The file of every split, downloaded if need be; arguments and errors as `load_split_rows`."""
+    """The file of every split, downloaded if necessary; arguments and errors as in `load_split_rows`."""
     found = {} if folder is None else _there(data, folder)
     if not found and data.source == "hub-splits":
         return _remote(data)
@@ -55,7 +55,7 @@ def split_files(data: HubSplits | LocalSplits, folder: Path | None) -> dict[Spli
 
 
 def _there(data: HubSplits | LocalSplits, folder: Path) -> dict[Split, Path]:
-    """The splits that a folder holds, under the name of the hub or a common one."""
+    """The splits found in a folder, under the hub's name or a common one."""
     found: dict[Split, Path] = {}
     for split, names in _ALIASES.items():
         candidates = [folder / f"{name}{end}" for name in names for end in _ENDINGS]
@@ -79,10 +79,10 @@ def _rows(file: Path, column: str) -> list[str]:
             rows = [str(row) for row in pd.read_parquet(file, columns=[column])[column]]
         else:
             with file.open(encoding="utf-8") as lines:
-                rows = list(lines)  # `splitlines` would also end a line where Unicode has other separators
+                rows = list(lines)  # `splitlines` would also split at other Unicode line separators
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{file} cannot be read as text: {' '.join(str(error).split())[:200]}.") from error
-    # WikiText's blank lines are " \n" in its text files and "" in the rows of the hub: one stream for both.
+    # WikiText's blank lines are " \n" in its text files and "" in the hub's rows; make both streams equal.
     rows = [row if row.strip() else "" for row in rows]
     if not any(rows):
         raise DataError(f"{file} is empty.")

@@ -1,4 +1,4 @@
-"""Where the files of torchvision's datasets are, or why they are unavailable. No torch here."""
+"""Locates the files of torchvision's datasets, or says why they are unavailable. No torch here."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collapsebench.paths import cache_dir
 
 Dataset = Literal["mnist", "cifar10"]
 
-# torchvision's name of a dataset, and where it downloads from
+# torchvision's name of a dataset
 _NAMES: dict[Dataset, str] = {"mnist": "MNIST", "cifar10": "CIFAR10"}
 _URLS: dict[Dataset, str] = {
     "mnist": "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -20,18 +20,18 @@ _URLS: dict[Dataset, str] = {
 
 
 def torchvision_cache() -> Path:
-    """Where torchvision keeps what it downloads for us."""
+    """Folder of torchvision's downloads for this package."""
     return cache_dir() / "torchvision"
 
 
 def image_place(dataset: Dataset, root: Path | None) -> str:
-    """Where a dataset is, or will be; not whether its files are whole.
+    """Location of a dataset, now or after its download; does not check that its files are complete.
 
     Args:
-        root: the folder that a user named, if any.
+        root: the folder named by the user, if any.
 
     Raises:
-        DataError: it is not there and cannot be downloaded.
+        DataError: the dataset is missing and cannot be downloaded.
     """
     folder = root or torchvision_cache()
     if (root is not None and has_image_folders(root)) or _holds(folder, dataset):
@@ -50,12 +50,12 @@ def _holds(folder: Path, dataset: Dataset) -> bool:
 
 
 def has_image_folders(root: Path) -> bool:
-    """Whether a folder holds images in train/<class>/ and test/<class>/."""
+    """Whether a folder contains images in train/<class>/ and test/<class>/."""
     return (root / "train").is_dir() and (root / "test").is_dir()
 
 
 def mnist_folder(root: Path) -> Path | None:
-    """The folder below root that has MNIST's files, plain or compressed: itself, or where torchvision puts them."""
+    """The folder with MNIST's files, plain or compressed: root itself, or torchvision's folder below it."""
     file = "train-images-idx3-ubyte"
     for folder in (root, root / "MNIST" / "raw", root / "raw"):
         if (folder / file).is_file() or (folder / f"{file}.gz").is_file():
@@ -64,7 +64,7 @@ def mnist_folder(root: Path) -> Path | None:
 
 
 def not_held(root: Path, name: str) -> DataError:
-    """The error for a folder that the user named and that is not what it should be."""
+    """The error for a user's folder that does not contain the dataset."""
     return DataError(
         f"--data {root} does not hold {name} as torchvision stores it; point to its root folder, or to one with image "
         "files in train/<class>/ and test/<class>/."
@@ -72,7 +72,7 @@ def not_held(root: Path, name: str) -> DataError:
 
 
 def not_downloaded(name: str, reason: str) -> DataError:
-    """The error for a dataset that is neither here nor available."""
+    """The error for a dataset that is neither here nor can be downloaded."""
     return DataError(
         f"{name} is not in {torchvision_cache()} and cannot be downloaded ({reason}). Without a network, give a folder "
         "that holds it with --data PATH."

@@ -1,4 +1,4 @@
-"""From a task's data section to labelled images, and from images to disjoint, hashed splits."""
+"""Loads the labelled images of a task's data section, and divides them into disjoint splits by hash."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ _MNIST_FILES = {"train": "train", "test": "t10k"}
 
 
 def load_images(data: ImageSource, base: Path, root: Path | None = None) -> Images:
-    """Load the images of a data section, exact duplicates dropped (a test image stays, its copies go).
+    """Load the images of a data section without exact duplicates (test images are kept, and their copies dropped).
 
     Args:
-        data: the section. base: folder that relative paths start from.
-        root: where a torchvision dataset already is; None: it is downloaded into the cache.
+        data: the section. base: folder that relative paths refer to.
+        root: folder of an existing torchvision dataset; None: download it into the cache.
 
     Raises:
-        DataError: a package, file or dataset is missing or not the expected one.
+        DataError: a package, file or dataset is missing, or not the expected one.
     """
     if data.source == "embedded":
         images = load_embedded_images(data.corpus)
@@ -83,9 +83,9 @@ def split_images(images: Images, splits: ImageSplits) -> dict[str, Images]:
 
 
 def listing_of_images(splits: Mapping[str, Images]) -> dict[str, dict[str, str]]:
-    """What ``splits.json`` holds: {split: {first 16 digits of the image's sha256: class}}.
+    """The content of ``splits.json``: {split: {first 16 digits of the image's sha256: class}}.
 
-    Large collections have one entry per split, the digest of all their images' digests.
+    Large collections have one entry per split: the digest of all their images' digests.
     """
     hashes = {name: splits[name].hashes for name in SPLITS}
     if sum(map(len, hashes.values())) > _LISTED_ONE_BY_ONE:
@@ -111,7 +111,7 @@ def check_image_listing(splits: Mapping[str, Images], listing: Mapping[str, Mapp
 
 
 def resized(pixels: Tensor, size: int) -> Tensor:
-    """Images of ``size`` × ``size`` pixels, (n, C, H, W) uint8; bilinear with anti-aliasing."""
+    """Resize images, (n, C, H, W) uint8, to ``size`` × ``size`` pixels; bilinear with anti-aliasing."""
     from torchvision.transforms.v2.functional import resize
 
     return pixels if pixels.shape[-2:] == (size, size) else resize(pixels, [size, size], antialias=True)
@@ -157,7 +157,7 @@ def _mnist(root: Path | None) -> Images:
 
 
 def _read_idx(folder: Path, name: str) -> Tensor:
-    """An array in the idx format of MNIST's authors: two zero bytes, type 8, dimensions, sizes, bytes."""
+    """Read an array in MNIST's idx format: two zero bytes, type 8, number of dimensions, sizes, data."""
     file = folder / name if (folder / name).is_file() else folder / f"{name}.gz"
     try:
         content = file.read_bytes()
@@ -189,7 +189,7 @@ def _cifar10(root: Path | None) -> Images:
 
 
 def _downloaded(name: str, root: Path | None) -> Path:
-    """Let torchvision download a dataset into the cache; nothing is ever written into a folder of the user's."""
+    """Let torchvision download a dataset into the cache; never write into the user's folder."""
     from torchvision import datasets
 
     if root is not None:

@@ -1,4 +1,4 @@
-"""Labelled images in memory, from which the splits of image tasks are made."""
+"""Labelled images in memory, the source of the splits of image tasks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Images:
     Attributes:
         pixels: (n, C, H, W) uint8.
         labels: (n,) int64 class numbers.
-        official_test: how many of them, at the end, are the test set that the dataset's authors fixed.
+        official_test: number of images at the end that form the authors' test set.
     """
 
     pixels: Tensor

@@ -11,14 +11,14 @@ from collapsebench.errors import DataError
 
 
 def load_local_text(path: Path, documents: Literal["paragraph", "file"]) -> list[Document]:
-    """Return the documents of a UTF-8 text file, or of all ``*.txt`` in a folder in order of their names.
+    """Return the documents of a UTF-8 text file, or of all ``*.txt`` files in a folder, sorted by name.
 
     Args:
         path: file or folder.
         documents: ``file``: one document per file; ``paragraph``: one per block between blank lines.
 
     Raises:
-        DataError: nothing there, or not UTF-8.
+        DataError: no file is found, or a file is not UTF-8.
     """
     files = sorted(path.glob("*.txt")) if path.is_dir() else [path]
     if not files or not all(file.is_file() for file in files):

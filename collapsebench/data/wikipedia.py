@@ -1,8 +1,8 @@
-"""Plain prose from a MediaWiki export: pages in, articles without markup out.
+"""Extracts plain prose from a MediaWiki export: articles without markup.
 
-Only running text survives: templates, tables, references, formulas, galleries, headings and the closing reference
-sections go, and so does every line that is not made of whole sentences, because a language model of under a million
-parameters spends its few bits better on prose.
+Only running text is kept. Templates, tables, references, formulas, galleries, headings and the closing reference
+sections are dropped, and so is every line that does not consist of whole sentences: a language model with fewer than
+a million parameters should spend its capacity on prose.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def read_articles(path: Path, min_chars: int = 500) -> Iterator[tuple[str, str]]
 def plain_text(markup: str) -> str:
     """Return the paragraphs of an article without markup, separated by one newline.
 
-    A paragraph is kept when it ends like a sentence, has at least 80 characters and nothing left in it that
-    looks like markup.
+    A paragraph is kept if it ends like a sentence, has at least 80 characters and contains nothing that still looks
+    like markup.
     """
     markup = _without_closing_sections(markup)
     markup = _TABLE.sub("", markup)
@@ -90,7 +90,7 @@ def _is_not_prose(node: object) -> bool:
 
 def _tidy(paragraph: str) -> str:
     paragraph = paragraph.replace("\xa0", " ").replace("\u200b", "")
-    paragraph = re.sub(r"\(\s*[,;:.\s]*\)", "", paragraph)  # parentheses that held only a template
+    paragraph = re.sub(r"\(\s*[,;:.\s]*\)", "", paragraph)  # parentheses that contained only a template
     paragraph = re.sub(r"\(\s*[,;:]\s*", "(", paragraph)
     paragraph = re.sub(r"\s+([,.;:!?)])", r"\1", paragraph)
     return re.sub(r"\s+", " ", paragraph).strip()

@@ -1,1 +1,1 @@
-"""What is measured, and the catalogue of it."""
+"""The metrics, and their catalogue."""

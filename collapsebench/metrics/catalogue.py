@@ -1,6 +1,6 @@
-"""Every metric that is the same for all tasks: name, direction, unit, bounds and how it becomes a fidelity.
+"""The metrics shared by all tasks: name, direction, unit, bounds, and how each becomes a fidelity.
 
-A task has metrics of its own besides (`collapsebench.task.TaskSpec.metric`, which is where to ask). No torch here.
+A task can define further metrics of its own; `collapsebench.task.TaskSpec.metric` knows both. No torch here.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-KNOWLEDGE = "knowledge_fraction_"  # names of the KR-test on a fraction of the training stream begin with it
+KNOWLEDGE = "knowledge_fraction_"  # prefix of the KR-test metrics on one fraction of the training stream
 
 
 @dataclass(frozen=True)
@@ -18,17 +18,17 @@ class Metric:
 
     Attributes:
         name: key in ``metrics.json``.
-        title: what plots and tables show.
+        title: label in plots and tables.
         direction: ``lower`` or ``higher`` is better; None for a profile without a better end.
-        unit: of the raw value; empty for shares.
+        unit: unit of the raw value; empty for shares.
         bounds: smallest and largest possible value.
         scale: ``log`` or ``linear`` distance to the reference (`collapsebench.scoring.fidelity`).
         description: one sentence.
-        counted: the value is a count divided by n, so only multiples of 1/n are possible.
-        reference: what has fidelity 1. ``start``: what cross entropy reaches at generation 0. ``control``: in every
-            generation what the control reaches in the same one, where it is given more real data with each.
-        floor: what has fidelity 0. ``ignorant``: a model that learned nothing from the real data. ``unseen``: what
-            cross entropy's generation 0 reaches on later generations' data, which it never saw.
+        counted: whether the value is a count divided by n, so that only multiples of 1/n are possible.
+        reference: the value with fidelity 1. ``start``: the value of cross entropy at generation 0. ``control``: the
+            control's value in the same generation, for tasks where the control gets more real data each generation.
+        floor: the value with fidelity 0. ``ignorant``: that of a model that learned nothing from the real data.
+            ``unseen``: that of cross entropy's generation 0 on later generations' data, which it never saw.
     """
 
     name: str

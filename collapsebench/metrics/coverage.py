@@ -1,10 +1,11 @@
-"""Whether generated samples lie among the real ones and reach all of them, by neighbourhoods in a feature space.
+"""How well generated samples match and cover the real ones, measured by neighbourhoods in a feature space.
 
-Squared distances come from a matrix product in float64 of centred features. That takes a third of the time of summing
-squared differences in float32 (0.08 s against 0.25 s for 3,500 × 3,500 × 64 on one thread), and its rounding, 1e-8 of
-the size of the features as a distance, is below what float32 features tell apart. Two cases hang on that rounding, and
-both arise when a model copies its data: a sample on the rim of a ball, and a ball without extent because its centre
-occurs several times. Balls are therefore closed with a slack of 1e-12 of the mean squared size of the real features.
+Squared distances come from a float64 matrix product of centred features. That takes a third of the time of summing
+squared differences in float32 (0.08 s against 0.25 s for 3,500 × 3,500 × 64 on one thread). Its rounding error, as a
+distance 1e-8 of the size of the features, is below the resolution of float32 features. It matters in two cases, both
+of which arise when a model copies its data: a sample exactly on the surface of a ball, and a ball of radius zero
+because its centre occurs several times. Balls are therefore closed, with a slack of 1e-12 of the mean squared size
+of the real features.
 """
 
 from __future__ import annotations
@@ -15,21 +16,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_ROWS = 128  # of a distance matrix at one time: a block that stays in the processor's cache
-_COLUMNS = 4096  # rows of the data that exist in float64 at one time
+_ROWS = 128  # rows of the distance matrix computed at a time: a block that stays in the processor's cache
+_COLUMNS = 4096  # rows of the data held in float64 at a time
 _SLACK = 1e-12
 
 
 @dataclass(frozen=True)
 class Manifold:
-    """How the sets of real and generated features overlap. All without unit, 0 is worst.
+    """Overlap of the sets of real and generated features. All values are unitless; 0 is worst.
 
     Attributes:
         precision: share of generated samples inside the real manifold, in [0, 1].
         recall: share of real samples inside the generated manifold, in [0, 1].
-        density: how many real neighbourhoods a generated sample is in, over the number expected; ≥ 0, about 1 for
-            samples of the real distribution.
-        coverage: share of real neighbourhoods that hold a generated sample, in [0, 1].
+        density: mean number of real neighbourhoods that contain a generated sample, over the expected number; ≥ 0,
+            about 1 for samples of the real distribution.
+        coverage: share of real neighbourhoods that contain a generated sample, in [0, 1].
     """
 
     precision: float
@@ -43,12 +44,12 @@ def manifold_metrics(real: Tensor, fake: Tensor, manifold_k: int = 3, neighbourh
     """Improved precision and recall, density and coverage, from one pass over the distances.
 
     Precision and recall are those of Kynkäänniemi 2019 (arXiv 1904.06991), density and coverage those of Naeem 2020
-    (arXiv 2002.09797). A manifold is the union of the closed balls around its samples which reach to their k-th
-    nearest neighbour in the same set, the sample itself not counted. Every value depends on both set sizes.
+    (arXiv 2002.09797). A manifold is the union of closed balls around the samples of a set. Each ball reaches to the
+    k-th nearest neighbour in the same set, not counting the sample itself. Every value depends on both set sizes.
 
     Args:
         real: (n, d) and fake: (m, d) features on the CPU.
-        manifold_k: of precision and recall. neighbourhood_k: of density and coverage.
+        manifold_k: k for precision and recall. neighbourhood_k: k for density and coverage.
 
     Returns:
         The four values; all NaN if a feature is NaN or infinite.
@@ -84,17 +85,17 @@ def manifold_metrics(real: Tensor, fake: Tensor, manifold_k: int = 3, neighbourh
 
 @torch.inference_mode()
 def nearest_distances(queries: Tensor, data: Tensor) -> Tensor:
-    """Euclidean distance of every query to its nearest neighbour, as memorisation is measured.
+    """Euclidean distance of every query to its nearest neighbour; used to measure memorisation.
 
-    The neighbour is found by the fast distances, and the distance to it is then taken from the difference itself. So
-    a copy is at exactly 0, and a distance is too large by no more than 1e-8 of the size of the features.
+    The neighbour is found with the fast distances. The distance to it is then computed from the difference itself, so
+    a copy is at exactly 0 and a distance is too large by at most 1e-8 of the size of the features.
 
     Args:
         queries: (n, d) and data: (m, d) features on the CPU.
 
     Returns:
-        (n,) float64, units of the features; not finite for a query that is not, and NaN for
-        all if a row of data is not.
+        (n,) float64 in units of the features. Not finite where the query is not finite; all NaN if a row of data is
+        not finite.
 
     Raises:
         ValueError: not two matrices of equal width, or data without rows.
@@ -115,7 +116,7 @@ def nearest_distances(queries: Tensor, data: Tensor) -> Tensor:
 
 def _squared_radii(points: Tensor, ks: tuple[int, ...]) -> Tensor:
     """(len(ks), n) squared distances of the points to their k-th nearest neighbours, for each k."""
-    # The nearest of all, at place 0, is the point itself, so the k-th neighbour is at place k.
+    # The nearest point, at index 0, is the point itself, so the k-th neighbour is at index k.
     rows = [d.topk(max(ks) + 1, dim=1, largest=False).values[:, ks] for d in _squared_distances(points, points)]
     return torch.cat(rows).T
 

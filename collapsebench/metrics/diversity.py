@@ -1,4 +1,4 @@
-"""What the samples look like: diversity and repetition of token windows, and their distance to real text."""
+"""Metrics of the samples alone: diversity and repetition of token windows, and their distance to real text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def distinct(tokens: NDArray[np.integer], n: int) -> float:
 
 
 def repetition(tokens: NDArray[np.integer], n: int = 4) -> float:
-    """Share of n-grams that occurred before in the same sample."""
+    """Share of n-grams that already occurred in the same sample."""
     grams = _ngrams(tokens, n)
     samples, positions, _ = grams.shape
     numbered = np.concatenate([np.repeat(np.arange(samples), positions)[:, None], grams.reshape(-1, n)], axis=1)
@@ -38,19 +38,19 @@ def unigram_kl(tokens: NDArray[np.integer], real_counts: NDArray[np.integer]) ->
 
 
 def novelty(tokens: NDArray[np.integer], real: NDArray[np.integer], n: int) -> float:
-    """Share of n-grams of the samples that stand nowhere in the real training text; a copy has 0.
+    """Share of the samples' n-grams that occur nowhere in the real training text; 0 for a copy.
 
     Args:
         tokens: (samples, length) token ids; n-grams do not cross samples. real: (N,) the text, in order.
     """
-    # A random linear form modulo 2**64 stands for an n-gram: two different ones agree once in 10**19 pairs.
+    # Hash n-grams by a random linear form modulo 2**64: two different ones collide once in 10**19 pairs.
     factors = np.random.default_rng(0).integers(1, 2**63, n, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
     known, written = (_forms(t.astype(np.uint64), factors) for t in (real, tokens))
     return float(1.0 - np.isin(written, known).mean()) if written.size else 0.0
 
 
 def _forms(tokens: NDArray[np.uint64], factors: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Σ_j factors[j] · tokens[…, i + j] modulo 2**64 for every run of n tokens, without a copy of the runs."""
+    """Σ_j factors[j] · tokens[…, i + j] modulo 2**64 for every run of n tokens, without copying the runs."""
     runs = max(0, tokens.shape[-1] - len(factors) + 1)
     total = np.zeros((*tokens.shape[:-1], runs), dtype=np.uint64)
     for j, factor in enumerate(factors):

@@ -1,7 +1,7 @@
-"""Features of EfficientNet-Lite0, whose weights come inside a package: for machines that cannot download Inception.
+"""Features of EfficientNet-Lite0, whose weights ship inside a package, for machines that cannot download Inception.
 
-A Fréchet distance in these features is "FD-efficientnet-lite0". It is not FID, and no FID of the literature compares
-with it.
+A Fréchet distance in these features is "FD-efficientnet-lite0". It is not FID and cannot be compared with FIDs in the
+literature.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _FILE = "models/efficientnet-lite0-57934424.pth"
 _SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 _SIDE = 224  # pixels
-_MEAN, _SCALE = 127.0, 128.0  # of the original network (tensorflow/tpu, efficientnet_lite_builder.py), per channel
+_MEAN, _SCALE = 127.0, 128.0  # per channel, as in the original network (tensorflow/tpu, efficientnet_lite_builder.py)
 _BATCH = 8  # small batches stay in the processor's cache: a quarter of the time of 64
 
 
@@ -27,7 +27,7 @@ class EfficientNetLite0Features:
     """The 1,280 pooled features of EfficientNet-Lite0, trained on ImageNet (Tan and Le 2019, arXiv 1905.11946).
 
     Attributes:
-        name: of the features. sha256: of the weights.
+        name: name of the features. sha256: digest of the weights.
     """
 
     name = "efficientnet-lite0"
@@ -36,10 +36,10 @@ class EfficientNetLite0Features:
         """Load the network.
 
         Args:
-            device: where it runs.
+            device: device it runs on.
 
         Raises:
-            DataError: a package is not installed, or carries other weights.
+            DataError: a package is not installed, or ships different weights.
         """
         weights = packaged_file(_PACKAGE, _FILE, _SHA256, "network efficientnet-lite0", "efficientnet")
         try:
@@ -65,7 +65,7 @@ class EfficientNetLite0Features:
             (n, 1280) float32 on the CPU.
 
         Raises:
-            ValueError: not such images.
+            ValueError: the images have another shape or dtype.
         """
         parts = []
         for batch in rgb(images).split(_BATCH):

@@ -1,4 +1,4 @@
-"""From images to features: one small protocol, the task's own classifier, and a cache for the real images."""
+"""Feature extractors for images: a small protocol, the task's own classifier, and a cache for the real images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Extractor(Protocol):
     """Something that turns images into features.
 
     Attributes:
-        name: as in the task file. sha256: of its weights.
+        name: as in the task file. sha256: digest of its weights.
     """
 
     name: str
@@ -38,7 +38,7 @@ class SmallClassifier(nn.Module):
     """Five 3 × 3 convolutions and one linear layer; the 64 averaged channels before it are the features.
 
     Args:
-        channels: of the images. classes: number of classes.
+        channels: channels of the images. classes: number of classes.
     """
 
     def __init__(self, channels: int, classes: int):
@@ -94,7 +94,7 @@ def load_classifier(path: Path, sha256: str) -> SmallClassifier:
     """Load a classifier's weights, checked against their hash.
 
     Raises:
-        DataError: the file is missing or another one.
+        DataError: the file is missing, or its hash differs.
     """
     try:
         found = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -114,7 +114,7 @@ def load_classifier(path: Path, sha256: str) -> SmallClassifier:
 def cached_features(extractor: Extractor, images: Tensor, device: torch.device) -> Tensor:
     """Features of real images, computed once per machine, extractor and content.
 
-    The thread count is part of the key: on it depend the last bits.
+    The thread count is part of the key because the last bits depend on it.
     """
     key = hashlib.sha256(images.contiguous().numpy().tobytes())
     circumstances = f"{tuple(images.shape)}|{extractor.name}|{extractor.sha256}|{torch.__version__}"

@@ -1,7 +1,7 @@
-"""How far two sets of image features are apart: Fréchet distance and kernel distance.
+"""Distances between two sets of image features: Fréchet distance and kernel distance.
 
-With features of the Inception network these are FID and KID. With any other features they are not: the name of the
-network belongs to the number. Both depend on the number of images, so that is reported beside them.
+With features of the Inception network these are FID and KID. With any other features they are not, so the number must
+be given with the name of the network. Both depend on the number of images, which is reported next to them.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ Matrix = NDArray[np.float64]
 def frechet_distance(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
     """Squared 2-Wasserstein distance of the Gaussians fitted to two sets of features (Heusel 2017, arXiv 1706.08500).
 
-    Computed by clean-fid in float64. Where it gives up (one column; a root with an imaginary part, which singular
-    covariances of large features have) the same trace is taken from singular values, which exist for every input.
+    Computed by clean-fid in float64. It fails for a single column, and when the matrix root has an imaginary part, as
+    with singular covariances of large features. Then the same trace is computed from singular values, which exist for
+    every input.
 
     Args:
         a, b: (n, d) and (m, d) features, one row per image.
 
     Returns:
-        Squared units of the features, 0 for equal moments. NaN if a feature is NaN or infinite, or so large that its
-        square is: the model diverged, and there is no distance.
+        Squared units of the features, 0 for equal moments. NaN if a feature or its square is not finite: the model
+        diverged, and there is no distance.
 
     Raises:
         ValueError: not two matrices of equal width, or fewer than two rows in one.
@@ -42,8 +43,8 @@ def frechet_distance(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
         raise DataError("the Fréchet distance needs clean-fid: pip install 'collapsebench[images]'.") from error
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # sqrtm(disp=False), which scipy < 1.18 still takes
-        warnings.simplefilter("ignore", RuntimeWarning)  # singular covariances: checked against the other way in tests
+        warnings.simplefilter("ignore", DeprecationWarning)  # sqrtm(disp=False), which scipy < 1.18 still accepts
+        warnings.simplefilter("ignore", RuntimeWarning)  # singular covariances: tests compare both computations
         try:
             distance = float(fid_from_feats(x, y))
         except (ValueError, np.linalg.LinAlgError):
@@ -63,11 +64,11 @@ def kernel_distance(
     Args:
         a, b: (n, d) and (m, d) features, one row per image.
         generator: draws the subsets; numpy's global state is neither read nor changed.
-        subsets: how many are averaged. subset_size: rows of each, cut to the smaller set.
+        subsets: number of subsets averaged. subset_size: rows per subset, at most those of the smaller set.
 
     Returns:
-        Without unit; about 0 for samples of one distribution and, being unbiased, sometimes below. NaN if a feature
-        is NaN or infinite.
+        A unitless number. About 0 for samples of one distribution; sometimes below 0, since the estimate is unbiased.
+        NaN if a feature is NaN or infinite.
 
     Raises:
         ValueError: not two matrices of equal width, or fewer than two rows in one.
@@ -89,23 +90,24 @@ def distance_flops(n: int, m: int, d: int, subsets: int = 50, subset_size: int =
     """FLOPs of both distances: two covariances, the root of their product, and three kernels per subset.
 
     Args:
-        n, m: rows of the two sets. d: columns. Others as in `kernel_distance`.
+        n, m: rows of the two sets. d: columns. Other arguments as in `kernel_distance`.
     """
     size = min(n, m, subset_size)
-    root = 30 * d**3  # the product, its Schur form, the root of the triangle, the way back
+    root = 30 * d**3  # the product, its Schur form, the root of the triangular factor, the transformation back
     return 2 * (n + m) * d**2 + root + subsets * 3 * 2 * size**2 * d
 
 
 def _kernel(x: Matrix, y: Matrix) -> Matrix:
     product = x @ y.T / x.shape[1] + 1
-    return product * product * product  # an integer power of an array is far slower
+    return product * product * product  # raising an array to an integer power is far slower
 
 
 def _distance_from_singular_values(x: Matrix, y: Matrix) -> float:
     """The Fréchet distance without a matrix root.
 
     With covariances XᵀX and YᵀY of centred and scaled features, the trace of the root of their product is the sum of
-    the singular values of XYᵀ, here of the small factors R_x R_yᵀ: real and non-negative whatever the rank.
+    the singular values of XYᵀ. Here they are computed from the small factors R_x R_yᵀ, and they are real and
+    non-negative for any rank.
     """
     shift = x.mean(0) - y.mean(0)
     x = (x - x.mean(0)) / np.sqrt(len(x) - 1)

@@ -1,21 +1,22 @@
 """Benchmarks of lm-eval on a model in memory, without its side effects.
 
 lm-eval (`pip install 'collapsebench[pretrained]'`) is imported when the first benchmark is evaluated, not before.
-Around it, this module sees to what a training loop needs:
 
-- the state of every random generator and every module's training flag are what they were;
-- nothing is printed, and nothing written: no cache of requests, no file (but the hub's client has its cache);
-- few-shot examples are those of the lm_eval command line (its seed). Left alone, they differ from call to call;
-- a model whose logits are not numbers scores NaN. lm-eval would give it 100 % on BLiMP: the arg max of NaNs is 0;
-- a definition that lm-eval cannot use is an error with the name of the benchmark.
+This module wraps it so that it can run inside a training loop:
 
-Start-up, on one core: importing lm-eval 2.4 seconds, once; all 67 sets of BLiMP from their zip 3 seconds, every time.
-Tasks named by lm-eval's own name need its index of 14,000 YAML files (18 seconds, once per process), and the hub or its
-cache; items of a local file need neither.
+- it restores the state of every random generator and every module's training flag;
+- it prints nothing and writes no files and no request cache (only the hub's client keeps its cache);
+- it draws few-shot examples with the seed of the lm_eval command line. By default they differ from call to call;
+- it scores NaN for a model whose logits are NaN. lm-eval would report 100 % on BLiMP: the arg max of NaNs is 0;
+- it raises an error with the benchmark's name for a definition that lm-eval cannot use.
 
-Two conventions of lm-eval matter for a comparison with our own numbers: a text without context is preceded by BOS, or
-by EOS if there is none, also in the first window of a perplexity; and every next window of a perplexity begins with the
-last token of the one before, except that the last window is filled up to full length with context.
+Start-up on one core: importing lm-eval takes 2.4 seconds, once. Loading all 67 sets of BLiMP from their zip takes 3
+seconds, every time. Tasks named by lm-eval's own name need its index of 14,000 YAML files (18 seconds, once per
+process) and the hub or its cache. Items of a local file need neither.
+
+Two conventions of lm-eval matter when its numbers are compared with ours. A text without context is preceded by BOS,
+or by EOS if there is no BOS; this includes the first window of a perplexity. Every later window of a perplexity begins
+with the last token of the previous one, except that the last window is filled up to full length with context.
 """
 
 from __future__ import annotations
@@ -40,22 +41,21 @@ from collapsebench.metrics.harness_settings import HarnessTask
 from collapsebench.metrics.harness_tasks import from_file, from_lm_eval, in_short
 
 _FEWSHOT_SEED = 1234  # the command line's
-# What a wrong definition makes of lm-eval.
+# What lm-eval raises for a wrong definition.
 _FAULTS = (AssertionError, AttributeError, LookupError, TypeError, ValueError, TemplateError)
 
 
 @dataclass(frozen=True)
 class HarnessResult:
-    """What lm-eval measured.
+    """Result of one benchmark of lm-eval.
 
     Attributes:
-        value: of the metric, aggregated as lm-eval does; NaN if the model's logits are not numbers, or if the value
-            overflows.
-        stderr: lm-eval's standard error of it where that has a closed form (means); None where lm-eval has none or
-            would bootstrap.
-        n: number of items over all sets; 0 if value is NaN.
-        items: name of lm-eval's task → the metric of every item in the order of the file: 1 or 0 for accuracies,
-            the log-likelihood of the text for perplexities; empty for metrics that have no value per item.
+        value: the metric, aggregated as lm-eval does; NaN if the model's logits are NaN or the value overflows.
+        stderr: lm-eval's standard error where it has a closed form (means); None where lm-eval has none or would
+            bootstrap.
+        n: number of items over all sets; 0 if the value is NaN.
+        items: the metric of every item, by name of lm-eval's task, in the order of the file: 1 or 0 for accuracies,
+            the log-likelihood of the text for perplexities. Empty for metrics without a value per item.
     """
 
     value: float
@@ -77,18 +77,18 @@ def evaluate_harness(
     """Evaluate benchmarks on a model.
 
     Args:
-        model: a decoder-only `transformers` model. tokenizer: with an EOS token; not changed.
+        model: a decoder-only `transformers` model. tokenizer: one with an EOS token; it is not changed.
         tasks: the benchmarks. base: folder that their files are relative to.
-        batch_size: sequences at a time. Log-likelihoods do not depend on it beyond rounding; an answer that is
-            written (gsm8k) can, where two tokens are nearly as likely.
-        max_length: tokens that the model reads at once. Contexts are cut on the left.
-        on_batch: told the number of tokens after every batch.
+        batch_size: sequences at a time. Log-likelihoods do not depend on it beyond rounding; generated answers
+            (gsm8k) can, where two tokens are almost equally likely.
+        max_length: tokens that the model reads at once. Contexts are truncated on the left.
+        on_batch: called with the number of tokens after every batch.
 
     Returns:
         Results by `HarnessTask.metric_name`, in the order of `tasks`.
 
     Raises:
-        DataError: lm-eval is not installed, or items are missing or not what they should be.
+        DataError: lm-eval is not installed, or items are missing or invalid.
         TaskError: lm-eval cannot use a definition.
     """
     if tokenizer.eos_token_id is None:
@@ -110,14 +110,14 @@ def evaluate_harness(
 
 
 def check_harness(tasks: Sequence[HarnessTask], base: Path) -> None:
-    """Load all benchmarks and forget them, so that what `evaluate_harness` would raise is known before the training."""
+    """Load all benchmarks and discard them, to raise the errors of `evaluate_harness` before training starts."""
     with _silent():
         for task in tasks:
             _loaded(task, base)
 
 
 def _loaded(task: HarnessTask, base: Path) -> tuple[dict[str, Any], str]:
-    """The tasks of lm-eval, and the name of the one to read."""
+    """The tasks of lm-eval, and the name of the one whose result to use."""
     return from_lm_eval(task) if task.task else from_file(task, base)
 
 
@@ -168,12 +168,12 @@ def _result(found: dict[str, Any], task: HarnessTask, top: str) -> HarnessResult
 
 def _per_item(values: list[Any], config: dict[str, Any]) -> tuple[float, ...]:
     if config["output_type"] == "loglikelihood_rolling":
-        values = [log_likelihood for log_likelihood, _ in values]  # the other one: words or bytes
+        values = [log_likelihood for log_likelihood, _ in values]  # the second one: number of words or bytes
     return tuple(map(float, values)) if all(isinstance(value, int | float | bool) for value in values) else ()
 
 
 def _set_examples(leaf: Any, task: HarnessTask) -> None:
-    """As `simple_evaluate` does: the number of few-shot examples, and the seed that draws them."""
+    """Set the number of few-shot examples and the seed that draws them, as `simple_evaluate` does."""
     configured = leaf.get_config("num_fewshot")
     if task.num_fewshot and configured == 0 and task.task:
         raise TaskError(f"{task.name!r}: lm-eval fixes {task.task} at 0 examples; leave num_fewshot out.")
@@ -212,7 +212,7 @@ def _unchanged(model: PreTrainedModel) -> Iterator[None]:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Errors only, and no progress bars: parts of lm-eval have no switch for theirs."""
+    """Log errors only and show no progress bars; parts of lm-eval have no switch for theirs."""
     from tqdm.std import tqdm
 
     loggers = [logging.getLogger(name) for name in ("lm_eval", "transformers", "datasets", "huggingface_hub")]
@@ -250,7 +250,7 @@ def _watched(model: PreTrainedModel, on_batch: Callable[[int], None]) -> Iterato
 
 
 def _padded(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """A copy with a pad token: lm-eval would give one to the original, possibly beyond the model's vocabulary."""
+    """A copy with a pad token; lm-eval would add one to the original, possibly beyond the model's vocabulary."""
     own = copy.deepcopy(tokenizer)
     if own.pad_token_id is None:
         own.pad_token = own.eos_token

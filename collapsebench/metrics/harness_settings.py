@@ -1,4 +1,4 @@
-"""What a task file says about a benchmark of lm-eval, and the items that it names. No torch and no lm-eval here."""
+"""Settings of an lm-eval benchmark in a task file, and the items that it names. No torch and no lm-eval here."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Rows = list[dict[str, Any]]
 _SHARES = ("acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match")
 _PERPLEXITIES = ("perplexity", "word_perplexity", "byte_perplexity")
 _LOWER = (*_PERPLEXITIES, "bits_per_byte", "brier_score", "ter")
-# Keys of an lm-eval config that say where the items are or which code to load; both are ours to say.
+# Keys of an lm-eval config that set where the items are or which code to load; a task file must not set them.
 _NOT_IN_CONFIG = {
     *("task", "task_alias", "group", "tag", "class", "include", "unsafe_code", "metadata", "num_fewshot"),
     *("custom_dataset", "dataset_path", "dataset_name", "dataset_kwargs"),
@@ -32,7 +32,7 @@ _NOT_IN_CONFIG = {
 
 
 class LocalItems(Frozen):
-    """A file of items in the data folder that is read instead of the hub's dataset if it is there.
+    """A file of items in the data folder; if present, it is read instead of the hub's dataset.
 
     Attributes:
         file, format: as in `HarnessTask`.
@@ -50,21 +50,22 @@ class HarnessTask(Frozen):
     Attributes:
         name: our name for it; the metric is called ``harness_<name>``.
         task: name of a task or group of lm-eval, e.g. ``blimp``; its data comes from the hub.
-        dataset, revision: of that data, to look for it before the first step, and always the same.
-        local: what replaces that data when a user has it.
+        dataset, revision: the hub's dataset and its pinned revision, so that it can be found before the first step.
+        local: a local file that replaces the hub's dataset when the user has it.
         file: jsonl, json or (text) txt; a folder of such files; a zip, or a member as ``archive.zip/folder/x.jsonl``.
-            Looked for in the data folder, then beside the task file and those that it extends.
+            Looked up in the data folder, then next to the task file and the task files that it extends.
         format: what the rows of `file` hold.
             ``blimp``: sentence_good, sentence_bad; one file per set, all of the same size.
             ``multiple-choice``: query, choices, gold (as HellaSwag). ``gsm8k``: question, answer.
             ``text``: text; a txt file is one text. Perplexity.
-        config: an lm-eval task over the rows of `file` in lm-eval's words (output_type, doc_to_text, metric_list, …).
-        subset: names of sets of BLiMP, or of members of the group that `task` names; all when absent.
-        limit: the first so many items (of each set).
-        num_fewshot: solved items before each question. None: what lm-eval has for that task; 5 for ``gsm8k``, taken
+        config: an lm-eval task over the rows of `file`, with lm-eval's keys (output_type, doc_to_text, metric_list, …).
+        subset: names of sets of BLiMP, or of members of the group that `task` names; all if absent.
+        limit: use only the first `limit` items (of each set).
+        num_fewshot: solved items before each question. None: lm-eval's default for `task`; 5 for ``gsm8k``, taken
             from the same file without the question itself; 0 otherwise.
-        metric: lm-eval's name of it; ``metric,filter`` where the task has several filters. Optional with `format`.
-        chance: what a model reaches that learned nothing. If declared, it is the metric's floor; None: never scored.
+        metric: lm-eval's name of the metric; ``metric,filter`` if the task has several filters. Optional with
+            `format`.
+        chance: score of a model that learned nothing. It is the metric's floor; None: the metric is never scored.
     """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)
@@ -121,7 +122,9 @@ class HarnessTask(Frozen):
         return self
 
     def found_in(self, *folders: Path) -> HarnessTask:
-        """This benchmark over its file, or its local file, in the first of these folders that has it; else unchanged.
+        """This benchmark with its file, or its local file, taken from the first of these folders that has it.
+
+        Unchanged if no folder has it.
 
         Raises:
             DataError: the file is in an archive that cannot be read.
@@ -150,7 +153,7 @@ class HarnessTask(Frozen):
 
     @property
     def lm_eval_metric(self) -> str:
-        """lm-eval's name of the metric, with its filter where the task names one."""
+        """lm-eval's name of the metric, with its filter if the task names one."""
         if self.metric is not None:
             return self.metric
         assert self.format is not None
@@ -166,7 +169,7 @@ class HarnessTask(Frozen):
 
     @property
     def declared_metric(self) -> Metric:
-        """Direction, unit, bounds and scale of the metric, as the catalogue has them for our own."""
+        """The metric with direction, unit, bounds and scale, like the entries of the catalogue."""
         metric = self.lm_eval_metric.partition(",")[0]
         source = f"lm-eval's task {self.task}" if self.task else f"{self.file} with lm-eval"
         return Metric(
@@ -190,10 +193,10 @@ def _bounds(metric: str) -> tuple[float, float]:
 
 
 def read_sets(task: HarnessTask, base: Path) -> dict[str, Rows]:
-    """Return the rows of every set (file) that a benchmark names, checked, in order of the sets' names or as listed.
+    """Read and check the rows of every set (file) that a benchmark names, in order of the sets' names or as listed.
 
     Raises:
-        DataError: nothing there, or not what the format wants; the message names the row and the column.
+        DataError: the file is missing, or does not fit the format; the message names the row and the column.
     """
     assert task.file is not None
     path = base / Path(task.file).expanduser()
@@ -209,7 +212,7 @@ def read_sets(task: HarnessTask, base: Path) -> dict[str, Rows]:
 
 
 def item_source(task: HarnessTask, base: Path) -> str:
-    """What a benchmark's items are: the digest of the rows of its files, or the dataset on the hub."""
+    """Identity of a benchmark's items: the digest of the rows of its files, or the dataset on the hub."""
     if task.file is None:
         return f"{task.task} {task.dataset} {task.revision}"
     rows = json.dumps(read_sets(task, base), sort_keys=True)
@@ -284,7 +287,7 @@ def _rows(place: _Place, task: HarnessTask) -> Rows:
 
 
 def _is_good(column: str, row: dict[str, Any]) -> bool:
-    """Texts that are not empty; at least two choices, and the index of one. lm-eval takes anything."""
+    """Whether texts are not empty and there are at least two choices and a valid index; lm-eval does not check."""
     value = row.get(column)
     if column == "choices":
         return isinstance(value, list) and len(value) > 1 and all(isinstance(c, str) and c for c in value)
@@ -298,9 +301,9 @@ class FileFormat:
     """A format of items.
 
     Attributes:
-        columns: what every row must have; further ones are dropped.
-        metrics: what lm-eval computes; the first is taken when the task names none.
-        definition: lm-eval's own definition of the task, over these columns.
+        columns: the columns that every row must have; others are dropped.
+        metrics: the metrics that lm-eval computes; the first is the default.
+        definition: lm-eval's own definition of the task over these columns.
     """
 
     columns: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""From a benchmark of a task file to tasks of lm-eval: over a local file, or by lm-eval's name at a revision."""
+"""Turns a benchmark of a task file into tasks of lm-eval: over a local file, or by lm-eval's name at a revision."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _definition(task: HarnessTask, name: str, rows: Rows) -> dict[str, Any]:
     def load(**_: Any) -> dict[str, Any]:
         return {"test": datasets.Dataset.from_list(rows)}
 
-    # Naming the split of the examples makes lm-eval leave out the question itself.
+    # Naming the split of the examples makes lm-eval exclude the question itself.
     splits = {"test_split": "test", "fewshot_split": "test"}
     return {**copy.deepcopy(task.definition), **splits, "task": name, "custom_dataset": load}
 
@@ -49,13 +49,13 @@ def _definition(task: HarnessTask, name: str, rows: Rows) -> dict[str, Any]:
 def _built(manager: Any, task: HarnessTask, definition: dict[str, Any]) -> dict[str, Any]:
     try:
         return manager.load([definition])
-    except Exception as error:  # whatever a config in a user's words can make of lm-eval
+    except Exception as error:  # a user's config can make lm-eval raise anything
         raise TaskError(f"lm-eval cannot use the definition of {task.name!r}: {in_short(error)}.") from error
 
 
 def _check_metrics(task: HarnessTask) -> None:
-    """lm-eval would look for a metric that it does not know on the hub, download its code and run it."""
-    from lm_eval.api import metrics  # noqa: F401  fills the registries
+    """Reject unknown metrics: lm-eval would look for them on the hub, download their code and run it."""
+    from lm_eval.api import metrics  # noqa: F401  the import fills the registries
     from lm_eval.api.registry import AGGREGATION_REGISTRY, METRIC_REGISTRY
 
     for entry in task.definition.get("metric_list") or []:
@@ -87,7 +87,7 @@ def from_lm_eval(task: HarnessTask) -> tuple[dict[str, Any], str]:
     try:
         with _hub_or_its_cache():
             loaded = manager.load(names) if task.revision is None else _pinned(manager, names, task.revision)
-    except Exception as error:  # the hub's client raises many kinds; all mean that the data is not there
+    except Exception as error:  # the hub's client raises many types; all mean that the data is not available
         raise DataError(
             f"the data of lm-eval's {task.task} (dataset {_dataset(manager, names[0])}) cannot be loaded: "
             f"{in_short(error)}. Check the network and HF_HUB_OFFLINE, or give {task.name!r} a file with a format."
@@ -102,14 +102,14 @@ def from_lm_eval(task: HarnessTask) -> tuple[dict[str, Any], str]:
 
 @functools.cache
 def lm_eval_tasks() -> Any:
-    """The index of all tasks of lm-eval, made once per process."""
+    """The index of all tasks of lm-eval, built once per process."""
     from lm_eval.tasks import TaskManager
 
     return TaskManager()
 
 
 def _members(cfg: dict[str, Any], task: HarnessTask) -> list[str]:
-    """The members of a group, or those that a subset names, with or without the group's name before them."""
+    """The members of a group, or those named by a subset, with or without the group's name as prefix."""
     members = cfg["task"] if isinstance(cfg.get("task"), list) else []
     known = [name for name in members if isinstance(name, str)]
     wanted = members if task.subset is None else task.subset
@@ -126,25 +126,25 @@ def _require_dataset(manager: Any, task: HarnessTask, name: str) -> None:
 
 
 def _pinned(manager: Any, names: list[str], revision: str) -> dict[str, Any]:
-    """Tasks at a revision of their dataset."""
+    """Load tasks at a given revision of their dataset."""
     changed = []
     for name in names:
         kwargs = _config(manager.task_index[name]).get("dataset_kwargs") or {}
         changed.append({"task": name, "dataset_kwargs": kwargs | {"revision": revision}})
-    # Only as a member of a group do a task's name and some keys change that task; alone they would define a new one.
+    # A task's name with some keys overrides that task only as a member of a group; alone it would define a new one.
     found = manager.load([{"group": "pinned", "task": changed}])["tasks"]
     return manager.load([found[name] for name in names])
 
 
 def _config(entry: Any) -> dict[str, Any]:
-    """The YAML of a task or group with what it includes; the index leaves that out."""
+    """The YAML of a task or group with its includes, which the index leaves out."""
     from lm_eval.tasks._yaml_loader import load_yaml
 
     return load_yaml(entry.yaml_path, resolve_func=False) if entry.yaml_path else entry.cfg or {}
 
 
 def _dataset(manager: Any, name: str) -> str:
-    """What a task's YAML says its dataset is."""
+    """The dataset named in a task's YAML."""
     entry = manager.task_index.get(name)
     cfg = _config(entry) if entry else {}
     members = cfg.get("task")
@@ -155,7 +155,7 @@ def _dataset(manager: Any, name: str) -> str:
 
 @contextmanager
 def _hub_or_its_cache() -> Iterator[None]:
-    """Use the cache alone if the hub does not answer: its client would retry for 24 seconds, for every dataset."""
+    """Use only the cache if the hub does not answer; its client would retry for 24 seconds per dataset."""
     import datasets
     from huggingface_hub import constants
 

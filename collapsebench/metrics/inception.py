@@ -12,14 +12,14 @@ from torch import Tensor
 from collapsebench.errors import DataError
 from collapsebench.metrics import inception_weights
 
-_BATCH = 64  # fixed: the last digits of features depend on it
+_BATCH = 64  # fixed, because the last digits of the features depend on it
 
 
 class InceptionFeatures:
     """The 2,048 pooled features from which FID and KID are computed.
 
     Attributes:
-        name: of the features. sha256: of the weights.
+        name: name of the features. sha256: digest of the weights.
     """
 
     name = "inception"
@@ -28,10 +28,10 @@ class InceptionFeatures:
         """Load the network.
 
         Args:
-            path: as for `inception_file`. device: where the network runs.
+            path: as for `inception_file`. device: device the network runs on.
 
         Raises:
-            DataError: clean-fid is not installed, or there are no weights.
+            DataError: clean-fid is not installed, or the weights are missing.
         """
         try:
             from cleanfid.inception_torchscript import InceptionV3W
@@ -49,7 +49,7 @@ class InceptionFeatures:
 
     @torch.inference_mode()
     def features(self, images: Tensor) -> Tensor:
-        """Features as clean-fid computes them for a folder of the same images as PNG files, in its mode "clean".
+        """The features that clean-fid's mode "clean" computes for a folder with the same images as PNG files.
 
         Args:
             images: (n, C, H, W) uint8 with C 1 or 3, on the CPU; any size, resized to 299 × 299 without rounding.
@@ -68,7 +68,7 @@ class InceptionFeatures:
 
 
 def rgb(images: Tensor) -> Tensor:
-    """Images with three channels; a grey image has the same three.
+    """Convert images to three channels; a grey image gets three equal ones.
 
     Args:
         images: (n, C, H, W) uint8 with C 1 or 3, n ≥ 1.

@@ -1,7 +1,7 @@
-"""Where the weights of FID's Inception network come from. No torch here.
+"""Locates or downloads the weights of FID's Inception network. No torch here.
 
-They are TorchScript, which is code as much as data. So a file is used only if it is, byte for byte, the one that
-clean-fid downloads; its sha256 is also in the sources of k-diffusion, for instance.
+The weights are TorchScript, which is code as well as data. So a file is used only if it is byte for byte the one that
+clean-fid downloads. Its sha256 can also be found in other sources, such as those of k-diffusion.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _HELP = f"To use a copy you have, pass --inception PATH or set {VARIABLE}=PATH, 
 
 
 def inception_file(path: Path | None = None) -> Path:
-    """Return the weights of the Inception network, checked; downloads them (96 MB) once if nobody names a file.
+    """Return the path of the checked Inception weights; downloads them (96 MB) once if no file is named.
 
     Args:
-        path: the file, or the folder it is in. None: what ``$COLLAPSEBENCH_INCEPTION`` names, else the cached copy.
+        path: the file, or the folder it is in. None: the path in ``$COLLAPSEBENCH_INCEPTION``, else the cached copy.
 
     Raises:
-        DataError: there is no such file, it is not the one of FID, or it cannot be downloaded.
+        DataError: the file does not exist, is not the one used for FID, or cannot be downloaded.
     """
     named = os.environ.get(VARIABLE)
     given = path or (Path(named).expanduser() if named else None)
@@ -41,7 +41,7 @@ def inception_file(path: Path | None = None) -> Path:
             fetch(URL, file, _check, "FID", _HELP)
     else:
         file = given / FILE if given.is_dir() else given
-        if not file.is_file() or file.name != FILE:  # clean-fid looks for a file of this name
+        if not file.is_file() or file.name != FILE:  # clean-fid looks for this file name
             raise DataError(f"{given} is neither a file called {FILE} nor a folder that holds one. {_HELP}")
     _check(file)
     return file

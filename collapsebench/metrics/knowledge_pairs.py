@@ -1,11 +1,11 @@
-"""Knowledge-retention pairs without a language model to write them.
+"""Knowledge-retention pairs, built without a language model.
 
 ForTIFAI (arXiv 2509.08972) asks a large model for a true and a false continuation of every training passage
 (KR-test). Here two sentences of different training articles *exchange* one name, number or date of the same kind, so
 that all four versions stay grammatical and only knowledge of the training text tells true from false. A model
-answers a pair correctly when the log-probability of the two true sentences together is higher than that of the two
-false ones. Asking for both at once matters: a frequent year is likelier than a rare one in every sentence, and that
-preference, which is not knowledge, cancels. Chance is exactly one half.
+answers a pair correctly when the two true sentences together have a higher log-probability than the two false ones.
+Scoring both at once matters: a frequent year is more likely than a rare one in any sentence. This preference is not
+knowledge, and it cancels. Chance is exactly one half.
 
 The construction is deterministic and needs no network.
 """
@@ -23,7 +23,7 @@ _DAY = "Monday|Tuesday|Wednesday|Thursday|Friday|Saturday|Sunday"
 _NAME = r"[A-Z][a-zé]{2,}(?: [A-Z][a-zé]{2,}){0,2}"
 # What may follow a swapped name: punctuation or a word that cannot belong to the name's own noun phrase.
 _NAME_END = r"(?=[,.;]| (?:and|or|in|on|at|by|for|from|to|with|was|is|were|are|had|has|who|which|as|but|when|where)\b)"
-# One pattern per kind; group 1 is what is exchanged. A name's kind includes the preposition before it.
+# One pattern per kind; group 1 is exchanged. The kind of a name includes the preposition before it.
 _KINDS: dict[str, re.Pattern[str]] = {
     "date": re.compile(rf"\b((?:{_MONTH}) \d{{1,2}}|\d{{1,2}} (?:{_MONTH}))\b(?!\d)"),
     "year": re.compile(
@@ -39,7 +39,7 @@ _NOT_A_NAME = re.compile(rf"^(?:{_MONTH}|{_DAY})\b|(?:ism|ish|ese|ian|ians|ans|i
 _SENTENCE = re.compile(r"(?<=[a-z0-9)][.!?]) (?=[A-Z])")
 _MIN_SENTENCE = 40  # characters
 _AFTER = 40  # characters of the sentence that are scored after the entity
-_LOOK_AHEAD = 30  # slots tried as a partner
+_LOOK_AHEAD = 30  # candidates tried as a partner
 _ABBREVIATION = re.compile(r"\b(?:[A-Z]|St|Mr|Mrs|Dr|Jr|Sr|vs|c|ca|e\.g|i\.e|No|Lt|Gen|Col|Capt)\.$")
 
 
@@ -48,7 +48,7 @@ class Slot:
     """An exchangeable entity in a training sentence.
 
     Attributes:
-        article: index of the article. kind: what it is (``year``, ``number``, ``date``, ``name after in``, …).
+        article: index of the article. kind: kind of entity (``year``, ``number``, ``date``, ``name after in``, …).
         before: context and the sentence up to the entity. text: the entity. after: the rest of the sentence.
     """
 
@@ -61,7 +61,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two slots of the same kind from different articles; false is each with the other's entity."""
+    """Two slots of the same kind from different articles; the false version of each has the other's entity."""
 
     first: Slot
     second: Slot
@@ -82,10 +82,10 @@ def build_pairs(articles: Sequence[str], n: int) -> list[Pair]:
 
     Args:
         articles: the training documents, paragraphs separated by newlines.
-        n: number of pairs wanted; fewer are returned when the text does not hold as many.
+        n: number of pairs wanted; fewer are returned if the text does not contain enough.
 
     Returns:
-        The pairs in an order that depends on the text alone. No entity is used twice.
+        The pairs, in an order that depends only on the text. No entity is used twice.
     """
     groups: dict[tuple[str, object], list[Slot]] = defaultdict(list)
     for slot in sorted(_slots(articles), key=_shuffled):
@@ -109,7 +109,7 @@ def _match(group: list[Slot], articles: Sequence[str]) -> Iterable[Pair]:
 def _exchangeable(a: Slot, b: Slot, articles: Sequence[str]) -> bool:
     if a.article == b.article or a.text == b.text:
         return False
-    if a.kind.startswith("name"):  # a name that its new article never mentions
+    if a.kind.startswith("name"):  # the new article must never mention the name
         return b.text not in articles[a.article] and a.text not in articles[b.article]
     return b.text not in a.before + a.after and a.text not in b.before + b.after
 
@@ -132,7 +132,7 @@ def _slots(articles: Sequence[str]) -> Iterable[Slot]:
 
 
 def _cut(rest: str) -> str:
-    """The rest of the sentence, at most `_AFTER` characters and cut at a word."""
+    """The rest of the sentence, cut at a word boundary to at most `_AFTER` characters."""
     return rest if len(rest) <= _AFTER else rest[: rest.rfind(" ", 0, _AFTER)] if " " in rest[:_AFTER] else ""
 
 

@@ -1,17 +1,18 @@
-"""The KR-test of ForTIFAI (arXiv 2509.08972): does a model still know what it once read?
+"""The KR-test of ForTIFAI (arXiv 2509.08972): does a model still know what it was once trained on?
 
 An item is a short context about a training article, a true sentence and a false one. The model is right when the mean
 log-probability of the true sentence's tokens, given the context, is higher. Chance is about one half.
 
-What is scored is exact, for every tokeniser:
+The scored tokens are defined exactly, for every tokeniser:
 
-- The text is ``context + " " + sentence``, stripped at both ends and tokenised in one piece, as it would stand in
-  running text. The sentence's tokens are those that hold a character after the context, the space included.
-- BOS comes first if, and only if, the tokeniser puts it before a text by itself (Llama, Gemma: yes; SmolLM2 and our
-  own: no). EOS is never appended. An empty context is replaced by BOS, or by EOS where there is none, as in lm-eval.
-- A text longer than the model reads loses the beginning of its context, never BOS and nothing of the sentence.
-- ``compared="sentence"`` is the mean over all tokens of each sentence. The authors' code compares only as many tokens
-  as the *shorter* of the two has (``compared="shorter"``): the end of the longer one does not count there.
+- The text is ``context + " " + sentence``, stripped at both ends and tokenised in one piece, like running text. The
+  sentence's tokens are all those with a character after the context, including the space.
+- BOS comes first only if the tokeniser adds it to a text by itself (Llama and Gemma do; SmolLM2 and our own do not).
+  EOS is never appended. An empty context is replaced by BOS, or by EOS if there is no BOS, as in lm-eval.
+- A text longer than the model's maximum length loses the beginning of its context, but never BOS or any part of the
+  sentence.
+- ``compared="sentence"`` takes the mean over all tokens of each sentence. The authors' code compares only as many
+  tokens as the *shorter* sentence has (``compared="shorter"``), so the end of the longer one does not count.
 """
 
 from __future__ import annotations
@@ -33,14 +34,14 @@ from collapsebench.metrics.language_model import continuation_log_probs
 
 @dataclass(frozen=True)
 class KnowledgeItem:
-    """A question of the KR-test.
+    """An item of the KR-test.
 
     Attributes:
-        context: what comes before either sentence; may be empty.
+        context: text before either sentence; may be empty.
         sentence_true, sentence_false: the two continuations.
-        location: where the article begins in the training stream, if the file says it. In the paper's files it is the
-            row of the raw training split on the hub that holds the article's title: WikiText-2 has 36,718 rows, the
-            first article begins at row 1. Items of one article share it.
+        location: where the article begins in the training stream, if the file says so. In the paper's files it is the
+            row of the raw training split on the hub that contains the article's title: WikiText-2 has 36,718 rows, and
+            the first article begins at row 1. Items about the same article share it.
     """
 
     context: str
@@ -54,7 +55,7 @@ class Answers:
     """A model's answers.
 
     Attributes:
-        margins: (n,) float64, mean log-probability of the true sentence minus that of the false one, nats per token.
+        margins: (n,) float64, mean log-probability of the true sentence minus that of the false one, in nats per token.
         correct: (n,) bool, margin above 0.
     """
 
@@ -63,13 +64,13 @@ class Answers:
 
     @property
     def accuracy(self) -> float:
-        """Share of correct answers; NaN if the model's probabilities are not numbers."""
+        """Share of correct answers; NaN if the model's probabilities are NaN."""
         return self.correct.double().mean().item() if self.margins.isfinite().all() else math.nan
 
 
 @dataclass(frozen=True)
 class FractionAccuracy:
-    """Accuracy on one part of the training stream: the value (NaN without items), and the number of items."""
+    """Accuracy on one part of the training stream: the value (NaN without items) and the number of items."""
 
     value: float
     n: int
@@ -79,7 +80,7 @@ def read_items(path: Path) -> list[KnowledgeItem]:
     """Read a file in the paper's format: JSON, a list of items, or an object with the list as ``data`` or as values.
 
     Raises:
-        DataError: no such file, not JSON, or an item that is not one; the message names its index and key.
+        DataError: the file does not exist or is not JSON, or an item is invalid; the message names its index and key.
     """
     try:
         content = json.loads(path.read_text("utf-8"))
@@ -117,17 +118,17 @@ def answer(
     compared: Literal["sentence", "shorter"] = "sentence",
     on_batch: Callable[[int], None] = lambda _: None,
 ) -> Answers:
-    """Let a model answer all items.
+    """Evaluate a model on all items.
 
     Args:
-        model: a decoder-only `transformers` model in evaluation mode. tokenizer: a fast one.
+        model: a decoder-only `transformers` model in evaluation mode. tokenizer: a fast tokeniser.
         batch_size: sequences at a time; the margins do not depend on it beyond rounding.
         max_length: tokens that the model reads at once.
-        compared: the tokens of which the mean is taken, see above.
-        on_batch: told the number of tokens after every batch.
+        compared: the tokens that the mean is taken over; see the module's docstring.
+        on_batch: called with the number of tokens after every batch.
 
     Raises:
-        DataError: a sentence is longer than the model reads, or an empty context cannot be replaced.
+        DataError: a sentence is longer than `max_length`, or an empty context cannot be replaced.
     """
     tokens, spans = encode(tokenizer, items, max_length)
     if compared == "shorter":
@@ -144,7 +145,8 @@ def encode(
     """Tokenise the true and the false version of every item.
 
     Returns:
-        (2n, T) int64 tokens, true and false in turn, padded on the right with 0; (2n, 2) int64, the sentence in each.
+        (2n, T) int64 tokens, true and false alternating, padded on the right with 0; (2n, 2) int64, the span of the
+        sentence in each.
 
     Raises:
         DataError: as for `answer`.
@@ -179,11 +181,11 @@ def encode(
 def fraction_accuracy(fractions: Sequence[int], correct: Sequence[bool] | Tensor, parts: int) -> list[FractionAccuracy]:
     """Accuracy per fraction of the training stream, oldest first.
 
-    An item belongs to the fraction in which its article begins. (The authors' code cuts the *list of items* into equal
-    parts instead; its items are in order of location.)
+    An item belongs to the fraction in which its article begins. (The authors' code instead divides the *list of items*,
+    sorted by location, into equal parts.)
 
     Args:
-        fractions: of each item. correct: for each, whether it was answered correctly. parts: number of fractions.
+        fractions: the fraction of each item. correct: whether each was answered correctly. parts: number of fractions.
     """
     hits: list[list[bool]] = [[] for _ in range(parts)]
     for fraction, hit in zip(fractions, correct, strict=True):

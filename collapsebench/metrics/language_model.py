@@ -1,4 +1,4 @@
-"""How a language model predicts given text: losses, hits, entropies, and log-probabilities of continuations."""
+"""A language model's predictions of given text: losses, hits, entropies, and log-probabilities of continuations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from collapsebench.token_log_probs import token_log_probs
 
-_CHUNK = 1024  # tokens whose logits exist at one time
+_CHUNK = 1024  # tokens whose logits are held at a time
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,8 @@ class Predictions:
     """Per predicted token, flattened over windows.
 
     Attributes:
-        loss: negative log-probability of the real token, nats. hit: it was the first guess.
-        entropy: of the predicted distribution, nats. All (N,) on the CPU.
+        loss: negative log-probability of the real token, in nats. hit: whether it was the most likely one.
+        entropy: entropy of the predicted distribution, in nats. All (N,) on the CPU.
     """
 
     loss: Tensor
@@ -32,12 +32,12 @@ class Predictions:
 def predict(
     model: PreTrainedModel, windows: Tensor, batch_size: int, on_batch: Callable[[int], None] = lambda _: None
 ) -> Predictions:
-    """Predict every token of every window but its first.
+    """Predict every token of every window except its first.
 
     Args:
         model: a decoder-only `transformers` model in evaluation mode.
         windows: (n, T) int64 on the CPU. batch_size: windows at a time.
-        on_batch: told the number of tokens after every batch.
+        on_batch: called with the number of tokens after every batch.
     """
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     head = model.get_output_embeddings().weight
@@ -54,7 +54,7 @@ def predict(
             entropy = log_sum_exp - torch.linalg.vecdot(weights, logits) / total
             parts.append((log_sum_exp - target, guess == t, entropy))
         on_batch(batch.numel())
-    return Predictions(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))  # a GPU is waited for once
+    return Predictions(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))  # synchronises a GPU once
 
 
 @torch.inference_mode()
@@ -65,20 +65,20 @@ def continuation_log_probs(
     batch_size: int,
     on_batch: Callable[[int], None] = lambda _: None,
 ) -> Tensor:
-    """Total log-probability of a span of each sequence, given what is before it.
+    """Total log-probability of a span of each sequence, given the tokens before it.
 
     Args:
         model: a decoder-only `transformers` model in evaluation mode.
         tokens: (n, T) int64, padded on the right with anything.
         spans: (n, 2) int64, first and one-past-last scored position; first ≥ 1.
-        batch_size: sequences at a time. on_batch: told the number of tokens after every batch.
+        batch_size: sequences at a time. on_batch: called with the number of tokens after every batch.
 
     Returns:
         (n,) float64, nats.
     """
     totals = torch.empty(len(tokens), dtype=torch.float64)
     head = model.get_output_embeddings().weight
-    for rows in spans[:, 1].argsort(stable=True).split(batch_size):  # similar lengths together: little padding
+    for rows in spans[:, 1].argsort(stable=True).split(batch_size):  # batches of similar lengths need little padding
         span = spans[rows]
         batch = tokens[rows, : int(span[:, 1].max())].to(model.device)
         hidden = model.base_model(batch, use_cache=False).last_hidden_state[:, :-1]

@@ -1,4 +1,4 @@
-"""The scale of a scored metric, as task files say it."""
+"""The scale of a scored metric in a task file."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collapsebench.frozen import Frozen
 
 
 class Scored(Frozen):
-    """Frozen scale of a scored metric: fidelity is 1 at the reference and 0 at the floor. None: not yet measured.
+    """Frozen scale of a scored metric: fidelity is 1 at the reference and 0 at the floor. None if not yet measured.
 
     Attributes:
-        reference: of generation 0. floor: of all generations.
-        later: the references of generations 1, 2, …, where each has one of its own
-            (`collapsebench.metrics.catalogue.Metric.reference`); None: that of generation 0 holds for all.
+        reference: the reference of generation 0. floor: the floor of all generations.
+        later: the references of generations 1, 2, …, if each has its own
+            (`collapsebench.metrics.catalogue.Metric.reference`); None: all use that of generation 0.
     """
 
     reference: float | None = None
@@ -32,11 +32,11 @@ class Scored(Frozen):
 
     @property
     def reference_text(self) -> str:
-        """The references for people."""
+        """The references as readable text."""
         if self.later is None:
             return f"{self.reference:.5g}"
         return f"{self.reference:.5g} (in later generations {', '.join(f'{r:.5g}' for r in self.later)})"
 
     def lacks(self, horizon: int) -> bool:
-        """Whether there are references of some generations 1 to G, and not of all."""
+        """Whether only some of the generations 1 to G have references."""
         return self.later is not None and len(self.later) < horizon

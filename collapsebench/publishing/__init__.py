@@ -1,1 +1,1 @@
-"""Submissions: their schema, validation, verification, and the board made of them. No torch at import."""
+"""Submissions: schema, validation, verification, and the board. No torch at import."""

@@ -1,4 +1,4 @@
-"""Methods over several tasks of the board: scores over a tier, and two methods against each other."""
+"""Compares methods over several tasks of the board: scores over a tier, and pairs of methods."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from collapsebench.scoring.statistics import NOTHING, Estimate, paired_differenc
 
 
 def ranked_tasks(board: Board, tier: str) -> list[str]:
-    """The ids of a tier's tasks that count: calibrated, ranked, and not ranked by themselves."""
+    """Ids of a tier's tasks that count in overall scores: calibrated, ranked, and not ranked separately."""
     counted = {i: task for i, task in board.tasks.items() if not task.unranked and not task.spec.beside}
     return sorted(i for i, task in counted.items() if task.spec.tier == tier)
 
 
 def overall_table(board: Board, tier: str, track: str) -> pd.DataFrame:
-    """Methods over all ranked tasks of a tier, from mFI / G of every task and seed; no score where a task is missing.
+    """Methods over all ranked tasks of a tier, from mFI / G of every task and seed; no score if a task is missing.
 
     Returns:
-        Columns method, what, tasks (how many), missing (task ids), share (mean over tasks), share_low, share_high,
-        improvement (probability to be better than CE), improvement_low, improvement_high, verified (how many entries);
-        those with a score first, best first, then by number of tasks.
+        Columns method, what, tasks (number), missing (task ids), share (mean over tasks), share_low, share_high,
+        improvement (probability of being better than CE), improvement_low, improvement_high, verified (number of
+        entries). Methods with a score come first, sorted best first; the others are sorted by number of tasks.
     """
     all_tasks = ranked_tasks(board, tier)
     mine = _in_ranking(board, tier, track)
@@ -65,10 +65,10 @@ def overall_table(board: Board, tier: str, track: str) -> pd.DataFrame:
 
 
 def profile_table(board: Board, tier: str, track: str) -> pd.DataFrame:
-    """Performance profiles of the methods that have every ranked task of a tier.
+    """Performance profiles of the methods with entries on every ranked task of a tier.
 
     Returns:
-        Columns method, what, level (τ) and runs, the share of runs with mFI / G ≥ τ, mean over tasks.
+        Columns method, what, level (τ) and runs (share of runs with mFI / G ≥ τ, mean over tasks).
     """
     all_tasks, frames = ranked_tasks(board, tier), []
     mine = _in_ranking(board, tier, track)
@@ -84,7 +84,7 @@ def profile_table(board: Board, tier: str, track: str) -> pd.DataFrame:
 
 
 def _in_ranking(board: Board, tier: str, track: str) -> pd.DataFrame:
-    """The rows of the board that count over tasks."""
+    """The rows of the board that count in overall scores."""
     table = board.table
     if table.empty:
         return table
@@ -101,7 +101,7 @@ def _interval(name: str, found: Estimate) -> dict[str, float | None]:
 
 
 def methods_by_label(board: Board) -> dict[str, str]:
-    """Every ranked method's ``what``, by a label that is unique on the board; one method may have many tasks."""
+    """Every ranked method's ``what``, by a label unique on the board; a method may have entries on many tasks."""
     names = board.table.drop_duplicates("what")
     name = names["digest"].map(lambda digest: board.entries[digest].name)
     labels = name.where(~name.duplicated(keep=False), name + " (" + names["what"].str[:8] + ")")
@@ -109,15 +109,15 @@ def methods_by_label(board: Board) -> dict[str, str]:
 
 
 def compared_methods(board: Board, one: str, other: str) -> pd.DataFrame:
-    """Two methods on every task that both have: one planned comparison each.
+    """Compare two methods on every task where both have entries, with one planned comparison per task.
 
     Args:
-        one, other: as ``what`` in the table.
+        one, other: values of ``what`` in the table.
 
     Returns:
-        Columns task, digest_one, digest_other, mfi_one, mfi_other, n (paired seeds), and of one against the other
-        ratio, ratio_low, ratio_high, difference, difference_low, difference_high, tied (the interval of the difference
-        holds 0; none without an interval).
+        Columns task, digest_one, digest_other, mfi_one, mfi_other, n (paired seeds), and for `one` against `other`
+        ratio, ratio_low, ratio_high, difference, difference_low, difference_high, tied (whether the interval of the
+        difference contains 0; None without an interval).
     """
     rows = []
     for task, digests in _common(board, one, other):

@@ -33,8 +33,8 @@ from collapsebench.task import Task
 
 KEYS = ["task", "track", "method", "digest"]
 _DESCRIPTION = ("tier", "retired", "unranked", "modality", "what", "date", "authors", "verified", "curve")
-_MANY = 200  # files from which on starting processes to read them costs less than it saves
-_AT_ONCE = 32  # of them, as one piece of work
+_MANY = 200  # number of files above which reading them in processes is faster
+_AT_ONCE = 32  # files per piece of work
 _SHARED = ("mfi", "mfi_low", "mfi_high", "start", "start_low", "start_high", "start_uncapped")
 Verified = Literal["verified", "by its authors", "disputed", "inconclusive", "no"]
 
@@ -44,14 +44,14 @@ class Board:
     """A folder of submissions, read and scored.
 
     Attributes:
-        tasks: all that are known, by id.
-        table: one row per entry that stands, sorted by task, track and mean mFI: `KEYS`, tier, retired, unranked
-            (retired, or a rule is broken), modality, date, authors, verified, what (equal for one method on several
-            tasks), curve (mean fidelity by generation) and the columns of
-            `collapsebench.scoring.table.ranked_table`. Unranked tasks come last.
-        entries: by digest, superseded ones included. superseded: their digests.
-        attestations: by the digest of the entry.
-        broken: files that are not valid, with their problems.
+        tasks: all known tasks, by id.
+        table: one row per current entry, sorted by task, track and mean mFI: `KEYS`, tier, retired, unranked (retired,
+            or a rule is not met), modality, date, authors, verified, what (the same for one method on several tasks),
+            curve (mean fidelity by generation) and the columns of `collapsebench.scoring.table.ranked_table`. Unranked
+            tasks come last.
+        entries: all entries by digest, including superseded ones. superseded: digests of superseded entries.
+        attestations: attestations by the digest of their entry.
+        broken: invalid files, with their problems.
         cells: fidelity curves of every entry, by digest, under the method's name.
     """
 
@@ -69,7 +69,7 @@ class Board:
         return str(found.iloc[0]) if len(found) else self.entries[digest].name
 
     def scores(self, digests: Iterable[str]) -> Scores:
-        """Curves and scores per seed of some entries of one task."""
+        """Curves and scores per seed of the given entries of one task."""
         cells = joined([self.cells[digest].named(self.label(digest)) for digest in digests])
         return Scores(cells, seed_scores(cells))
 
@@ -83,13 +83,13 @@ class Board:
 def read_board(
     folder: Path, tasks: dict[str, Task], on_file: Callable[[], None] = lambda: None, in_processes: bool = False
 ) -> Board:
-    """Read and score every submission of a folder; what is broken is listed, not fatal.
+    """Read and score every submission of a folder; invalid files are listed and are not fatal.
 
     Args:
-        folder: as ``submissions/``; a folder that does not exist has no entries. tasks: by id.
+        folder: a folder such as ``submissions/``; if it does not exist, there are no entries. tasks: tasks by id.
         on_file: called after every file.
-        in_processes: let a process per CPU read many files. The main module of this one must be importable again: that
-            of the command line is, the site's is not.
+        in_processes: read many files with one process per CPU. The main module of this process must be importable
+            again, which holds for the command line but not for the site.
     """
     valid: dict[Path, Entry] = {}
     cells: dict[str, Cells] = {}
@@ -131,7 +131,7 @@ def read_board(
 def _looked_at(
     paths: list[Path], tasks: dict[str, Task], in_processes: bool
 ) -> Iterator[tuple[Path, tuple[Verdict, Cells | None]]]:
-    """Every file with what it is, in order."""
+    """Yield every file with its verdict and scores, in order."""
     look = partial(_look, tasks=tasks)
     if len(paths) < _MANY or not in_processes:
         yield from ((path, look(path)) for path in paths)
@@ -141,7 +141,7 @@ def _looked_at(
 
 
 def _look(path: Path, tasks: dict[str, Task]) -> tuple[Verdict, Cells | None]:
-    """Validate a file by itself; a valid submission is scored, and its content is not kept."""
+    """Validate a file by itself and score a valid submission, without keeping its content."""
     content = read_bounded(path)
     if is_attestation(path):
         return validate_attestation(content, path), None
@@ -155,7 +155,7 @@ def _look(path: Path, tasks: dict[str, Task]) -> tuple[Verdict, Cells | None]:
 def _described(
     entries: list[Entry], task: Task, cells: dict[str, Cells], attestations: dict[str, list[Attestation]]
 ) -> pd.DataFrame:
-    """The ranked table of one task with what is known of its entries; ratios are to the entries ce and tce."""
+    """The ranked table of one task with information on its entries; ratios are relative to the entries ce and tce."""
     labels = _labels(entries)
     known = {labels[entry.digest]: entry for entry in entries}
     scores = seed_scores(joined([cells[entry.digest].named(labels[entry.digest]) for entry in entries]))
@@ -185,9 +185,9 @@ def _ranked(scores: pd.DataFrame, task: Task, tracks: dict[str, str]) -> pd.Data
 
 
 def verification(entry: Entry, attestations: list[Attestation]) -> Verified:
-    """What attestations say: a difference counts more than a match, a match by a stranger more than by an author.
+    """Summarise attestations: a difference outweighs a match, and a stranger's match outweighs an author's.
 
-    A difference on another kind of machine says nothing: recursion amplifies rounding.
+    A difference on another kind of machine is ignored, because recursion amplifies rounding.
     """
     if any(a.outcome == "differed" and a.alike for a in attestations):
         return "disputed"
@@ -198,19 +198,19 @@ def verification(entry: Entry, attestations: list[Attestation]) -> Verified:
 
 
 def leaderboard_table(board: Board) -> pd.DataFrame:
-    """One row per entry, and only what attestations cannot change: what ``submissions/leaderboard.csv`` holds."""
+    """The table of ``submissions/leaderboard.csv``: one row per entry, without columns that attestations can change."""
     ranks = ["rank_best", "rank_worst"]
     numbers = [c for c in board.table if c not in (*KEYS, *_DESCRIPTION, *ranks) and not _of_one_metric(str(c))]
     return board.table[["task", "tier", "retired", "track", *ranks, "method", "digest", "date", *numbers]]
 
 
 def _of_one_metric(column: str) -> bool:
-    """Scores of a single metric are on the task's own page: tasks have different ones."""
+    """Whether a column belongs to a single metric; these are on the task's own page, since metrics differ by task."""
     return column.startswith(("mfi_", "start_")) and column not in _SHARED
 
 
 def csv_text(table: pd.DataFrame) -> str:
-    """The table as ``submissions/leaderboard.csv`` holds it: nine significant digits."""
+    """The text of ``submissions/leaderboard.csv``, with nine significant digits."""
     return table.to_csv(index=False, float_format="%.9g")
 
 
@@ -218,7 +218,7 @@ def differing_rows(published: pd.DataFrame, recomputed: pd.DataFrame, tolerance:
     """The differences between two leaderboards, one line per row and column; empty if they agree.
 
     Args:
-        published, recomputed: as `leaderboard_table` makes them. tolerance: absolute, of numbers.
+        published, recomputed: tables from `leaderboard_table`. tolerance: absolute tolerance of numbers.
     """
     one, other = (frame.set_index(KEYS) for frame in (published, recomputed))
     lines = [f"{_named(key)}: published, but no submission has it" for key in one.index.difference(other.index)]
@@ -248,16 +248,16 @@ def _named(key: object) -> str:
 
 
 def _labels(entries: list[Entry]) -> dict[str, str]:
-    """Digest to the method's name, with the digest where two entries of a task share a name."""
+    """Labels by digest: the method's name, plus the digest if two entries of a task share a name."""
     names = Counter(entry.name for entry in entries)
     return {e.digest: e.name if names[e.name] == 1 else f"{e.name} ({e.digest[:8]})" for e in entries}
 
 
 def fidelity_bands(curves: pd.DataFrame) -> pd.DataFrame:
-    """Fidelity by generation over seeds, of every metric and, as ``all``, of the smallest of them.
+    """Fidelity by generation over seeds, for every metric and for their minimum, called ``all``.
 
     Args:
-        curves: as in `Scores`.
+        curves: curves as in `Scores`.
 
     Returns:
         Columns method, metric, generation, mean, low, high (the range over seeds), seeds.
@@ -267,7 +267,7 @@ def fidelity_bands(curves: pd.DataFrame) -> pd.DataFrame:
 
 
 def raw_bands(raw: pd.DataFrame) -> pd.DataFrame:
-    """The same of the raw metrics; seeds that diverged are missing from the generation on in which they did."""
+    """The same for raw metrics; a diverged seed is missing from the generation in which it diverged."""
     return _bands(raw.dropna(subset=["metric"]).astype({"value": float}), "value")
 
 
@@ -277,7 +277,7 @@ def _bands(frame: pd.DataFrame, column: str) -> pd.DataFrame:
 
 
 def crossings(scores: pd.DataFrame) -> pd.DataFrame:
-    """FI per method, metric and threshold: fi (mean over seeds), censored (it is a lower bound)."""
+    """FI per method, metric and threshold: fi (mean over seeds), censored (whether it is a lower bound)."""
     frames = []
     for threshold in THRESHOLDS:
         name = f"fi_{threshold:g}"
@@ -288,11 +288,11 @@ def crossings(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def rank_of(board: Board, entry: Entry, submission: Submission) -> dict[str, Any]:
-    """Where a valid submission would stand; it need not be on the board.
+    """The rank that a valid submission would have; it need not be on the board.
 
     Returns:
-        Its row as `ranked_table` has it among the entries of its task, and ``entries``: how many its track then has.
-        An entry that it supersedes is left out; on a retired task there are no ranks.
+        Its row of `ranked_table` among the entries of its task, and ``entries``: the number of entries in its track,
+        itself included. The entry that it supersedes is left out. On a retired task there are no ranks.
     """
     task = board.tasks[entry.task_id]
     here = board.table[board.table["task"] == entry.task_id]
@@ -320,8 +320,9 @@ def machines(board: Board) -> pd.DataFrame:
 
 
 def cell_costs(board: Board) -> pd.DataFrame:
-    """What a cell, one method and seed over all generations, took the baselines: task, method, seconds (mean), cells,
-    processor, device.
+    """Run time of the baselines' cells: task, method, seconds (mean per cell), cells, processor, device.
+
+    A cell is one method and seed over all generations.
 
     Raises:
         UserError: a file has changed since the board was read.

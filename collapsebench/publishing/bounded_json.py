@@ -1,7 +1,7 @@
-"""JSON from strangers: parsed within bounds on size, depth and number of values; nothing ambiguous is accepted.
+"""Parses untrusted JSON within bounds on size, depth and number of values, and rejects ambiguous text.
 
-`json.loads` alone takes duplicate keys (the last one wins), NaN and numbers too large for a float, recurses as deep as
-the text does, and a short text can become many objects. All bounds are checked before anything is built.
+`json.loads` alone accepts duplicate keys (the last one wins), NaN and numbers too large for a float. It recurses as
+deep as the text, and a short text can become many objects. Here all bounds are checked before any object is built.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MAX_BYTES = 2_000_000
 MAX_DEPTH = 12
 MAX_VALUES = 50_000
 MAX_KEYS = 256
-_STRING = re.compile(rb'"(?:[^"\\]+|\\.?)*+(?:"|\Z)', re.DOTALL)  # an unterminated one reaches to the end
+_STRING = re.compile(rb'"(?:[^"\\]+|\\.?)*+(?:"|\Z)', re.DOTALL)  # an unterminated string extends to the end
 _MAY_OVERFLOW = re.compile(rb"\d[eE]\+?\d{3}|\d{100}")
 
 
@@ -25,7 +25,7 @@ class Unreadable(ValueError):
     """The text is not JSON within the bounds.
 
     Attributes:
-        code: a short name for the kind of problem. given, allowed: for people.
+        code: short name of the kind of problem. given, allowed: readable descriptions.
     """
 
     def __init__(self, code: str, given: str, allowed: str):
@@ -39,11 +39,11 @@ def parse_bounded(content: bytes) -> Any:
     """Parse JSON text.
 
     Args:
-        content: UTF-8, at most `MAX_BYTES` long, at most `MAX_DEPTH` deep, at most `MAX_VALUES` values, no object with
-            more than `MAX_KEYS` keys.
+        content: UTF-8 text with at most `MAX_BYTES` bytes, depth `MAX_DEPTH`, `MAX_VALUES` values, and `MAX_KEYS` keys
+            per object.
 
     Raises:
-        Unreadable: it is not that.
+        Unreadable: the text is not such JSON.
     """
     if len(content) > MAX_BYTES:
         raise Unreadable("too-large", f"{len(content):,} bytes", f"at most {MAX_BYTES:,} bytes")
@@ -53,7 +53,7 @@ def parse_bounded(content: bytes) -> Any:
         raise Unreadable("not-utf8", f"byte {content[error.start]:#04x} at {error.start}", "UTF-8") from None
     plain = _STRING.sub(b"", content)
     _check_shape(plain)
-    # Only a long number or a large exponent can overflow; to look at every number takes longer than to read them.
+    # Only a long number or a large exponent can overflow; checking every number takes longer than parsing them.
     parse_float = _finite if _MAY_OVERFLOW.search(plain) else None
     try:
         return json.loads(

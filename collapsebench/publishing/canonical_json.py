@@ -1,7 +1,6 @@
-"""The only way JSON is written here: sorted keys, shortest exact floats, one line for anything with plain values only.
+"""The canonical JSON format of this package: sorted keys and shortest exact floats.
 
-Objects and lists of plain values stand on one line, so that a change in a repository shows as the one number that
-changed.
+Objects and lists that contain only plain values are on one line, so that a diff shows only the numbers that changed.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ _key = lru_cache(maxsize=1024)(_encode)
 
 
 def canonical_json(value: Any) -> str:
-    """The text of a value made of dicts with text keys, lists and plain values, without a line break at its end.
+    """The text of a value made of dicts with string keys, lists and plain values, without a trailing newline.
 
     Raises:
         ValueError: a number is NaN or infinite.
@@ -26,7 +25,7 @@ def canonical_json(value: Any) -> str:
 
 def _written(value: Any, depth: int) -> str:
     if type(value) is int or (type(value) is float and isfinite(value)):
-        return repr(value)  # as the encoder writes it, without the cost of calling it
+        return repr(value)  # same text as from the encoder, without the cost of calling it
     if not isinstance(value, dict | list) or not value or _plain(value):
         return _encode(value)
     indent, end = "\n" + " " * (depth + 1), "\n" + " " * depth
@@ -39,7 +38,7 @@ def _written(value: Any, depth: int) -> str:
 
 
 def _written_all(values: list[Any], depth: int) -> list[str]:
-    """Each value written. Rows of plain values, most of a submission, are written by one call and cut apart."""
+    """Serialise each value. Rows of plain values, most of a submission, are serialised in one call and then split."""
     if all(isinstance(value, dict) for value in values) and _plain(values[0]):
         text = _encode(values)
         rows = text[2:-2].split("}, {")

@@ -1,4 +1,4 @@
-"""Is a well-formed submission consistent, and does it fit its task? Mismatches are `Problem`s; nothing is executed."""
+"""Checks that a well-formed submission is consistent and fits its task. Mismatches are `Problem`s; nothing is run."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from collapsebench.task import Task, TaskSpec
 from collapsebench.workloads.work import real_share, work_of
 
 _REFERENCE_ROUNDING = 1e-4  # references are frozen with six digits
-_EQUAL = 1e-6  # relative, of numbers that are computed from one another
-_COUNT_SLACK = 0.01  # of a count that was divided by n
+_EQUAL = 1e-6  # relative tolerance of numbers computed from one another
+_COUNT_SLACK = 0.01  # tolerance of a count that was divided by n
 _CHANNELS = (1, 3)
 _FIRST_DAY = "2026-01-01"
 
@@ -37,7 +37,7 @@ class Problem:
     """Something wrong with a file.
 
     Attributes:
-        code: short name of the kind of problem. path: JSON path. given, allowed: for people, on one line.
+        code: short name of the kind of problem. path: JSON path. given, allowed: readable descriptions on one line.
     """
 
     code: str
@@ -50,10 +50,10 @@ class Problem:
 
 
 def check_against_task(submission: Submission, task: Task) -> list[Problem]:
-    """All mismatches of a submission with its task, and its inconsistencies.
+    """All inconsistencies of a submission, and mismatches with its task.
 
     Args:
-        submission: as the schema has accepted it. task: the task of its id.
+        submission: a submission accepted by the schema. task: the task of its id.
     """
     return [
         *_task(submission, task),
@@ -197,7 +197,7 @@ def _metrics(submission: Submission, task: Task) -> Iterator[Problem]:
 
 
 def _related(path: str, g: GenerationResult) -> Iterator[Problem]:
-    """Metrics that follow from one another, or are ordered."""
+    """Check metrics that follow from one another or must be ordered."""
     value = {name: measured.value for name, measured in g.metrics.items()}
     if {"perplexity", "token_loss"} <= value.keys():
         expected = math.exp(min(value["token_loss"], 700.0))
@@ -228,7 +228,7 @@ def _counters(submission: Submission, task: Task) -> Iterator[Problem]:
 
 
 def allowed_counts(spec: TaskSpec, generation: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Elements that a generation can have trained on and sampled; empty where they depend on the data's size.
+    """Possible numbers of elements trained on and sampled in a generation; empty if they depend on the data's size.
 
     Images have one channel or three; the task file does not say which.
     """
@@ -239,13 +239,13 @@ def allowed_counts(spec: TaskSpec, generation: int) -> tuple[tuple[int, ...], tu
 
 
 def _first_generation(submission: Submission, task: Task) -> Iterator[Problem]:
-    """Generation 0 has seen no synthetic data: CE's is known, and no loss is far better than CE with one budget."""
+    """Check generation 0, which has no synthetic data: CE's values are known, and no loss can be far better than CE."""
     for name, frozen in task.spec.scored.items():
         firsts = [r.generations[0].metrics[name].value for r in submission.results if name in r.generations[0].metrics]
         if not firsts or frozen.reference is None or frozen.floor is None:
             continue
         path = f"results[*].generations[0].metrics.{name}.value"
-        mean = sum(first / len(firsts) for first in firsts)  # never overflows
+        mean = sum(first / len(firsts) for first in firsts)  # cannot overflow
         if submission.method.name == "ce" and not math.isclose(
             mean, frozen.reference, rel_tol=task.spec.checks.tolerance + _REFERENCE_ROUNDING
         ):

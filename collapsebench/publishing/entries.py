@@ -1,4 +1,4 @@
-"""An entry: the part of a valid submission kept in memory. The file is read again when its metrics are needed."""
+"""An entry: the part of a valid submission that is kept in memory. The file is reread when its metrics are needed."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class Entry:
     """A valid submission, in a few hundred bytes.
 
     Attributes:
-        path: the file; ``-`` for what has none. sha256: of its bytes.
+        path: the file; ``-`` if there is none. sha256: digest of its bytes.
         task_id, name, track, authors, date, supersedes: as in the submission.
-        what: digest of the loss's source, name and parameters: entries of one method agree in it, on any task.
-        chains: digest of the raw metrics of every seed; None where too little was measured to tell chains apart.
-        data_sha256: of the data it was run on. sizes: digest of the number of elements of the scored metrics.
+        what: digest of the loss's source, name and parameters; the same for all entries of a method, on any task.
+        chains: digest of the raw metrics of every seed; None if too little was measured to distinguish chains.
+        data_sha256: digest of the data it was run on. sizes: digest of the numbers of elements of the scored metrics.
         generations: the last generation of the longest chain.
         masked_gradient: share of cross entropy's gradient that the loss masks, mean over seeds and generations; None
-            where it was not measured.
+            if not measured.
         machines: device, processor and GPU of every session.
     """
 
@@ -53,7 +53,7 @@ class Entry:
 
     @staticmethod
     def of(path: Path, content: bytes, submission: Submission) -> Entry:
-        """The entry of a submission whose bytes these are."""
+        """The entry of a submission with these bytes."""
         method = submission.method
         parameters = sorted((k, float(v) if isinstance(v, int | float) else v) for k, v in method.parameters.items())
         what = repr((method.source_sha256, method.loss, parameters))
@@ -79,12 +79,12 @@ class Entry:
 
     @property
     def measured(self) -> bool:
-        """Whether anything was: not if the first seed diverged at once."""
+        """Whether anything was measured, which is not the case if the first seed diverged at once."""
         return self.sizes != _digest("[]")
 
     @property
     def digest(self) -> str:
-        """The name by which other entries refer to this one; it is in the file's name."""
+        """The name by which other entries refer to this one; it is part of the file name."""
         return self.sha256[:DIGEST_LENGTH]
 
     @property
@@ -101,13 +101,13 @@ class Entry:
 
 
 def read_bounded(path: Path) -> bytes:
-    """A file's bytes; of a file that is too large, just enough to see that it is."""
+    """Read a file's bytes; of a file that is too large, only enough to detect it."""
     with path.open("rb") as stream:
         return stream.read(MAX_BYTES + 1)
 
 
 def scored_cells(submission: Submission, task: Task) -> Cells:
-    """Fidelity curves of a valid submission on the scales of its task, under the method's name."""
+    """Fidelity curves of a valid submission on its task's scales, under the method's name."""
     scales, horizon = task_scales(task), task.spec.horizon
     results = sorted(submission.results, key=lambda result: result.seed)
     values = np.full((len(results), len(scales), horizon + 1), np.nan)
@@ -123,7 +123,7 @@ def scored_cells(submission: Submission, task: Task) -> Cells:
 
 
 def engagement_rows(submission: Submission) -> Iterator[EngagementRow]:
-    """The engagement of every generation, as `collapsebench.scoring.engagement.engagement_frame` wants it."""
+    """Engagement of every generation, as expected by `collapsebench.scoring.engagement.engagement_frame`."""
     for result in submission.results:
         yield from ((result.seed, g.generation, g.engagement) for g in result.generations)
 

@@ -1,7 +1,7 @@
-"""A check that bytes are a plain PNG: small, 8-bit grey or RGB, nothing in it but pixels.
+"""Checks that bytes are a plain PNG: small, 8-bit grey or RGB, with nothing but pixels.
 
-Pictures in submissions come from strangers and are shown to others. What passes here cannot be a decompression bomb,
-carries no text, profile or second file, and every decoder agrees on what it shows.
+Pictures in submissions come from strangers and are shown to others. A picture that passes this check cannot be a
+decompression bomb, contains no text, profile or second file, and looks the same in every decoder.
 """
 
 from __future__ import annotations

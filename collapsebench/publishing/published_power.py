@@ -1,4 +1,4 @@
-"""What a comparison on a task can detect, from the spread between seeds of the published methods."""
+"""The differences that a comparison on a task can detect, from the spread between seeds of published methods."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ BASELINE = "ce"
 
 @dataclass(frozen=True)
 class Power:
-    """Differences of mFI to cross entropy that are found with 80 % power on a task.
+    """Differences of mFI from cross entropy that are detected with 80 % power on a task.
 
     Attributes:
-        task: the task. spread: what was planned with. baseline: mean mFI of cross entropy, in generations.
+        task: the task. spread: the spread assumed. baseline: mean mFI of cross entropy, in generations.
     """
 
     task: Task
@@ -30,7 +30,7 @@ class Power:
     baseline: float
 
     def at(self, seeds: int) -> Detectable:
-        """What this many seeds, at least 2, can detect."""
+        """The difference that this many seeds, at least 2, can detect."""
         return detectable(self.spread.deviation, seeds, self.baseline)
 
     def told(self, seeds: int) -> str:
@@ -43,7 +43,7 @@ class Power:
         )
 
     def lines(self, seeds: Sequence[int] = SEEDS) -> list[str]:
-        """A table for people."""
+        """A readable table."""
         lines = [
             f"{self.task.id}: smallest difference of mFI to CE (mFI {self.baseline:.2f}) that one planned, two-sided "
             "paired t-test at 5 % finds with 80 % power",
@@ -64,7 +64,7 @@ class Power:
 
 
 def power_of(task: Task, table: SeedTable) -> Power | None:
-    """Power from mFI by seed; None without CE, or without another method that shares two seeds with it."""
+    """Power from mFI by seed; None without CE, or without another method that shares at least two seeds with it."""
     spread, ce = spread_to(table.mfi, table.methods, BASELINE), table.row(BASELINE)
     if spread is None or ce is None:
         return None
@@ -72,10 +72,10 @@ def power_of(task: Task, table: SeedTable) -> Power | None:
 
 
 def published_power(task: Task, folder: Path | None = None) -> Power | None:
-    """Power on a task from its published entries; None if too few are there.
+    """Power on a task from its published entries; None if there are too few.
 
     Args:
-        task: a calibrated task. folder: of submissions; None: the committed ones.
+        task: a calibrated task. folder: folder of submissions; None: the committed ones.
     """
     folder = bundled("submissions") if folder is None else folder
     board = read_board(folder / task.id, {task.id: task})

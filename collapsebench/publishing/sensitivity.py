@@ -1,4 +1,4 @@
-"""How far ranks depend on what the score fixes: reference, floor, range of λ, minimum over metrics, horizon.
+"""How much ranks depend on choices in the score: reference, floor, range of λ, minimum over metrics, horizon.
 
     python -m collapsebench.publishing.sensitivity [--submissions FOLDER]
 
@@ -27,9 +27,9 @@ from collapsebench.scoring.seed_scores import seed_scores
 from collapsebench.scoring.table import ranked_table
 from collapsebench.task import Task
 
-MOVED = 0.1  # of the distance between floor and reference
+MOVED = 0.1  # share of the distance between floor and reference
 LAMBDAS = (0.25, 0.9)
-_STEPS = 200  # points between two generations, where the area is taken within a range of λ
+_STEPS = 200  # points between two generations, for areas within a range of λ
 _SIGNS = {"better": "▲", "worse": "▼", "tied": "≈"}
 
 Scales = dict[str, Scale]
@@ -37,11 +37,12 @@ Scales = dict[str, Scale]
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to score.
+    """A variant of the score.
 
     Attributes:
-        name: for people. scales: of the scored metrics, from those of the task. last: generation G, from the task's.
-        score: from fidelity cells' scores to other ones; None: as they are.
+        name: name for display. scales: from the task's scales to those of the variant. last: from the task's G to that
+            of the variant.
+        score: from the standard scores to those of the variant; None: unchanged.
     """
 
     name: str
@@ -51,7 +52,7 @@ class Variant:
 
 
 def _moved(end: str, factor: float) -> Callable[[Scales], Scales]:
-    """Reference or floor moved by a share of the distance between them, in terms of fidelity."""
+    """Move the reference or floor by a share of the distance between them, in terms of fidelity."""
 
     def moved(scales: Scales) -> Scales:
         found = {}
@@ -72,7 +73,7 @@ def _moved(end: str, factor: float) -> Callable[[Scales], Scales]:
 
 
 def _mean_over_metrics(scores: pd.DataFrame, _: pd.DataFrame) -> pd.DataFrame:
-    """mFI as the mean over metrics in place of the smallest."""
+    """mFI as the mean over metrics instead of the smallest."""
     each = scores[scores["metric"] != ALL]
     mean = each.groupby(["method", "seed"])["mfi"].mean()
     keys = pd.MultiIndex.from_frame(scores[["method", "seed"]])
@@ -80,7 +81,7 @@ def _mean_over_metrics(scores: pd.DataFrame, _: pd.DataFrame) -> pd.DataFrame:
 
 
 def _within_lambdas(scores: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
-    """FI(λ) averaged over only part of the λ, in the binding metric."""
+    """FI(λ) averaged over only a part of the range of λ, in the binding metric."""
     low, high = LAMBDAS
     found = {}
     for key, curve in curves.groupby(["method", "seed", "metric"]):
@@ -105,7 +106,7 @@ VARIANTS = (
 
 
 def scored(board: Board, task: Task, variant: Variant) -> pd.DataFrame:
-    """The ranked table of a task's entries in one way to score."""
+    """The ranked table of a task's entries under one variant of the score."""
     entries = board.table[board.table["task"] == task.id]
     last = variant.last(task.spec.horizon)
     labels = {digest: board.label(digest) for digest in entries["digest"]}
@@ -119,7 +120,7 @@ def scored(board: Board, task: Task, variant: Variant) -> pd.DataFrame:
 
 
 def lines(board: Board) -> Iterator[str]:
-    """The table, as Markdown: a row per ranked task and way to score."""
+    """The table as Markdown, with one row per ranked task and variant."""
     yield "| task | scored | mFI / G, and against CE | what changes |"
     yield "|---|---|---|---|"
     for task_id in dict.fromkeys(board.table["task"]):

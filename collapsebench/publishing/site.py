@@ -1,4 +1,4 @@
-"""Start the site of the leaderboard: a Streamlit app in ``leaderboard/``, in a separate process."""
+"""Starts the leaderboard site, a Streamlit app in ``leaderboard/``, in a separate process."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def serve(submissions: Path, tasks: Sequence[Path] = (), port: int | None = None
     """Run the site until it is stopped with Ctrl-C; return its exit code.
 
     Args:
-        submissions: folder of submissions. tasks: task files besides the registered ones.
-        port: None: 8501, or the next one that is free.
+        submissions: folder of submissions. tasks: additional task files.
+        port: port of the site; None: 8501, or the next free one.
 
     Raises:
         UserError: Streamlit is not installed.
@@ -38,6 +38,6 @@ def serve(submissions: Path, tasks: Sequence[Path] = (), port: int | None = None
     with subprocess.Popen(command, env=environment) as site:
         try:
             return site.wait()
-        except KeyboardInterrupt:  # the site was told, too
+        except KeyboardInterrupt:  # the site received it, too
             site.wait()
             return 0

@@ -1,4 +1,4 @@
-"""From finished runs to a submission. Every number comes from the run directories; none is typed."""
+"""Creates submissions from finished runs. Every number comes from the run directories; none is entered by hand."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ _CARD_LENGTH = 2000
 
 @dataclass(frozen=True)
 class About:
-    """What only the contestant knows.
+    """Information that only the contestant can give.
 
     Attributes:
-        authors: in order. licence: SPDX identifier of the submission's content. url: where the code is.
+        authors: authors in order. licence: SPDX identifier of the submission's content. url: address of the code.
         card: one paragraph on the method; None: the docstring of the loss.
-        supersedes: digest of the entry that is replaced.
+        supersedes: digest of the entry to replace.
     """
 
     authors: tuple[str, ...]
@@ -61,8 +61,8 @@ class Draft:
     """A submission that is ready to be written.
 
     Attributes:
-        content: its bytes. file: where they belong. task: the task that was run.
-        problems: why it would not be accepted; empty when it would.
+        content: its bytes. file: path to write them to. task: the task that was run.
+        problems: the reasons why it would be rejected; empty if it would be accepted.
     """
 
     submission: Submission
@@ -72,22 +72,22 @@ class Draft:
     problems: list[Problem]
 
     def write(self) -> None:
-        """Write the file; one of this name has this content already."""
+        """Write the file; an existing file of this name has the same content."""
         self.file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self.file, self.content.decode())
 
 
 def draft_submissions(directory: Path, method: str | None, about: About, out: Path) -> list[Draft]:
-    """Make the submissions of one method, one for every task found below a directory of runs.
+    """Create the submissions of one method, one for every task found below a directory of runs.
 
     Args:
         directory: ``--out`` of `compare`, or a task's folder in it.
-        method: its name or id; None: the only one that is neither a baseline nor the control.
+        method: name or id of the method; None: the only one that is neither a baseline nor the control.
         out: folder of submissions; the new ones are checked against its entries and the committed ones.
 
     Raises:
-        UserError: nothing was run, the method is not clear, the task is retired or calibrated on something else, or
-            the runs are not complete: what is missing is listed with the command that computes it.
+        UserError: nothing was run, the method is ambiguous, the task is retired or calibrated on something else, or the
+            runs are incomplete; the message lists what is missing, with the command that computes it.
     """
     found = {folder: cells_of(folder, None, None) for folder in run_folders(directory)}
     context = _context(out)
@@ -100,7 +100,7 @@ def draft_submissions(directory: Path, method: str | None, about: About, out: Pa
 
 
 def _context(out: Path) -> Context:
-    """Known tasks, and the entries of the committed folder and of `out`, which may be the same one."""
+    """Known tasks, and the entries of the committed folder and of `out`, which may be the same folder."""
     tasks = known_tasks()
     folders = {folder.resolve() for folder in (bundled("submissions"), out)}
     return Context(tasks, [entry for folder in sorted(folders) for entry in published_entries(folder, tasks)])
@@ -160,7 +160,7 @@ def _draft(task: Task, cells: list[dict[str, Any]], about: About, out: Path, con
         raise UserError(f"{runs[0]['method']['name']} on {task.id} cannot be submitted:\n{lines}")
     written = canonical_bytes(submission)
     file = out / submission_path(submission, written)
-    if task.id not in context.tasks:  # a task file of the user's own
+    if task.id not in context.tasks:  # the user's own task file
         tasks = context.tasks | {task.id: task}
         context = Context(tasks, published_entries(out, tasks))
     problems = validate_content(written, file, context).problems
@@ -168,7 +168,7 @@ def _draft(task: Task, cells: list[dict[str, Any]], about: About, out: Path, con
 
 
 def _require_open(task: Task, by_seed: dict[int, dict[str, Any]], about: About) -> None:
-    """Raise `UserError` for a task that takes no entries any more; errors in those it has can still be corrected."""
+    """Raise `UserError` for a task that no longer accepts entries; existing entries can still be corrected."""
     if task.spec.retired and about.supersedes is None:
         raise UserError(
             f"{task.id} is retired and takes no new entries, only corrections (--supersedes). "
@@ -178,7 +178,7 @@ def _require_open(task: Task, by_seed: dict[int, dict[str, Any]], about: About) 
 
 
 def _require_whole(task: Task, by_seed: dict[int, dict[str, Any]]) -> None:
-    """Raise `UserError` with everything that is missing, and the command for it."""
+    """Raise `UserError` that lists everything missing, with the command to compute it."""
     if task.budget != 1.0:
         raise UserError(f"{task.id} was run with a part of the task's budget: a try-out, not to be submitted.")
     missing = []
@@ -205,7 +205,7 @@ def _out(by_seed: dict[int, dict[str, Any]]) -> Path:
 
 
 def _reached(store: RunDirectory) -> list[str]:
-    """States of the generations that are there."""
+    """States of the existing generations."""
     states: list[str] = []
     while (not states or states[-1] == "ok") and (state := store.state(len(states))) != "missing":
         states.append(state)
@@ -225,7 +225,7 @@ def _same(runs: list[dict[str, Any]], *keys: str) -> Any:
 
 
 def _tuning(task: Task, cell: Path, method: str) -> dict[str, float]:
-    """What was spent on tuning the method below the same directory of runs; nothing if nothing was."""
+    """Runs spent on tuning the method below the same directory of runs; empty if there were none."""
     spent = tuning_runs(cell.parents[2] / TUNING / task.id, task.spec.horizon, method)
     return {"tuning_runs": spent} if spent else {}
 
@@ -255,7 +255,7 @@ def _method(run: dict[str, Any], about: About) -> dict[str, Any]:
 
 
 def seed_result(store: RunDirectory, seed: int, horizon: int) -> dict[str, Any]:
-    """A seed's results as a submission holds them, from its run directory."""
+    """A seed's results in the format of a submission, from its run directory."""
     generations = []
     for g, state in enumerate(_reached(store)[: horizon + 1]):
         seconds = round(sum(store.seconds(g).values()), 3)
@@ -269,7 +269,7 @@ def seed_result(store: RunDirectory, seed: int, horizon: int) -> dict[str, Any]:
 
 
 def sessions(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """On what cells were run: their different circumstances, each with the seeds that ran on it."""
+    """The sessions of the cells: their distinct circumstances, each with its seeds."""
     found: list[dict[str, Any]] = []
     for run in runs:
         for about in (run["circumstances"], *run["resumed"]):
@@ -283,7 +283,7 @@ def sessions(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _samples(store: RunDirectory, seed: int, kind: SampleFormat) -> dict[str, Any] | None:
-    """What the first seed's generations made, for the board: excerpts, images from the same noise, or densities."""
+    """Samples of the first seed's generations, for the board: excerpts, images from the same noise, or densities."""
     there = [g for g, state in enumerate(_reached(store)) if state == "ok"]
     name, read = SAMPLE_FILES[kind], _READERS[kind]
     if not there or not (store.generation(there[0]) / name).is_file():
@@ -300,7 +300,7 @@ def _excerpts(file: Path) -> list[dict[str, str]]:
 
 
 def _strip(file: Path) -> str:
-    """The first rows of a grid, as many as are small enough: two, or one."""
+    """The first one or two rows of a grid, as many as are small enough."""
     with Image.open(file) as picture:
         strips = [png(top_rows(picture, rows)) for rows in (2, 1)]
     return base64.b64encode(next((s for s in strips if len(s) <= _IMAGE_BYTES), strips[-1])).decode()

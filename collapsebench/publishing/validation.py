@@ -1,4 +1,4 @@
-"""Validation of submission files: from bytes that a stranger sent to a `Submission`, or to a list of all problems."""
+"""Validates submission files: turns untrusted bytes into a `Submission`, or into a list of all problems."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from collapsebench.task import Task, load_task, registered_tasks
 Model = TypeVar("Model", bound=BaseModel)
 
 SCHEMA_FILE = "schema.json"
-_LISTED = 100  # problems of one file
-_SHOWN = 100  # characters of what was given
+_LISTED = 100  # maximum number of problems listed per file
+_SHOWN = 100  # maximum number of characters shown of a given value
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The outcome for one file: an entry or an attestation, or problems.
+    """The outcome for one file: an entry, an attestation, or problems.
 
     Attributes:
-        submission: the content of the entry; only where a single file was validated.
+        submission: content of the entry; only if a single file was validated.
     """
 
     path: Path
@@ -51,10 +51,10 @@ class Verdict:
 
 @dataclass
 class Context:
-    """What a submission is checked against.
+    """The tasks and entries that a submission is checked against.
 
     Attributes:
-        tasks: by id. published: entries that are there already.
+        tasks: tasks by id. published: existing entries.
     """
 
     tasks: dict[str, Task]
@@ -62,11 +62,11 @@ class Context:
 
     @cached_property
     def superseded(self) -> set[str]:
-        """Digests of the entries that another one replaces."""
+        """Digests of the entries that are replaced by another one."""
         return {entry.supersedes for entry in self.published if entry.supersedes is not None}
 
     def alike(self, entry: Entry) -> list[Entry]:
-        """Other published entries of the task that have the entry's method, or a chain of its raw metrics."""
+        """Other published entries of the task with the same method, or with a chain of the same raw metrics."""
         keys = _keys(entry)
         found = {other.sha256: other for key in keys for other in self._by_key.get(key, [])}
         return [other for sha256, other in found.items() if sha256 != entry.sha256]
@@ -90,20 +90,20 @@ class Context:
 
 
 def _keys(entry: Entry) -> list[tuple[Any, ...]]:
-    """What two entries of a task must not share."""
+    """Keys that two entries of a task must not share."""
     chains = [(entry.task_id, "chain", chain) for chain in entry.chains.values() if chain is not None]
     return [(entry.task_id, "what", entry.what), *chains]
 
 
 def known_tasks(further: Iterable[Path] = ()) -> dict[str, Task]:
-    """Registered tasks, their older versions (``task@<version>.yaml`` beside them), and those of files, by id."""
+    """Registered tasks, their older versions (``task@<version>.yaml`` next to them) and further task files, by id."""
     older = [old for path in registered_tasks().values() for old in sorted(path.parent.glob("task@*.yaml"))]
     tasks = [load_task(path) for path in (*registered_tasks().values(), *older, *further)]
     return {task.id: task for task in tasks if task.calibrated}
 
 
 def published_entries(folder: Path | None = None, tasks: dict[str, Task] | None = None) -> list[Entry]:
-    """The valid submissions of a folder, none if there is no such folder; None: the committed ones."""
+    """The valid submissions of a folder (None: the committed ones); empty if the folder does not exist."""
     folder = bundled("submissions") if folder is None else folder
     known = known_tasks() if tasks is None else tasks
     files = submission_files([folder]) if folder.is_dir() else []
@@ -112,7 +112,7 @@ def published_entries(folder: Path | None = None, tasks: dict[str, Task] | None 
 
 
 def submission_files(paths: Sequence[Path]) -> list[Path]:
-    """The files to validate: those named, and every ``.json`` below the folders named, attestations included.
+    """The files to validate: the named files, and every ``.json`` below the named folders, including attestations.
 
     Raises:
         UserError: a path does not exist.
@@ -129,10 +129,10 @@ def submission_files(paths: Sequence[Path]) -> list[Path]:
 
 
 def validate_files(paths: Sequence[Path], tasks: dict[str, Task], published: Sequence[Entry] = ()) -> list[Verdict]:
-    """Validate files, also against one another and against what is published; attestations against their submissions.
+    """Validate files, also against one another and published entries, and attestations against their submissions.
 
     Args:
-        paths: as from `submission_files`. tasks: by id. published: entries to compare with.
+        paths: the result of `submission_files`. tasks: tasks by id. published: entries to compare with.
     """
     alone = {path: _alone(path, tasks) for path in paths}
     own = [verdict.entry for verdict in alone.values() if verdict.entry is not None]
@@ -143,10 +143,10 @@ def validate_files(paths: Sequence[Path], tasks: dict[str, Task], published: Seq
 
 
 def problems_among(entries: Sequence[Entry], context: Context) -> list[tuple[Entry, list[Problem]]]:
-    """The entries that conflict with others, and why.
+    """The entries that conflict with others, with the reasons.
 
     Args:
-        entries: valid by themselves. context: its `published` holds them and whatever else is there.
+        entries: entries that are valid by themselves. context: its `published` contains them and all other entries.
     """
     found = []
     digests: set[str] = set()
@@ -161,7 +161,7 @@ def problems_among(entries: Sequence[Entry], context: Context) -> list[tuple[Ent
 
 
 def _alone(path: Path, tasks: dict[str, Task]) -> Verdict:
-    """Validate one file by itself; its content is not kept."""
+    """Validate one file by itself, without keeping its content."""
     try:
         content = read_bounded(path)
     except OSError as error:
@@ -172,10 +172,10 @@ def _alone(path: Path, tasks: dict[str, Task]) -> Verdict:
 
 
 def validate_content(content: bytes, path: Path | None, context: Context) -> Verdict:
-    """Validate the bytes of one submission. Executes and imports nothing that it names.
+    """Validate the bytes of one submission. Nothing that it names is executed or imported.
 
     Args:
-        path: where it is, for the checks of its name and folder; None for what has no name, such as an upload.
+        path: path of the file, to check its name and folder; None if it has none, such as an upload.
         context: tasks and published entries.
     """
     place = path or Path("-")
@@ -197,7 +197,7 @@ def validate_content(content: bytes, path: Path | None, context: Context) -> Ver
 
 
 def validate_attestation(content: bytes, path: Path) -> Verdict:
-    """Validate an attestation and that the submission it is about lies beside it, unchanged."""
+    """Validate an attestation, and check that its submission is in the same folder and unchanged."""
     parsed = parse_as(content, Attestation)
     if isinstance(parsed, list):
         return Verdict(path, parsed)
@@ -219,7 +219,7 @@ def validate_attestation(content: bytes, path: Path) -> Verdict:
 
 
 def _about_submission(attestation: Attestation, submission: Submission) -> list[Problem]:
-    """What an attestation says that its submission makes impossible."""
+    """Statements of an attestation that contradict its submission."""
     problems = []
     if attestation.alike != alike(attestation.machine, submission, attestation.seed):
         problems.append(Problem("attestation", "alike", str(attestation.alike), "what the two machines say"))
@@ -237,7 +237,7 @@ def _about_submission(attestation: Attestation, submission: Submission) -> list[
 
 
 def parse_as(content: bytes, model: type[Model]) -> Model | list[Problem]:
-    """Bounded parsing and the schema alone: the model, or what is wrong with the text."""
+    """Parse within bounds and apply only the schema; return the model, or the problems."""
     try:
         parse_bounded(content)
         return model.model_validate_json(content)
@@ -263,7 +263,7 @@ def _schema_problem(error: Any) -> Problem:
 
 
 def visible(text: str) -> str:
-    """A text with escapes for everything invisible or that would move the cursor."""
+    """Escape all characters that are invisible or move the cursor."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
@@ -272,7 +272,7 @@ def _large(value: Any) -> bool:
 
 
 def json_path(location: Sequence[int | str]) -> str:
-    """``results[0].generations[3].metrics.perplexity.value``, with odd keys escaped."""
+    """Format a location like ``results[0].generations[3].metrics.perplexity.value``, with unusual keys escaped."""
     if location[:1] == ("samples",) and len(location) > 1:  # pydantic also names the kind of samples
         location = (*location[:1], *location[2:])
     path = ""
@@ -297,7 +297,7 @@ def _file_problems(content: bytes, submission: Submission, path: Path | None) ->
 
 
 def _against_others(entry: Entry, context: Context) -> list[Problem]:
-    """Is there the same already, or something that this one says to replace and does not?"""
+    """Check an entry against others: the entry it supersedes, the data and sample sizes, and duplicates."""
     problems = []
     replaced = None if entry.supersedes is None else context.named(entry.task_id, entry.supersedes)
     if entry.supersedes is not None and context.published and replaced is None:

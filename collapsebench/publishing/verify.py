@@ -1,4 +1,4 @@
-"""Verification: run a seed of a submission again and compare every raw metric. This runs the contestant's code."""
+"""Verification: reruns a seed of a submission and compares every raw metric. This runs the contestant's code."""
 
 from __future__ import annotations
 
@@ -34,18 +34,19 @@ from collapsebench.running.progress import Listener, silent
 from collapsebench.task import Task
 from collapsebench.workloads.processes import world_size
 
-_COUNTS = 1.5  # a share of n things may differ by one of them
+_COUNTS = 1.5  # tolerance of a share, in units of 1/n: one of n elements may differ
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a verification will import and run.
+    """The plan of a verification: what it will import and run.
 
     Attributes:
-        entry, submission: what is verified. task: its task.
-        seed, generations: which chain, and up to which generation.
+        entry, submission: the submission to verify. task: its task.
+        seed, generations: the chain, and its last generation.
         loss: ``tce``, ``path/to/my_loss.py:MyLoss`` or ``my_package.losses:MyLoss``.
-        source: the file behind it; None for an installed package, which is looked up when it may be imported.
+        source: source file of the loss; None for an installed package, which is resolved only when importing is
+            allowed.
     """
 
     entry: Entry
@@ -57,7 +58,7 @@ class Plan:
     source: Path | None
 
     def lines(self) -> list[str]:
-        """What would happen, for people."""
+        """The planned steps as readable text."""
         method = self.submission.method
         where = f"file {self.source}" if self.source is not None else "an installed package"
         return [
@@ -70,12 +71,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a verification found.
+    """The result of a verification.
 
     Attributes:
-        differences: values beyond the tolerance, largest first. largest: the largest difference of all, if any.
-        compared, identical: number of values, and of those equal to the last bit.
-        machine: on what it ran.
+        differences: values beyond the tolerance, largest first. largest: the largest difference of all values, if any.
+        compared, identical: number of values compared, and number equal to the last bit.
+        machine: the machine it ran on.
     """
 
     plan: Plan
@@ -87,30 +88,30 @@ class Outcome:
 
     @property
     def alike(self) -> bool:
-        """Whether this is the kind of machine, with the versions, of the submission."""
+        """Whether the kind of machine and the versions are those of the submission."""
         return alike(self.machine, self.plan.submission, self.plan.seed)
 
     @property
     def deciding(self) -> list[Difference]:
-        """The differences that decide: all of them where equal bytes are expected, elsewhere of scored metrics."""
+        """The differences that decide: all of them if equal bytes are expected, otherwise those of scored metrics."""
         scored = self.plan.task.spec.scored
         return [d for d in self.differences if self.alike or d.metric in scored]
 
     @property
     def matched(self) -> bool:
-        """Whether no difference decides against it."""
+        """Whether the submission is confirmed, i.e. there are no deciding differences."""
         return not self.deciding
 
 
 def plan_verification(entry: Entry, task: Task, seed: int | None, generations: int, loss: str | None) -> Plan:
-    """Resolve what is to be run, without importing anything.
+    """Resolve what to run, without importing anything.
 
     Args:
-        seed: None: the first official one. generations: the last generation to run.
-        loss: where the loss is on this machine; None: as the submission names it, from the current folder.
+        seed: the seed to run; None: the first official one. generations: the last generation to run.
+        loss: location of the loss on this machine; None: as named in the submission, relative to the current folder.
 
     Raises:
-        UserError: the seed or generation is not in the submission, or the source is missing or another one.
+        UserError: the seed or generation is not in the submission, or the source is missing or differs.
     """
     submission = entry.submission
     chosen = task.spec.seeds[0] if seed is None else seed
@@ -131,10 +132,10 @@ def plan_verification(entry: Entry, task: Task, seed: int | None, generations: i
 
 
 def verification_cell(plan: Plan, out: Path, device: str = "auto") -> Cell:
-    """The chain to run. Its method is only a name here: the contestant's code is imported only in other processes.
+    """The chain to run. Its method is only a name here; the contestant's code is imported only in other processes.
 
     Raises:
-        UserError: the loss is another class than the submitted one; a file is where `out` should be.
+        UserError: the loss is not the submitted class, or `out` is a file.
     """
     require_folder(out, "--out")
     check_supplies(plan.task)
@@ -193,7 +194,7 @@ def _require_digest(submission: Submission, found: str, named: str) -> None:
 
 
 def _compared(plan: Plan, submitted: SeedResult, measured: SeedResult, machine: Session) -> Outcome:
-    """Compare generation by generation; a metric or generation that only one side has is a difference without size."""
+    """Compare each generation; a metric or generation that exists on only one side is a difference of unknown size."""
     differences: list[tuple[float, Difference]] = []
     beyond, compared, identical = [], 0, 0
     theirs = {g.generation: g.metrics for g in submitted.generations if g.generation <= plan.generations}
@@ -223,7 +224,7 @@ def _compared(plan: Plan, submitted: SeedResult, measured: SeedResult, machine: 
 
 
 def relative_difference(there: Measured | None, here: Measured | None) -> float | None:
-    """Difference of two values over the larger of them; None when only one side has the metric or n differs."""
+    """Difference of two values over the larger one; None if only one side has the metric, or if n differs."""
     if there is None or here is None or there.n != here.n:
         return None
     larger = max(abs(there.value), abs(here.value))
@@ -231,7 +232,7 @@ def relative_difference(there: Measured | None, here: Measured | None) -> float 
 
 
 def within(task: Task, metric: str, there: Measured, here: Measured) -> bool:
-    """Whether two values of a metric agree within the task's tolerance; a share of n things may also differ by one."""
+    """Whether two values agree within the task's tolerance; shares of n elements may also differ by one element."""
     size = relative_difference(there, here)
     if size is None:
         return False
@@ -240,7 +241,7 @@ def within(task: Task, metric: str, there: Measured, here: Measured) -> bool:
 
 
 def write_attestation(outcome: Outcome, by: str) -> Path:
-    """Write the outcome beside the submission and return the file."""
+    """Write the outcome next to the submission, and return the file."""
     plan = outcome.plan
     attestation = Attestation(
         schema_version=1,

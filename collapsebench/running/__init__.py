@@ -1,1 +1,1 @@
-"""Running cells: the recursion, where it runs, and what it leaves on disk."""
+"""Running cells: the recursion, the engines that run it, and the files it writes."""

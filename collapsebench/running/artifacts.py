@@ -1,9 +1,9 @@
 """Run directories: atomic, checksummed, locked, resumable.
 
-``DIR/<task>@<version>/<method-id>/seed-<s>/`` holds ``run.json`` (what was run, where, with what) and one folder per
-generation. A generation's files are written into a temporary folder; the marker ``complete.json`` with their
-checksums is written last and the folder then renamed, so a generation is there whole or not at all. Only JSON and
-safetensors: nothing that executes on load.
+``DIR/<task>@<version>/<method-id>/seed-<s>/`` contains ``run.json`` (what was run, where, with what) and one folder per
+generation. A generation's files are written into a temporary folder. The marker ``complete.json`` with their checksums
+is written last, and then the folder is renamed, so a generation is either complete or absent. Files are JSON and
+safetensors only; nothing executes on load.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ State = Literal["missing", "ok", "diverged"]
 
 
 class RunDirectory:
-    """One cell's artefacts.
+    """The artefacts of one cell.
 
     Attributes:
         path: the cell's directory.
@@ -37,7 +37,7 @@ class RunDirectory:
 
     def __init__(self, path: Path):
         self.path = path
-        self._later: dict[str, Any] | None = None  # circumstances of a session that has computed nothing yet
+        self._later: dict[str, Any] | None = None  # circumstances of a session that has not computed anything yet
 
     @staticmethod
     def of(out: Path, task_id: str, method_id: str, seed: int) -> RunDirectory:
@@ -45,7 +45,7 @@ class RunDirectory:
         return RunDirectory(out / task_id / method_id / f"seed-{seed}")
 
     def generation(self, g: int) -> Path:
-        """Folder of generation g."""
+        """The folder of generation g."""
         return self.path / f"gen-{g}"
 
     @contextmanager
@@ -53,14 +53,14 @@ class RunDirectory:
         """Lock the directory and write ``run.json``, or check that it belongs to the same run.
 
         Args:
-            identity: what decides the results (task, method, seed); a directory of another identity is refused.
-            origin: where task and method come from (``task_file``, ``loss``, ``spec``, …), as of the first session.
-                Scoring looks there for tasks that are not registered, submissions name the loss by it.
-            circumstances: machine and versions, written when the run starts; a later session that differs is added
-                under ``resumed`` when it begins its first generation: one that only reads has made nothing.
+            identity: what determines the results (task, method, seed); a directory with another identity is refused.
+            origin: where task and method come from (``task_file``, ``loss``, ``spec``, …) in the first session.
+                Scoring uses it to find tasks that are not registered, and submissions to name the loss.
+            circumstances: machine and versions, written when the run starts. A later session with other circumstances
+                is added under ``resumed`` when it begins its first generation; sessions that only read are not added.
 
         Raises:
-            RunError: another process works here, or the disk is full. UserError: it is another run's directory.
+            RunError: another process uses the directory, or the disk is full. UserError: it belongs to another run.
         """
         with _disk_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
@@ -90,7 +90,7 @@ class RunDirectory:
             }
         else:
             expected = json.loads(json.dumps(identity))
-            # An identity may gain a key: runs from before have it empty.
+            # A key may be added to the identity later; in older runs it counts as empty.
             different = [key for key, value in expected.items() if found.get(key, []) != value]
             if different:
                 raise UserError(
@@ -103,7 +103,7 @@ class RunDirectory:
         _write_run(file, content)
 
     def _add_session(self) -> None:
-        """Write down the circumstances of this session, if they are new."""
+        """Record the circumstances of this session, if they are new."""
         file = self.path / "run.json"
         found = _read_json(file)
         if self._later is not None and found is not None:
@@ -111,7 +111,7 @@ class RunDirectory:
         self._later = None
 
     def state(self, g: int) -> State:
-        """Whether generation g is there, whole and undamaged; a damaged one counts as missing."""
+        """The state of generation g; a damaged generation counts as missing."""
         folder = self.generation(g)
         marker = _read_json(folder / MARKER)
         if marker is None or not _is_whole(marker) or marker["parent"] != self._parent_digest(g):
@@ -123,15 +123,15 @@ class RunDirectory:
         return marker["status"]
 
     def _parent_digest(self, g: int) -> str | None:
-        """Digest of the previous generation's marker: a generation is only valid on top of the one it came from."""
+        """Digest of the previous generation's marker; a generation is valid only with the parent it was made from."""
         marker = self.generation(g - 1) / MARKER
         return sha256_of(marker) if g > 0 and marker.is_file() else None
 
     @contextmanager
     def writing(self, g: int) -> Iterator[Path]:
-        """A temporary folder for generation g, committed when the block ends without an error.
+        """Yield a temporary folder for generation g, and commit it when the block ends without an error.
 
-        Write files into it, and ``status`` is ``ok`` unless the block leaves a file ``diverged.json``.
+        Write the generation's files into it. Its ``status`` is ``ok`` unless the block writes ``diverged.json``.
         """
         partial = self.path / f".gen-{g}.partial"
         final = self.generation(g)
@@ -153,7 +153,7 @@ class RunDirectory:
             for file in written:
                 sync(file)
             write_atomically(partial / MARKER, json.dumps(marker, indent=1, sort_keys=True) + "\n")
-            if final.exists():  # damaged, or on top of another parent
+            if final.exists():  # damaged, or made from another parent
                 shutil.rmtree(final)
             os.rename(partial, final)
             sync(self.path)
@@ -163,7 +163,7 @@ class RunDirectory:
         return json.loads((self.generation(g) / name).read_text("utf-8"))
 
     def seconds(self, g: int) -> dict[str, float]:
-        """Seconds per phase of generation g. Not under the checksums, since no two runs agree on it; may be empty."""
+        """Seconds per phase of generation g; may be empty. Not in the checksums, since they vary between runs."""
         return _read_json(self.generation(g) / "timing.json") or {}
 
 
@@ -173,7 +173,7 @@ def _write_run(file: Path, content: dict[str, Any]) -> None:
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
-    """A JSON object, or None when it is missing or damaged."""
+    """Read a JSON object; None if it is missing or damaged."""
     try:
         content = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
@@ -182,7 +182,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 
 def _is_whole(marker: dict[str, Any]) -> bool:
-    """Whether a marker says exactly what `RunDirectory.writing` writes; a flipped bit may leave valid JSON."""
+    """Whether a marker is exactly as `RunDirectory.writing` writes it; a flipped bit may leave valid JSON."""
     return (
         marker.keys() == {"schema_version", "status", "parent", "files"}
         and marker["schema_version"] == SCHEMA_VERSION
@@ -210,4 +210,4 @@ def _means_full(error: Exception) -> bool:
     full = (errno.ENOSPC, errno.EDQUOT)
     if isinstance(error, OSError):
         return error.errno in full
-    return any(f"(os error {number})" in str(error) for number in full)  # safetensors has its own kind of error
+    return any(f"(os error {number})" in str(error) for number in full)  # safetensors has its own error type

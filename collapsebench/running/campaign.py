@@ -1,6 +1,6 @@
-"""A campaign: which chains of a task are to be run, and what they cost; ``campaign.yaml`` beside the task file.
+"""A campaign: the planned chains of a task and their cost, in ``campaign.yaml`` next to the task file.
 
-It is a statement of intent that can be checked: a file that was written for other settings of the task is refused.
+It is a checkable statement of intent: a file written for other settings of the task is refused.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ CAMPAIGN_FILE = "campaign.yaml"
 
 
 class Cost(Frozen):
-    """What ``collapsebench estimate`` says of one chain, times the number of chains.
+    """The cost of one chain according to ``collapsebench estimate``, times the number of chains.
 
     Attributes:
-        tflops: the sustained rate that hours are at, in every phase; assumed, not measured.
-        hours_per_chain, hours: of one device at that rate. disk_gb: of weights and samples.
+        tflops: sustained rate in every phase, for which hours are given; assumed, not measured.
+        hours_per_chain, hours: hours of one device at that rate. disk_gb: size of weights and samples.
     """
 
     tflops: float = Field(gt=0)
@@ -37,8 +37,8 @@ class Campaign(Frozen):
     """The chains of methods × seeds over the whole horizon of a task.
 
     Attributes:
-        task: its id. settings: beginning of its digest, `Task.sha256`.
-        methods: ce and the control first, since the scale is measured on these. seeds: those of the task.
+        task: id of the task. settings: beginning of its digest, `Task.sha256`.
+        methods: ce and the control first, since the scale is measured on them. seeds: those of the task.
     """
 
     schema_version: Literal[1]
@@ -50,15 +50,15 @@ class Campaign(Frozen):
 
     @property
     def chains(self) -> int:
-        """Their number."""
+        """The number of chains."""
         return len(self.methods) * len(self.seeds)
 
 
 def load_campaign(file: Path) -> tuple[Campaign, Task]:
-    """Read a campaign and the task beside it.
+    """Read a campaign and the task next to it.
 
     Raises:
-        TaskError: there is no such file, or it has errors, or it was written for another task; all of them are listed.
+        TaskError: the file does not exist, has errors or was written for another task; all errors are listed.
     """
     if not file.is_file():
         raise TaskError(f"{file}: no such campaign.")

@@ -1,4 +1,4 @@
-"""One cell: its definition, running it here, and running it for another process."""
+"""A cell: its definition, and functions to run it in this process or on behalf of another."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
 
 class Order(NamedTuple):
-    """What another process needs to run a cell, as text and numbers.
+    """Everything another process needs to run a cell, as text and numbers.
 
     Attributes:
         task: a registered name or the path of a task file. budget: share of the task's updates and samples.
-        method: as on the command line. seed, generations, device: as in `Cell`. out: directory of all runs, absolute.
+        method: as on the command line. seed, generations, device: as in `Cell`. out: absolute path of all runs.
         resources: `Resources` as JSON.
     """
 
@@ -50,7 +50,8 @@ class Cell:
     """One chain to run.
 
     Attributes:
-        task, method, seed: what. out: directory of all runs. generations: the last generation. device: resolved.
+        task, method, seed: the chain. out: directory of all runs. generations: the last generation. device: the
+            resolved device.
     """
 
     task: Task
@@ -66,7 +67,7 @@ class Cell:
 
     @property
     def order(self) -> Order:
-        """What another process needs to run this cell; a registered task goes by its name, others by their path."""
+        """The order for another process to run this cell; names a registered task by name, and others by path."""
         registered = registered_tasks().get(self.task.spec.name)
         known = registered is not None and registered.resolve() == self.task.path
         assert self.method.spec is not None, "a class of this process cannot be sent to another one"
@@ -88,11 +89,11 @@ class Cell:
 def run_cell(cell: Cell, listener: Listener = silent, store: RunDirectory | None = None, first: int = 0) -> None:
     """Run one chain in this process; finished generations are reused.
 
-    See `fix_arithmetic` for what it sets for the whole process.
+    It calls `fix_arithmetic`, which changes settings of the whole process.
 
     Args:
-        store: where its generations are, if not in the cell's directory. first: the generation to begin with; of those
-            before, only what it is made from need be there.
+        store: the directory of its generations, if not the cell's. first: the first generation to run; of earlier
+            generations, only the files that it is made from need to exist.
     """
     from collapsebench.running.loop import Chain
 
@@ -131,14 +132,14 @@ def run_cell(cell: Cell, listener: Listener = silent, store: RunDirectory | None
 
 
 def fix_arithmetic(threads: int, device: str = "cpu") -> None:
-    """Set the number of CPU threads and deterministic algorithms for the whole process: results depend on them.
+    """Set CPU threads and deterministic algorithms for the whole process, because results depend on them.
 
     Args:
-        device: where models are. On a GPU an operation that is not deterministic is an error: where it is only warned
-            of, torch takes an attention whose gradients differ from run to run.
+        device: device of the models. On a GPU, non-deterministic operations raise an error. With warnings only, torch
+            would choose an attention kernel whose gradients differ from run to run.
 
     Raises:
-        UserError: this process multiplied matrices on the GPU before, and what was set then cannot be changed.
+        UserError: this process already multiplied matrices on the GPU, and the settings can no longer be changed.
     """
     import torch
 
@@ -147,10 +148,10 @@ def fix_arithmetic(threads: int, device: str = "cpu") -> None:
     os.environ.setdefault(_WORKSPACE, ":4096:8")
     on_gpu = device.startswith("cuda")
     torch.use_deterministic_algorithms(True, warn_only=not on_gpu)
-    # Filling fresh memory guards against reading what was never written, and costs a tenth of sampling.
+    # Filling new memory guards against reading uninitialised values, but costs a tenth of the sampling time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if on_gpu:
-        # Convolutions round to TF32 unless they are told not to; as for matrix products, that is the user's to choose.
+        # Convolutions use TF32 by default; let the user decide, as for matrix products.
         torch.backends.cudnn.allow_tf32 = torch.get_float32_matmul_precision() != "highest"
         _require_deterministic_products(device)
 
@@ -172,20 +173,20 @@ def _require_deterministic_products(device: str) -> None:
 
 
 def _keep_freed_memory() -> None:
-    """Let glibc keep what it frees: else the pages of every large activation are fetched from the kernel again.
+    """Let glibc keep freed memory; otherwise every large activation requests its pages from the kernel again.
 
-    Measured on the sampling of diffusion-mnist-micro with two workers: up to an eighth of the time. Other C libraries
-    are left alone.
+    This saves up to an eighth of the time, measured on sampling diffusion-mnist-micro with two workers. Other C
+    libraries are not changed.
     """
     trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of mallopt(3)
     with suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL("libc.so.6").mallopt
         mallopt(trim_threshold, 2**30)
-        mallopt(mmap_threshold, 2**25)  # the largest that glibc takes
+        mallopt(mmap_threshold, 2**25)  # the largest value that glibc accepts
 
 
 def carry_out(order: Order, listener: Listener) -> CollapsebenchError | None:
-    """Run a cell in a worker and return its error instead of raising it: errors travel better than tracebacks."""
+    """Run a cell in a worker; return its error instead of raising it, because tracebacks cannot be sent."""
     try:
         task = load_task(order.task, order.budget, Resources.model_validate(order.resources))
         method = load_method(order.method, task.spec.workload.kind, task.id)
@@ -200,22 +201,22 @@ def carry_out(order: Order, listener: Listener) -> CollapsebenchError | None:
 
 
 def _portable(told: CollapsebenchError, error: Exception) -> CollapsebenchError:
-    """An error for another process, with the traceback, which does not travel, as a note."""
+    """An error that can be sent to another process, with its traceback as a note."""
     told.add_note("".join(traceback.format_exception(error)))
     return told
 
 
 def in_one_line(error: Exception) -> str:
-    """An unexpected error in one line, and where it came from."""
+    """An unexpected error and its origin, in one line."""
     where = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__}: {' '.join(str(error).split())} ({Path(where.filename).name}:{where.lineno})"
 
 
 def how_it_ended(code: int | None) -> str:
-    """Why a process gave no answer; memory is named as the cause only where the system killed it.
+    """Explain why a process returned no result; memory is named as the cause only if the system killed it.
 
     Args:
-        code: as `multiprocessing` and `subprocess` have it: negative for a signal; None: not known.
+        code: exit code as in `multiprocessing` and `subprocess`, negative for a signal; None: unknown.
     """
     if code == -signal.SIGKILL:
         return "was killed (SIGKILL), as the system does when memory runs out"

@@ -1,7 +1,8 @@
-"""Engagement: how much of cross entropy's gradient the method's loss leaves out, and how confident the model was.
+"""Engagement: how much of cross entropy's gradient the method's loss masks, and how confident the model was.
 
-A loss that leaves nothing out trains as cross entropy does, and its name promises an effect that it cannot have. Two
-facts tell: of how many elements the model was sure, and on how much of cross entropy's gradient the loss masks.
+A loss that masks nothing trains like cross entropy and cannot have the effect that its name promises. Two numbers show
+this: the share of elements on which the model was confident, and the share of cross entropy's gradient that the loss
+masks.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from torch import Tensor
 
 from collapsebench.workloads.objective import Observed, Processes
 
-SURE = 0.9  # p, above which the model is sure of an element
-LITTLE = 0.05  # of the mean gradient in the batch: up to this, the loss masks an element
+SURE = 0.9  # the model is confident of an element if its p is above this
+LITTLE = 0.05  # the loss masks an element if its gradient is at most this share of the batch's mean
 
 
 class Engagement:
-    """Sums over the elements of a training, on the device, so that nothing waits for them."""
+    """Sums over the elements of a training, kept on the device to avoid synchronisation."""
 
     def __init__(self, device: torch.device):
         wide = torch.float32 if device.type == "mps" else torch.float64  # MPS has no float64
@@ -32,7 +33,7 @@ class Engagement:
         """Add the elements of a forward pass.
 
         Args:
-            masked: bool, shape of log p: which of them the loss masks, as `Pull.masked` says.
+            masked: bool in the shape of log p: which elements the loss masks, from `Pull.masked`.
         """
         size = cross_entropy_gradient(observed)
         self._elements += size.numel()
@@ -42,12 +43,12 @@ class Engagement:
         self._masked_gradient += (size * masked).sum()
 
     def shares(self, processes: Processes) -> dict[str, float]:
-        """What was counted in all processes, by the names of `collapsebench.scoring.engagement.SHARES`.
+        """Totals over all processes, by the names of `collapsebench.scoring.engagement.SHARES`.
 
         Returns:
-            ``confident_elements``: share of the elements with p > `SURE` as the model saw them, before the update that
-            they were part of. ``masked_elements``: share of the elements to which the loss gave less than `LITTLE` of
-            its mean gradient. ``masked_gradient``: these elements' share of cross entropy's gradient.
+            ``confident_elements``: share of the elements with p > `SURE` under the model before the update that they
+            were part of. ``masked_elements``: share of the elements to which the loss gave at most `LITTLE` of its mean
+            gradient. ``masked_gradient``: these elements' share of cross entropy's gradient.
         """
         elements = torch.full_like(self._gradient, self._elements)
         parts, wholes = (self._sure, self._masked, self._masked_gradient), (elements, elements, self._gradient)
@@ -58,24 +59,24 @@ class Engagement:
 
 
 def cross_entropy_gradient(observed: Observed) -> Tensor:
-    """Size of cross entropy's gradient at every element's prediction, up to a factor, ≥ 0; shape of log p.
+    """Size of cross entropy's gradient at every element's prediction, up to a factor, ≥ 0; in the shape of log p.
 
-    Of a probability it is the one at the score of what was observed, 1 - p: the others share as much among them. Of a
-    Gaussian density relative to its peak it is the error in standard deviations, √(-2 log p). What is not finite counts
-    as 0: such an update was skipped by half precision, or is found to have diverged.
+    For a probability it is 1 - p, the gradient at the logit of the observed class; the other logits share as much.
+    For a Gaussian density relative to its peak it is the error in standard deviations, √(-2 log p). Values that are not
+    finite count as 0: half precision skipped the update, or the training is found to have diverged.
     """
     log_p = observed.log_p.detach().nan_to_num(0.0, 0.0, 0.0)
-    # By rounding, log p may be larger than 0.
+    # Rounding can make log p larger than 0.
     return (2 * log_p.abs()).sqrt() if observed.density else torch.expm1(log_p).abs()
 
 
 class Pull(NamedTuple):
-    """How strongly a loss pulls at every element of a pass; shapes of log p.
+    """The strength of a loss's gradient at every element of a pass; in the shape of log p.
 
     Attributes:
-        loss: size of the loss's gradient. unit: size that a gradient of 1 with respect to log p has there. Both at
-            log p, or at the prediction where the loss is a function of it.
-        reach: what a gradient of size 1 there is at the prediction, up to a factor.
+        loss: size of the loss's gradient. unit: size of a gradient of 1 with respect to log p. Both are taken at log p,
+            or at the prediction if the loss is a function of it.
+        reach: size at the prediction, up to a factor, of a gradient that has size 1 there.
     """
 
     loss: Tensor
@@ -83,21 +84,21 @@ class Pull(NamedTuple):
     reach: Tensor
 
     def masked(self) -> Tensor:
-        """Which elements the loss masks: gives at most `LITTLE` of its mean gradient; all, if that is 0. Bool.
+        """Which elements the loss masks, i.e. gives at most `LITTLE` of its mean gradient; all if that is 0. Bool.
 
-        Where a loss is a function of the prediction, cross entropy's own gradient there depends on p, and the loss's is
-        taken in proportion to it, so that cross entropy masks nothing however it is written.
+        If a loss is a function of the prediction, cross entropy's own gradient there depends on p. The loss's gradient
+        is then taken relative to it, so that cross entropy masks nothing, however it is implemented.
         """
         return self.loss <= LITTLE * (self.loss.sum() / self.unit.sum()) * self.unit
 
     def to_cross_entropy(self, weight: float) -> Tensor:
-        """The factor that gives the loss's gradient the size of cross entropy's, summed over the predictions.
+        """The factor that scales the loss's gradient to the size of cross entropy's, summed over the predictions.
 
-        There, and not at log p: an element that the model is sure of has almost no gradient under cross entropy
-        however much its log p weighs, and a loss that leaves it out has lost nothing by it.
+        Sizes are compared at the predictions and not at log p. An element of which the model is confident has almost no
+        gradient under cross entropy, whatever the weight of its log p, and a loss that masks it loses nothing.
 
         Args:
-            weight: of cross entropy's gradient with respect to the log p of one element.
+            weight: cross entropy's gradient with respect to the log p of one element.
 
         Returns:
             A scalar; 1 if the loss has no gradient.
@@ -108,10 +109,10 @@ class Pull(NamedTuple):
 
 
 def pull(observed: Observed, at_log_p: Tensor | None, at_prediction: Tensor | None) -> Pull:
-    """How strongly a loss pulls.
+    """Compute the strength of a loss's gradient.
 
     Args:
-        observed: with its graph. at_log_p, at_prediction: the loss's gradients; None: it has none there.
+        observed: the batch with its graph. at_log_p, at_prediction: the loss's gradients; None: it has none there.
     """
     if at_prediction is None:
         assert at_log_p is not None, "a loss that has a gradient has it somewhere"

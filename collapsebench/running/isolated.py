@@ -1,8 +1,8 @@
-"""A chain whose generations know nothing of each other: each runs in its own process, folder and home.
+"""Runs a chain with isolated generations: each has its own process, folder and home directory.
 
-What a loss kept in memory or in a file is not there in the next generation, so a chain that lived on it gives other
-numbers here. The other side of it is `collapsebench.running.one_generation`. What this cannot stop, such as a file at a
-fixed place of the disk, is said in ``docs/protocol.md``, section 10.
+State that a loss keeps in memory or in a file is lost between generations, so a chain that relies on it gives other
+numbers here. The child process is `collapsebench.running.one_generation`. For what this cannot prevent, such as a file
+at a fixed path, see ``docs/protocol.md``, section 10.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ _ORIGIN = ("task_file", "loss", "spec", "description")
 
 @dataclass(frozen=True)
 class Named:
-    """A method as a separate process loads it, and its expected digest and track.
+    """A method to be loaded by a separate process, with its expected digest and track.
 
     Attributes:
         loss: ``path/to/my_loss.py:MyLoss``, ``tce`` or ``my_package.losses:MyLoss``. file: the file of the first form.
-        parameters: with their types. source_sha256, track: expected values.
+        parameters: parameters with their types. source_sha256, track: expected values.
     """
 
     loss: str
@@ -53,10 +53,10 @@ class Named:
 def run_isolated(cell: Cell, named: Named, listener: Listener) -> None:
     """Run a chain with a new process for every generation; finished generations are reused.
 
-    The method is loaded in those processes only; `cell.method` lends its name and id.
+    The method is loaded only in those processes; of `cell.method`, only name and id are used.
 
     Raises:
-        UserError: the method cannot be loaded, or is not what it has to be. RunError: a generation failed.
+        UserError: the method cannot be loaded, or is not the expected one. RunError: a generation failed.
     """
     store = cell.directory
     with ExitStack() as opened:
@@ -88,7 +88,7 @@ def _scratch() -> Iterator[Path]:
 
 @contextmanager
 def _opened(store: RunDirectory, made: RunDirectory) -> Iterator[None]:
-    """Lock the run's directory as the run that a generation turned out to be of."""
+    """Lock the run's directory under the identity that a generation reported."""
     about = json.loads((made.path / "run.json").read_text("utf-8"))
     origin = {key: about.pop(key) for key in _ORIGIN}
     circumstances = about.pop("circumstances")
@@ -103,7 +103,7 @@ def _generation(cell: Cell, named: Named, g: int, scratch: Path, listener: Liste
         (scratch / name).mkdir()
     _hand_over(cell, g, scratch / "run")
     loss = named.loss
-    if named.file is not None:  # alone, without what lies beside it: an entry is one file
+    if named.file is not None:  # copy it without its neighbours, since an entry is a single file
         shutil.copyfile(named.file, scratch / "loss" / named.file.name)
         loss = f"{scratch / 'loss' / named.file.name}:{named.loss.rpartition(':')[2]}"
     order = {
@@ -125,7 +125,7 @@ def _generation(cell: Cell, named: Named, g: int, scratch: Path, listener: Liste
 
 
 def _hand_over(cell: Cell, g: int, run: Path) -> None:
-    """Copy what generation g is made from: a model or a sample that is not needed is not there."""
+    """Copy only the models and samples that generation g is made from."""
     spec = cell.task.spec
     wanted = [(h, _SAMPLES) for h in generations_read(spec.policy, g)]
     last = [name for name in _LAST_ONLY if name != "model.safetensors" or spec.init == "previous"]
@@ -142,7 +142,7 @@ def _of(cell: Cell, event: dict[str, Any]) -> Event:
 
 
 def _carried_out(order: dict[str, Any], scratch: Path, told: Any) -> None:
-    """Start the process, pass on what it tells, and raise its error."""
+    """Start the process, pass on its events, and raise its error."""
     inlet, outlet = os.pipe()
     command = [sys.executable, "-P", "-m", "collapsebench.running.one_generation", str(outlet)]
     try:
@@ -169,7 +169,7 @@ def _carried_out(order: dict[str, Any], scratch: Path, told: Any) -> None:
                 told(message["event"])
         process.wait()
     finally:
-        with suppress(ProcessLookupError):  # whatever it started does not live on, nor itself after Ctrl-C
+        with suppress(ProcessLookupError):  # end everything it started, and after Ctrl-C the process itself
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     if answer is None:
@@ -183,7 +183,7 @@ def _carried_out(order: dict[str, Any], scratch: Path, told: Any) -> None:
 
 
 def _environment(scratch: Path) -> dict[str, str]:
-    """This process's environment with other folders to write into. Prepared data and downloads stay where they are."""
+    """This process's environment with other writable folders; prepared data and downloads keep their place."""
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser()
     return {
         "HF_HOME": str(caches / "huggingface"),

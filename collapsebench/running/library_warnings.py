@@ -1,4 +1,4 @@
-"""Keep warnings of libraries, which a user cannot fix, off the screen; those of the user's own code stay."""
+"""Hides warnings of libraries, which a user cannot fix, and keeps those of the user's own code."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _PACKAGE = str(Path(__file__).resolve().parents[1])
 
 
 def keep_off_the_screen() -> None:
-    """Show only warnings that stem from a file of the user, for the rest of the process.
+    """Show only warnings from the user's own files, for the rest of the process.
 
-    Nothing is changed where warnings were asked for, with ``python -W`` or ``PYTHONWARNINGS``.
+    Has no effect if warnings were requested with ``python -W`` or ``PYTHONWARNINGS``.
     """
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")

@@ -1,4 +1,4 @@
-"""The recursion: a generation trains on what earlier generations wrote, is measured, and generates data in turn."""
+"""The recursion: a generation trains on data from earlier ones, is evaluated, and generates data itself."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _STATE = "method.safetensors"
 class Chain:
     """One cell: a task, a method and a seed, run generation by generation.
 
-    Every generation starts from files, also when the one before was just computed in the same process, so a resumed
+    Every generation starts from files, even if the previous one was just computed in the same process. So a resumed
     chain takes the same path as an uninterrupted one.
     """
 
@@ -68,7 +68,7 @@ class Chain:
             self.real = known_real(self.real, n, self.randomness.generator(0, "real data"))
 
     def run(self, generations: int, first: int = 0) -> None:
-        """Compute the missing ones of generations `first` to `generations`; stop after a diverged one."""
+        """Compute the missing generations from `first` to `generations`; stop after a diverged one."""
         self.listener(Event(self.method.name, self.seed, 0, "prepared", real_items=len(self.workload.real)))
         for g in range(first, generations + 1):
             state = self.store.state(g)
@@ -82,7 +82,7 @@ class Chain:
                 return
 
     def _generation(self, g: int, folder: Path) -> State:
-        """Compute a generation into a folder. A method's hooks are called where they stand here, in this order."""
+        """Compute a generation into a folder. This defines the order in which a method's hooks are called."""
         clock = Clock()
         with clock.measuring("other"):
             method, see = self._method(g), View(g, self.randomness.generator(g, "method"))
@@ -120,7 +120,7 @@ class Chain:
         return "ok"
 
     def _method(self, g: int) -> Method:
-        """A fresh method that knows what its object of the generation before left."""
+        """A new method object with the state that the previous generation's object saved."""
         method = self.method.make()
         file = self.store.generation(g - 1) / _STATE
         if g > 0 and file.is_file():
@@ -141,7 +141,7 @@ class Chain:
         return self.workload.load_model(self.store.generation(g - 1) / "model.safetensors")
 
     def base_model(self) -> Any:
-        """The untouched base model: the one that is shipped with the task, or the weights that it is given."""
+        """The untouched base model: the one shipped with the task, or the given pretrained weights."""
         if self.task.spec.base is None:
             return self.workload.new_model(self.randomness)
         return self.workload.load_model(self.task.base_weights())
@@ -157,12 +157,12 @@ class Chain:
         return next_training_set(policy, g, horizon, real, self._samples, generator)
 
     def measured(self, g: int, model: Any, samples: Tensor, on_elements: OnElements) -> dict[str, Measurement]:
-        """All metrics of a model and its samples, as those of generation g."""
+        """All metrics of a model and its samples, computed as for generation g."""
         found = self.workload.evaluate(model, samples, on_elements)
         return found | self.measured_fractions(g, model, on_elements)
 
     def measured_fractions(self, g: int, model: Any, on_elements: OnElements) -> dict[str, Measurement]:
-        """How well a model knows the real data that generation g has been trained on; empty where none is looked at."""
+        """Metrics on the real data that generation g was trained on; empty if the task does not measure them."""
         if not self.task.spec.workload.measures_fractions:
             return {}
         workload = cast("FractionWorkload", self.workload)
@@ -185,7 +185,7 @@ class Chain:
 
 
 def _after_training(method: Method, model: nn.Module, see: View) -> None:
-    """Let the method replace the weights; most do not, and then they are not even copied."""
+    """Let the method replace the weights; if it does not have this hook, they are not copied."""
     if type(method).after_training is Method.after_training:
         return
     weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}

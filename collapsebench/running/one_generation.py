@@ -1,4 +1,4 @@
-"""The process of one generation, started by `collapsebench.running.isolated`: order on stdin, news on a pipe."""
+"""The process of one generation, started by `collapsebench.running.isolated`: order on stdin, events on a pipe."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from collapsebench.task import load_task
 
 
 def main() -> None:
-    """Carry out the order on stdin; tell events and the end on the file descriptor that is the first argument."""
+    """Run the order on stdin; write events and the result to the file descriptor given as the first argument."""
     order = json.load(sys.stdin)
     with os.fdopen(int(sys.argv[1]), "w", encoding="utf-8") as pipe:
 
@@ -50,7 +50,7 @@ def _carry_out(order: dict[str, Any], listener: Callable[[Event], None]) -> None
 
 
 def _require_same(method: Contestant, order: dict[str, Any]) -> None:
-    """Raise `UserError` unless the method is the one that was meant: of an installed package that is known only now."""
+    """Raise `UserError` unless the method is the expected one, which for an installed package is known only now."""
     if method.source_sha256 != order["source_sha256"]:
         raise UserError(other_source(order["shown"], method.source_sha256, order["source_sha256"]))
     if method.track != order["track"]:
@@ -58,7 +58,7 @@ def _require_same(method: Contestant, order: dict[str, Any]) -> None:
 
 
 def other_source(named: str, found: str, wanted: str) -> str:
-    """What to say of a loss that is not the one of the submission."""
+    """The message for a loss that is not the submission's."""
     return (
         f"{named} is not the loss that was submitted: its sha256 is {found}, the submission has {wanted}. Give the "
         "submitted version with --method path/to/file.py:ClassName."

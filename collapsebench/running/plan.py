@@ -1,4 +1,4 @@
-"""The plan: all input, resolved into cells and checked before the first step; no torch until then."""
+"""Resolves all input into cells and checks it before the first step; no torch until then."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def plan(
     """Resolve everything before the first step; return the cells, seed by seed.
 
     Args:
-        task: what to run. methods: names, `Loss` objects or classes. seeds: different integers ≥ 0.
+        task: the task to run. methods: names, `Loss` objects or classes. seeds: distinct integers ≥ 0.
         out: directory of all runs. generations: the last generation; None: the task's horizon.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
 
     Raises:
-        UserError: anything given cannot be used.
+        UserError: an argument is invalid.
     """
     folder = Path(out)
     require_folder(folder, "--out")
@@ -48,7 +48,7 @@ def plan(
         raise UserError(f"--generations {last} is not allowed; {task.id} has generations 0 to {task.spec.horizon}.")
     seeds = _seeds(seeds)
     wanted = _several(methods)
-    for name in wanted:  # all of them before the first one imports torch
+    for name in wanted:  # check all names before the first one imports torch
         if isinstance(name, str):
             require_known(name)
     resolved = [load_method(method, task.spec.workload.kind, task.id) for method in wanted]
@@ -82,7 +82,7 @@ def _several(methods: Iterable[AnyMethod]) -> list[AnyMethod]:
 
 
 def _require_scale(task: Task, methods: list[Contestant]) -> None:
-    """Raise `UserError` for methods that need log p where its scale is not measured; ce and control do not."""
+    """Raise `UserError` for methods that need log p if its scale is not yet measured; ce and control do not need it."""
     scale = task.spec.kind.unmeasured(task.spec.workload)
     others = [m.name for m in methods if m.name not in ("ce", CONTROL)]
     if scale is not None and others:

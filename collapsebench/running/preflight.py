@@ -1,4 +1,4 @@
-"""Checks for what a task needs from outside, before anything heavy is imported; everything missing is named."""
+"""Checks a task's external requirements before anything heavy is imported, and names everything missing."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from collapsebench.workloads.kind import Supply
 
 
 class Found(NamedTuple):
-    """Where something is, or why it is unavailable."""
+    """The location of a requirement, or the reason why it is unavailable."""
 
     text: str
     there: bool
 
 
 def check_supplies(task: Task) -> None:
-    """Raise `DataError` with everything that a task needs and cannot have here."""
+    """Raise `DataError` that names all requirements of a task that are unavailable here."""
     problems = [found.text for _, found in look_for_supplies(task) if not found.there]
     if problems:
         raise DataError(problems[0] if len(problems) == 1 else "\n".join(["", *(f"  {p}" for p in problems)]))
 
 
 def look_for_supplies(task: Task) -> list[tuple[str, Found]]:
-    """Everything that a task needs, by name, in its order."""
+    """All requirements of a task, by name, in its order."""
     wanted = [*_base_model(task), *task.spec.kind.supplies_of(task)]
-    with ThreadPoolExecutor(max_workers=16) as pool:  # each may wait for an answer of the network
+    with ThreadPoolExecutor(max_workers=16) as pool:  # each may wait for the network
         return list(zip((supply.name for supply in wanted), pool.map(_found, wanted), strict=True))
 
 

@@ -1,4 +1,4 @@
-"""Progress of cells as events. The loop sends them and knows nothing of terminals (`progress_display` shows them)."""
+"""Progress of cells as events. The loop sends them; `progress_display` shows them in a terminal."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ Phase = Literal["prepared", "train", "sample", "evaluate", "complete", "reused",
 
 @dataclass(frozen=True)
 class Event:
-    """Something happened in a cell.
+    """A progress event of a cell.
 
     Attributes:
-        method, seed: the cell. generation: where it is.
-        phase: what it does; ``prepared`` comes before the first one, ``complete``, ``reused`` and ``diverged`` end a
-            generation.
+        method, seed: the cell. generation: its current generation.
+        phase: its current phase. ``prepared`` comes before the first generation; ``complete``, ``reused`` and
+            ``diverged`` end a generation.
         elements: tokens or images processed since the last event.
-        real_items: of the real training data, once they are known, when ``prepared``.
-        metrics: what was measured, when ``complete`` or ``reused``; None: nothing, as it diverged.
+        real_items: number of real training items, given with ``prepared``.
+        metrics: the metrics, given with ``complete`` or ``reused``; None if it diverged.
     """
 
     method: str
@@ -54,6 +54,6 @@ class Throttle:
             self.flush()
 
     def flush(self) -> None:
-        """Pass on what has not been passed on yet."""
+        """Pass on the remaining elements."""
         self._listener(Event(*self._cell, elements=self._elements))
         self._elements, self._sent = 0, time.monotonic()

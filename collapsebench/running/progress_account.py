@@ -1,4 +1,4 @@
-"""How much of the work of several cells is done, counted in planned elements as their events come in."""
+"""Tracks how much work of several cells is done, in planned elements, as their events arrive."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Key = tuple[str, int]
 
 
 class Account:
-    """Planned elements of cells; what a finished generation did not report is added at its end.
+    """Planned elements of cells; elements that a finished generation did not report are added at its end.
 
     Attributes:
-        cells: by method and seed. plan: elements of every generation of each. done: elements that were computed.
-        total: elements that have to be: what is reused costs nothing and is taken out, or the time left would be too
-            hopeful.
+        cells: the cells by method and seed. plan: elements of every generation of each cell. done: computed elements.
+        total: elements to compute. Reused generations cost nothing and are subtracted, or the time left would be too
+            short.
     """
 
     def __init__(self, cells: Sequence[Cell]):
@@ -34,7 +34,7 @@ class Account:
         self._within: dict[Key, int] = dict.fromkeys(self.plan, 0)
 
     def take(self, event: Event) -> int:
-        """Count an event; return the elements by which its cell has advanced."""
+        """Count an event; return the number of elements by which its cell has advanced."""
         key = (event.method, event.seed)
         if event.phase == "prepared":
             before, self.plan[key] = self.plan[key], plan_of(self.cells[key], event.real_items)
@@ -55,10 +55,10 @@ class Account:
 
 
 def plan_of(cell: Cell, real_items: int | None = None, generations: int | None = None) -> list[int]:
-    """Elements that each generation of a cell will process; less where that depends on data that was not read yet.
+    """Elements that each generation of a cell will process; a lower bound if that depends on data not yet read.
 
     Args:
-        real_items: of the real training data; None: as far as the task knows them.
+        real_items: number of real training items; None: the task's own number, if known.
         generations: the last generation; None: that of the cell.
     """
     last = cell.generations if generations is None else generations

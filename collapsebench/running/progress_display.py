@@ -38,17 +38,17 @@ class Eta(ProgressColumn):
 
 
 def plain_console(stderr: bool = False) -> Console:
-    """A console that is wide and without colours if the output is not a terminal."""
+    """A console that is wide and has no colours if the output is not a terminal."""
     console = Console(stderr=stderr)
     return console if console.is_terminal else Console(stderr=stderr, width=176, color_system=None)
 
 
 @contextmanager
 def cell_progress(cells: Sequence[Cell], console: Console) -> Iterator[Listener]:
-    """Show one line over all cells and one per running cell; in a pipe, one line per finished generation.
+    """Show one line for all cells together and one per running cell; in a pipe, one line per finished generation.
 
     Yields:
-        The listener to give to the engine.
+        The listener for the engine.
     """
     if not console.is_terminal:
         yield line_per_generation(cells, console)
@@ -62,10 +62,10 @@ def cell_progress(cells: Sequence[Cell], console: Console) -> Iterator[Listener]
 
 @contextmanager
 def shown_progress(cells: Sequence[Cell]) -> Iterator[Listener]:
-    """Show the cells that a script or notebook runs, on the error stream; of several processes only the first does.
+    """Show the cells of a script or notebook on stderr; only in the first of several processes.
 
     Yields:
-        The listener to give to the engine.
+        The listener for the engine.
     """
     console = plain_console(stderr=True)
     if not is_first():
@@ -80,7 +80,7 @@ def shown_progress(cells: Sequence[Cell]) -> Iterator[Listener]:
 
 
 class _OneLine:
-    """A line that is written over and over: what a notebook can show without widgets."""
+    """A line that is overwritten repeatedly, for notebooks without widgets."""
 
     def __init__(self, cells: Sequence[Cell]):
         self.generations = {(c.method.name, c.seed): c.generations + 1 for c in cells}
@@ -101,7 +101,7 @@ class _OneLine:
         self._write(f"{self.done} of {self.all} generations{remaining}: {where}")
 
     def end(self) -> None:
-        """Say that all is done."""
+        """Show that everything is done."""
         seconds = time.monotonic() - self.began
         reused = f", {self.reused} of them from before" if self.reused else ""
         self._write(f"{self.done} of {self.all} generations{reused}, {seconds // 60:.0f}:{seconds % 60:02.0f} min\n")

@@ -1,4 +1,4 @@
-"""Progress without a terminal: a line per generation, with its time, its fidelity and the time left."""
+"""Progress without a terminal: one line per generation, with the time, its fidelity and the time left."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def line_per_generation(
 ) -> Listener:
     """A listener that prints ``0:42 tce seed 1: generation 3/10 complete, fidelity 0.81, about 5:10 left``.
 
-    Fidelity is the smallest over the scored metrics, where the task has a scale.
+    The fidelity is the smallest of the scored metrics, if the task has a scale.
     """
     account, start = Account(cells), clock()
-    begun: float | None = None  # when the first cell was ready: what came before says nothing of those that follow
+    begun: float | None = None  # when the first cell was ready; the time before says nothing about later cells
 
     def listener(event: Event) -> None:
         nonlocal begun
@@ -46,7 +46,7 @@ def line_per_generation(
 
 
 def _fidelity(task: Task, metrics: Mapping[str, float], generation: int) -> float | None:
-    """The smallest fidelity over the scored metrics; None without a scale, or where one was not measured."""
+    """The smallest fidelity of the scored metrics; None without a scale, or if a metric was not measured."""
     from collapsebench.scoring.fidelity import fidelity
     from collapsebench.scoring.scales import task_scales
 
@@ -56,7 +56,7 @@ def _fidelity(task: Task, metrics: Mapping[str, float], generation: int) -> floa
 
 
 def _minutes(seconds: float) -> str:
-    """``5:10``, ``2:05:10``."""
+    """Format a duration: ``5:10``, ``2:05:10``."""
     whole = round(seconds)
     hours, rest = divmod(whole, 3600)
     return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"

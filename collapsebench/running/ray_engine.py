@@ -1,8 +1,8 @@
 """Cells on a Ray cluster: a local one, or the one at ``RAY_ADDRESS``.
 
 A cell is one Ray task with the CPUs (and, on a GPU, the one GPU) it needs. Results go to the directory of runs, which
-must lie on storage that all nodes share, as must a loss that is named by its file. A cell whose node is lost is
-retried elsewhere and goes on after its last finished generation.
+must be on storage shared by all nodes. The same holds for a loss that is named by its file. If a node is lost, its
+cell is retried elsewhere and continues after its last finished generation.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from ray.util.queue import Queue
 
 _POLL_SECONDS = 0.25
-_RETRIES = 2  # of a cell whose worker or node died
+_RETRIES = 2  # retries of a cell whose worker or node died
 
 
 def run_on_ray(cells: Sequence[Cell], listener: Listener) -> list[str]:
-    """Run all cells on Ray; return a line for each that failed.
+    """Run all cells on Ray; return one line per failed cell.
 
     Raises:
-        UserError: Ray is not installed, or a cell raised one; the others are then cancelled.
+        UserError: Ray is not installed, or a cell raised this error; the other cells are then cancelled.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:

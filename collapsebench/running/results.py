@@ -1,4 +1,4 @@
-"""From run directories to a frame of raw metrics; no torch."""
+"""Reads run directories into a data frame of raw metrics; no torch."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from collapsebench.scoring.fidelity import DIVERGED
 from collapsebench.task import Task, load_task, registered_tasks
 
 CALIBRATION = "calibration"
-"""Folder below an ``--out`` of what calibration runs besides ce and the control. Nothing in it is scored."""
+"""Folder below ``--out`` for calibration runs other than ce and the control. Nothing in it is scored."""
 
 TUNING = "tuning"
-"""Folder below an ``--out`` of what tuning runs. Nothing in it is scored: its test metrics are not to be looked at."""
+"""Folder below ``--out`` for tuning runs. Nothing in it is scored, because its test metrics must not be looked at."""
 
 
 def run_folders(directory: Path) -> list[Path]:
-    """The folders ``<task>@<version>`` below a directory of runs, but those of `CALIBRATION` and `TUNING`.
+    """The folders ``<task>@<version>`` below a directory of runs, except those in `CALIBRATION` and `TUNING`.
 
     Raises:
-        UserError: there are none, or it is a file.
+        UserError: there are none, or `directory` is a file.
     """
     if directory.is_file():
         raise UserError(f"{directory} is a file; give the --out directory of `collapsebench compare` or `run`.")
@@ -37,9 +37,9 @@ def run_folders(directory: Path) -> list[Path]:
 
 
 def cells_of(folder: Path, method_ids: Sequence[str] | None, seeds: Sequence[int] | None) -> list[dict[str, Any]]:
-    """Directory, ``run.json`` and label of the cells of a task's folder; None: all of them.
+    """Directory, ``run.json`` and label of the cells in a task's folder; None selects all methods or seeds.
 
-    What they spent and how engaged they were is filled in by `raw_metrics`.
+    `raw_metrics` adds their seconds and engagement.
     """
     cells = []
     for file in sorted(folder.glob("*/seed-*/run.json")):
@@ -59,14 +59,14 @@ def cells_of(folder: Path, method_ids: Sequence[str] | None, seeds: Sequence[int
     ids_of: dict[str, set[str]] = {}
     for cell in cells:
         ids_of.setdefault(cell["label"], set()).add(cell["about"]["method"]["id"])
-    for cell in cells:  # two versions of one loss file share a name but not an id
+    for cell in cells:  # two versions of a loss file share a name but not an id
         if len(ids_of[cell["label"]]) > 1:
             cell["label"] = cell["about"]["method"]["id"]
     return cells
 
 
 def task_of(folder: Path, cells: list[dict[str, Any]]) -> Task:
-    """The task of these cells: registered under the same name and version, or at the path they were run from."""
+    """The task of these cells: the one registered under that name and version, or the task file they were run from."""
     task_id = cells[0]["about"]["task"]["id"]
     name = task_id.split("@")[0]
     _, reduced, budget = task_id.partition("+budget-")
@@ -82,14 +82,14 @@ def task_of(folder: Path, cells: list[dict[str, Any]]) -> Task:
 
 
 def raw_metrics_of(folder: Path, method_ids: Sequence[str], seeds: Sequence[int]) -> pd.DataFrame:
-    """Every metric of every finished generation of some cells; columns as `Comparison.raw`."""
+    """Every metric of every finished generation of the selected cells; columns as in `Comparison.raw`."""
     return raw_metrics(cells_of(folder, method_ids, seeds), None)
 
 
 def raw_metrics(cells: list[dict[str, Any]], generations: int | None) -> pd.DataFrame:
-    """Every metric of every finished generation of some cells, up to a generation.
+    """Every metric of every finished generation of the given cells, up to a generation.
 
-    Seconds by phase are added to the cells, and their engagement by generation, None where it was not measured.
+    Adds to the cells their seconds by phase, and their engagement by generation (None where it was not measured).
     """
     rows: list[dict[str, Any]] = []
     for cell in cells:

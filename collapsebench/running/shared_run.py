@@ -1,4 +1,4 @@
-"""A run directory of several processes: all of them read it, the first one writes."""
+"""A run directory shared by several processes: all of them read it, and only the first writes."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from collapsebench.workloads.processes import is_first
 
 
 class SharedRun(RunDirectory):
-    """A run directory that several processes read and the first one writes, on storage that all of them see."""
+    """A run directory that several processes read and the first one writes, on shared storage."""
 
     @contextmanager
     def opened(self, identity: dict[str, Any], origin: dict[str, Any], circumstances: dict[str, Any]) -> Iterator[None]:
-        """As `RunDirectory.opened`: the first process holds the lock for all."""
+        """Like `RunDirectory.opened`; the first process holds the lock for all."""
         if is_first():
             with super().opened(identity, origin, circumstances):
                 _wait()
@@ -29,7 +29,7 @@ class SharedRun(RunDirectory):
             _wait()
 
     def state(self, g: int) -> State:
-        """As `RunDirectory.state`, the same answer in every process."""
+        """Like `RunDirectory.state`, with the same result in every process."""
         from accelerate.utils import broadcast_object_list
 
         answer: list[State] = [super().state(g)] if is_first() else ["missing"]
@@ -38,7 +38,7 @@ class SharedRun(RunDirectory):
 
     @contextmanager
     def writing(self, g: int) -> Iterator[Path]:
-        """As `RunDirectory.writing`; what the other processes write is discarded."""
+        """Like `RunDirectory.writing`; files written by the other processes are discarded."""
         if is_first():
             with super().writing(g) as folder:
                 yield folder

@@ -1,4 +1,4 @@
-"""Metrics of every generation to TensorBoard, Weights & Biases or trackio, through Accelerate's trackers."""
+"""Logs metrics of every generation to TensorBoard, Weights & Biases or trackio, through Accelerate's trackers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def untracked(values: Mapping[str, float], generation: int) -> None:
 
 
 def check_tracker(name: str | None) -> None:
-    """Raise `UserError` when a tracker's package is not installed, or that through which all are reached."""
+    """Raise `UserError` if a tracker's package or Accelerate is not installed."""
     if name is None:
         return
     if find_spec("accelerate") is None:
@@ -39,19 +39,19 @@ def tracking(name: str | None, run: str, folder: Path, config: Mapping[str, Any]
     """Open a tracker for one cell.
 
     Args:
-        name: ``tensorboard``, ``wandb``, ``trackio``; None: nothing is tracked. run: name of the cell.
-        folder: where TensorBoard writes. config: what was run.
+        name: ``tensorboard``, ``wandb`` or ``trackio``; None: no tracking. run: name of the cell.
+        folder: output folder of TensorBoard. config: what was run.
 
     Yields:
-        Called with the values of a generation and its number.
+        A function to call with the values of a generation and its number.
     """
-    if name is None or not is_first():  # not every tracker leaves this to one process
+    if name is None or not is_first():  # not every tracker restricts itself to one process
         yield untracked
         return
     from accelerate import PartialState
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
-    PartialState()  # trackers ask it which process they are in
+    PartialState()  # trackers use it to find out which process they are in
     tracker_class = LOGGER_TYPE_TO_CLASS[name]
     if name == "tensorboard":
         tracker = tracker_class(run, logging_dir=folder)
@@ -67,5 +67,5 @@ def tracking(name: str | None, run: str, folder: Path, config: Mapping[str, Any]
 
 
 def _plain(value: Any) -> bool | int | float | str | None:
-    """Trackers take nothing else; parameters of a loss may be anything."""
+    """Convert a value to a type that trackers accept; parameters of a loss may have any type."""
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)

@@ -1,7 +1,7 @@
-"""The training of one generation: one loop for all workloads, down to the order of the data.
+"""The training of one generation: a single loop for all workloads, including the order of the data.
 
-The method's loss sees log p as a leaf: what it returns is differentiated there, and the loop passes that gradient on to
-the model. So a loss cannot reach the model's weights, and the loop knows which elements it masks.
+The method's loss sees log p as a leaf. Its result is differentiated there, and the loop passes the gradient on to the
+model. So a loss cannot access the model's weights, and the loop knows which elements it masks.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from collapsebench.seeding import Randomness
 from collapsebench.workloads import Workload
 from collapsebench.workloads.objective import Observed, Processes, Schedule, on_device
 
-_HEALTH_CHECK = 25  # updates between looks at whether training is still finite
+_HEALTH_CHECK = 25  # updates between checks that training is still finite
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training did.
+    """The outcome of a training.
 
     Attributes:
-        elements: trained on, an element counting as often as it was seen.
+        elements: elements trained on, counted as often as they were seen.
         losses: the objective of every update, in the loss's unit.
-        engagement: as `Engagement.shares` has it.
+        engagement: the result of `Engagement.shares`.
     """
 
     elements: int
@@ -54,8 +54,8 @@ def train(
     """Train a model in place.
 
     Args:
-        data: the generation's training set. loss: the method's, fresh.
-        on_progress: told the work of every update, in the unit of the progress bar.
+        data: the generation's training set. loss: the method's loss, newly created.
+        on_progress: called with the work of every update, in the unit of the progress bar.
 
     Raises:
         Diverged: loss or gradient is not finite. LossError: the loss breaks its contract, or raises.
@@ -107,7 +107,7 @@ class _Forward(nn.Module):
 
 @dataclass
 class _Tally:
-    """What is counted over the updates, on the device, so that nothing waits for it."""
+    """Counts over the updates, kept on the device to avoid synchronisation."""
 
     device: torch.device
     losses: list[Tensor] = field(default_factory=list)
@@ -128,7 +128,7 @@ class _Tally:
 
 @dataclass(frozen=True)
 class _Update:
-    """One optimiser step over a batch, in micro-batches, which the processes divide among them."""
+    """One optimiser step over a batch, in micro-batches that are divided among the processes."""
 
     module: nn.Module
     optimiser: torch.optim.Optimizer
@@ -146,7 +146,7 @@ class _Update:
         values = []
         for i, part in enumerate(parts):
             with processes.accumulating(self.module, last=i == len(parts) - 1):
-                # Gradients are averaged over processes, which may have different numbers of items.
+                # Gradients are averaged over the processes, which may have different numbers of items.
                 share = len(part) * processes.size / len(batch)
                 values.append(self._passed(data[part], clock, share))
         norm = processes.clip(self.module, math.inf if schedule.clip_norm is None else schedule.clip_norm)
@@ -158,7 +158,7 @@ class _Update:
             tally.healthy &= torch.isfinite(value) & torch.isfinite(norm)
 
     def _passed(self, batch: TrainingSet, clock: Clock, share: float) -> Tensor:
-        """Forward, the loss on a leaf, and backward from there; return this part of the objective."""
+        """Run forward, the loss on a leaf, and backward from there; return this part of the objective."""
         observed = self.module(batch.items, self.noise, self.loss.needs_logits)
         seen, pairs = _cut(observed, self.loss.needs_logits)
         value = observed.scale * share * method_loss(self.loss, seen, batch, clock)
@@ -181,10 +181,10 @@ class _Update:
 
 
 def _cut(observed: Observed, full: bool) -> tuple[dict[str, Tensor], list[tuple[Tensor, Tensor]]]:
-    """What the loss may see, by name, and of all that has a gradient: the leaf, and what it was cut from."""
+    """The tensors the loss may see, by name, and the pairs of each leaf and the tensor it was detached from."""
     names = ("log_p", "prediction", "logits") if full else ("log_p",)
     graphs = {name: graph for name in names if (graph := getattr(observed, name)) is not None}
-    # One leaf for what has two names, as the logits of a language model are its prediction.
+    # A tensor with two names gets one leaf: the logits of a language model are its prediction.
     pairs = {id(graph): (graph.detach().requires_grad_(), graph) for graph in graphs.values()}
     seen = {name: pairs[id(graph)][0] for name, graph in graphs.items()}
     if full and observed.target is not None:
@@ -196,8 +196,8 @@ def method_loss(loss: Loss, seen: dict[str, Tensor], batch: TrainingSet, clock: 
     """The method's loss on a batch, reduced as it declares.
 
     Args:
-        seen: what it may see, by name, ``log_p`` among it; leaves.
-        batch: the items, whose provenance becomes `Elements.synthetic` for losses of that track.
+        seen: the tensors it may see, by name, including ``log_p``; all are leaves.
+        batch: the items; their provenance becomes `Elements.synthetic` for losses of that track.
 
     Raises:
         LossError: the loss breaks its contract, or raises.
@@ -220,12 +220,12 @@ def method_loss(loss: Loss, seen: dict[str, Tensor], batch: TrainingSet, clock: 
 
 
 def _by_item(values: Tensor, log_p: Tensor) -> Tensor:
-    """Values of items (n,), repeated for their elements: the shape of log p, where it is."""
+    """Values of items (n,), repeated for their elements in the shape of log p, on its device."""
     return on_device(values, log_p.device).view(-1, *[1] * (log_p.dim() - 1)).expand_as(log_p)
 
 
 def _average(model: nn.Module, schedule: Schedule) -> Any:
-    """The moving average of the weights over the updates, where the schedule wants one."""
+    """The moving average of the weights over the updates, if the schedule has one."""
     if schedule.ema_decay is None:
         return None
     from diffusers.training_utils import EMAModel
@@ -235,13 +235,13 @@ def _average(model: nn.Module, schedule: Schedule) -> Any:
 
 @contextmanager
 def _dropout_noise(device: torch.device, randomness: Randomness, generation: int) -> Iterator[None]:
-    """Fix the global random state, which dropout knows alone, and give it back afterwards."""
+    """Seed the global random state, the only one that dropout uses, and restore it afterwards."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(randomness.number(generation, "dropout"))
         yield
 
 
 def epochs_of(n: int, total: int, generator: Generator) -> Tensor:
-    """Indices of `total` items: shuffled epochs, one after the other."""
+    """Indices of `total` items: shuffled epochs, one after another."""
     epochs = [torch.randperm(n, generator=generator) for _ in range(-(-total // n))]
     return torch.cat(epochs)[:total]

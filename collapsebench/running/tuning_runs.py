@@ -1,4 +1,4 @@
-"""How many runs were spent on tuning a method, counted from what is on disk (protocol 4.3); no torch."""
+"""Counts the runs spent on tuning a method from the files on disk (protocol 4.3); no torch."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from pathlib import Path
 from collapsebench.running.artifacts import RunDirectory
 
 LIMIT = 20
-"""Runs of a task that may be spent on tuning a method for it, all its variants together."""
+"""Maximum number of runs for tuning a method on a task, all its variants together."""
 
 
 def tuning_runs(folder: Path, horizon: int, method: str) -> float:
     """Runs of one method, with any parameters and any version of its source.
 
     Args:
-        folder: of a task, below the one that tuning writes to. horizon: generation G.
-        method: its name, with parameters or without.
+        folder: the task's folder, below the one that tuning writes to. horizon: the last generation G.
+        method: name of the method, with or without parameters.
 
     Returns:
-        A chain over all generations counts 1, a shorter one by its share of them, and of a reduced budget by that.
+        The number of runs. A chain over all generations counts 1. A shorter chain counts its share of the generations,
+        and a chain with a reduced budget that share.
     """
     _, _, budget = folder.name.partition("+budget-")
     spent = 0.0

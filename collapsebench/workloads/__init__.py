@@ -1,4 +1,4 @@
-"""Workloads: what a modality does with a task. One protocol; the loop knows nothing else about models."""
+"""Workloads: one per modality, behind a single protocol. The loop knows nothing else about models."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Measurement:
     """A metric's value and the number of elements it was measured on (tokens, pairs, samples).
 
     Attributes:
-        stderr: standard error over the elements, where whoever measured it gave one.
+        stderr: standard error over the elements, if known.
     """
 
     value: float
@@ -36,12 +36,12 @@ class Measurement:
 
 
 class Workload(Protocol):
-    """A modality. Every call that takes `on_elements` reports how many elements it has just processed.
+    """A modality. Methods that take `on_elements` call it with the number of elements just processed.
 
     Attributes:
         real: the real training data, in a fixed order.
         data_sha256: digest of everything prepared from the task's data.
-        device: where its models are.
+        device: the device of its models.
     """
 
     real: TrainingSet
@@ -50,7 +50,7 @@ class Workload(Protocol):
 
     @property
     def processes(self) -> Processes:
-        """Where updates are computed."""
+        """The processes that compute an update."""
         ...
 
     def new_model(self, randomness: Randomness) -> Any:
@@ -58,14 +58,15 @@ class Workload(Protocol):
         ...
 
     def schedule(self, generation: int, items: int) -> Schedule:
-        """How a generation is trained on this many items."""
+        """The training schedule of a generation on this many items."""
         ...
 
     def observe(self, model: Any, items: torch.Tensor, noise: torch.Generator, full: bool) -> Observed:
-        """How the model sees a batch, (n, …) items as in `real`.
+        """Compute the model's view of a batch, (n, …) items as in `real`.
 
         Args:
-            noise: for what a workload draws in training. full: also give what losses with ``needs_logits`` may see.
+            noise: generator for random draws during training. full: also return what losses with ``needs_logits`` may
+                see.
         """
         ...
 
@@ -80,7 +81,7 @@ class Workload(Protocol):
         ...
 
     def floors(self) -> dict[str, float]:
-        """What a model reaches that learned nothing, for every metric that can be scored."""
+        """The value that a model which learned nothing reaches, for every metric that can be scored."""
         ...
 
     def save_model(self, model: Any, path: Path) -> None:
@@ -94,11 +95,11 @@ class Workload(Protocol):
     def show(
         self, folder: Path, model: Any, samples: torch.Tensor, prompts: TrainingSet, randomness: Randomness
     ) -> None:
-        """Write samples for people to look at: text excerpts, a grid of images, a curve."""
+        """Write samples for visual inspection: text excerpts, a grid of images, a curve."""
         ...
 
     def listing(self) -> dict[str, dict[str, str]]:
-        """What ``splits.json`` holds: every document or image of every split by hash."""
+        """The content of ``splits.json``: every document or image of every split, by hash."""
         ...
 
 
@@ -106,7 +107,7 @@ class BasedWorkload(Workload, Protocol):
     """A modality whose tasks can start from a base model (`collapsebench.workloads.kind.Kind.base`)."""
 
     def base_items(self) -> TrainingSet:
-        """What the base model is trained on, in the form of `real`; disjoint from all splits of the task."""
+        """The training data of the base model, in the form of `real`; disjoint from all splits of the task."""
         ...
 
 
@@ -114,7 +115,7 @@ class FractionWorkload(Workload, Protocol):
     """A modality whose tasks can measure fractions of the real data (`WorkloadSettings.measures_fractions`)."""
 
     def evaluate_fractions(self, model: Any, known: Fractions, on_elements: OnElements) -> dict[str, Measurement]:
-        """The metrics of real data that a generation has been trained on. Raises as `Workload.evaluate` does."""
+        """Metrics on the real data that a generation was trained on. Raises like `Workload.evaluate`."""
         ...
 
 
@@ -125,7 +126,7 @@ def load_workload(task: Task, device: str) -> Workload:
         task: the task. device: ``cpu``, ``cuda``, ``cuda:0``, ``mps``.
 
     Raises:
-        DataError: data, weights or a package are missing, or not what the task lists.
+        DataError: data, weights or a package are missing, or differ from what the task lists.
         UserError: the user names data or weights that the task does not use.
     """
     spec, resources = task.spec, task.resources
@@ -151,7 +152,7 @@ def load_workload(task: Task, device: str) -> Workload:
 
 
 def finite(measured: dict[str, Measurement]) -> dict[str, Measurement]:
-    """Measurements, unless one of them is NaN or infinite: then the generation has diverged."""
+    """Return the measurements; raise `Diverged` if one of them is NaN or infinite."""
     wrong = [name for name, m in measured.items() if not math.isfinite(m.value)]
     if wrong:
         raise Diverged(f"{', '.join(wrong)} not finite")

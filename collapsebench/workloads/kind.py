@@ -1,4 +1,4 @@
-"""One record per kind of workload, with everything that is special about it. No torch here."""
+"""The record of a kind of workload, with everything specific to it. No torch here."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 Option = Literal["model", "data", "features", "inception"]
 SampleFormat = Literal["text", "images", "density"]
-# What `Workload.show` writes into the folder of a generation, and reports, submissions and the site read.
+# Files that `Workload.show` writes into a generation's folder; reports, submissions and the site read them.
 SAMPLE_FILES: dict[SampleFormat, str] = {"text": "samples.json", "images": "samples.png", "density": "density.json"}
 
 
 class Passes(NamedTuple):
-    """How much an item counts in the progress of a generation when it is trained on, drawn, or evaluated."""
+    """Weight of an item in a generation's progress when it is trained on, drawn or evaluated."""
 
     trained: int = 1
     drawn: int = 1
@@ -32,11 +32,11 @@ class Passes(NamedTuple):
 
 
 class KnownElements(NamedTuple):
-    """Elements to try a loss on.
+    """Elements for testing a loss.
 
     Attributes:
-        prediction: what a model could have predicted, with gradient. log_p: (64,) from -30 to 0, made from it.
-        seen: what losses with ``needs_logits`` may look at: ``prediction``, ``target``, ``logits``.
+        prediction: a possible output of a model, with gradient. log_p: (64,) from -30 to 0, computed from it.
+        seen: what losses with ``needs_logits`` may see: ``prediction``, ``target``, ``logits``.
     """
 
     prediction: Tensor
@@ -46,10 +46,11 @@ class KnownElements(NamedTuple):
 
 @dataclass(frozen=True)
 class Supply:
-    """One thing that a task needs from outside.
+    """An external requirement of a task.
 
     Attributes:
-        name: what it is. find: returns where it is, or raises `DataError` with what to do; fetches small files.
+        name: name of the requirement. find: returns its location, or raises `DataError` with advice; downloads small
+            files.
     """
 
     name: str
@@ -57,10 +58,10 @@ class Supply:
 
 
 class MeasuredScale(NamedTuple):
-    """A number of the section without which log p is undefined; calibration measures it on CE's generation 0.
+    """A setting that log p depends on; calibration measures it on CE's generation 0.
 
     Attributes:
-        setting: its key in the section, null until then. metric: whose mean over seeds it is.
+        setting: its key in the section, null until measured. metric: the metric whose mean over seeds it is.
     """
 
     setting: str
@@ -68,13 +69,13 @@ class MeasuredScale(NamedTuple):
 
 
 class Blank(NamedTuple):
-    """A task's workload without data or weights, to count what it costs.
+    """A task's workload without data or weights, to count its cost.
 
     Attributes:
-        workload: a `collapsebench.workloads.Workload` on the meta device, where tensors have shapes and no content; on
-            the processor where it needs neither data nor much time.
-        outside: FLOPs of what torch cannot count, by part; the workload adds to it as it measures.
-        notes: what was assumed, or is not counted.
+        workload: a `collapsebench.workloads.Workload` on the meta device, where tensors have shapes but no content. On
+            the CPU if it needs neither data nor much time.
+        outside: FLOPs that torch cannot count, by part; the workload adds to it as it measures.
+        notes: assumptions, and what is not counted.
     """
 
     workload: Any
@@ -84,38 +85,38 @@ class Blank(NamedTuple):
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of workload. What is given as ``module:name`` is imported when it is needed: it may import torch.
+    """A kind of workload. Values of the form ``module:name`` are imported only when needed, as they may import torch.
 
     Attributes:
-        name: as task files say it. label: for people.
+        name: name in task files. label: name for display.
         settings: class of the workload section.
-        workload: class of the workload, made from a task and a device.
-        extra: of the package, that holds what the workload imports.
-        known_elements: returns the `KnownElements` that losses are tried on.
-        samples: form in which its samples are shown to people.
-        unit: what progress is counted in. element: what losses see one by one.
-        item_elements: elements of an item, from the section and the number of channels of images.
-        passes: `Passes` of an item, from the section.
-        evaluated: items that a generation is evaluated on and that progress counts.
-        sizes: of the data, as far as they are known without reading it.
+        workload: class of the workload, constructed from a task and a device.
+        extra: the package's extra that installs the workload's imports.
+        known_elements: returns the `KnownElements` that losses are tested on.
+        samples: format in which samples are shown.
+        unit: unit of progress. element: what a loss sees one by one.
+        item_elements: from the section and the number of image channels to the elements per item.
+        passes: from the section to the `Passes` of an item.
+        evaluated: number of items that a generation is evaluated on and that count as progress.
+        sizes: sizes of the data, as far as they are known without reading it.
         blank: from a task and `Sizes` to its `Blank`.
-        steps: dotted name of the setting that says in how many steps a sample is drawn; None: in one.
-        sequences: of so many steps that are drawn for a sample, from the section.
-        sources: of data that it can be trained on. splits: class of the ``splits`` section.
-        metrics: of every task of the kind, by name.
-        real_items: of the training data, if the task file says it.
-        options: of the command line that a task takes.
-        supplies: from a task to the `Supply`s that it needs from outside; None: nothing.
-        check_room: raises `UserError` when memory or disk are surely too small, from a task, a device, the directory of
-            runs and the number of generations that are missing; None: not looked at.
-        prepare: from a task to the number of its training items and their digest, for kinds whose workload is too
-            heavy to be made just for that.
-        symbols: from the section: whether elements are symbols, whose p is a probability; else it is a density relative
-            to its peak, or an expectation.
-        base: what its tasks can start from under ``init: base``. ``shipped``: a model beside the task file, trained on
-            the workload's `base_items`. ``given``: the weights that the section ``workload`` names.
+        steps: dotted name of the setting with the number of steps per sample; None: one step.
+        sequences: from the section to the number of sequences of that many steps drawn per sample.
+        sources: data sources that it can be trained on. splits: class of the ``splits`` section.
+        metrics: metrics of every task of the kind, by name.
+        real_items: number of real training items, if the task file gives it.
+        options: command-line options that a task accepts.
+        supplies: from a task to its external requirements (`Supply`); None: it has none.
+        check_room: raises `UserError` if memory or disk is certainly too small, given a task, a device, the directory
+            of runs and the number of missing generations; None: not checked.
+        prepare: from a task to the number and digest of its training items, for kinds whose workload is too heavy to
+            be constructed just for that.
+        symbols: from the section to whether elements are symbols, whose p is a probability. Otherwise p is a density
+            relative to its peak, or an expectation.
+        base: what tasks can start from under ``init: base``. ``shipped``: a model next to the task file, trained on
+            the workload's `base_items`. ``given``: the weights named in the section ``workload``.
         parallel: whether several processes can work on one cell.
-        scale: what has to be measured before log p is defined.
+        scale: the setting that must be measured before log p is defined.
     """
 
     name: str
@@ -148,17 +149,17 @@ class Kind:
     scale: MeasuredScale | None = None
 
     def known(self) -> KnownElements:
-        """Elements to try a loss on."""
+        """Elements for testing a loss."""
         found: KnownElements = imported(self.known_elements)()
         return found
 
     def supplies_of(self, task: Task) -> Iterator[Supply]:
-        """What a task of this kind needs from outside."""
+        """External requirements of a task of this kind."""
         if self.supplies is not None:
             yield from imported(self.supplies)(task)
 
     def unmeasured(self, settings: WorkloadSettings) -> MeasuredScale | None:
-        """The scale that a section still lacks."""
+        """The scale that has not been measured yet in a section, if any."""
         return None if self.scale is None or getattr(settings, self.scale.setting) is not None else self.scale
 
 

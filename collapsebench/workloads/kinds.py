@@ -1,4 +1,4 @@
-"""The kinds of workload: a new one is a folder with a record, and a line here. No torch here."""
+"""The kinds of workload. To add one, add a folder with a record, and a line here. No torch here."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KINDS: dict[str, Kind] = {kind.name: kind for kind in (TEXT, PRETRAINED, VAE, DI
 
 
 def section(value: Any) -> Any:
-    """The workload section as the settings of its kind, which `KINDS` knows; errors as those of a tagged union."""
+    """Parse a workload section into the settings of its kind in `KINDS`; errors are those of a tagged union."""
     if isinstance(value, WorkloadSettings):
         return value
     if not isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""The interface between workload and training loop: how a generation is trained, and how its model sees a batch."""
+"""Interface between workload and training loop: the schedule of a generation, and a model's view of a batch."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Observed(NamedTuple):
     """A batch of n items under the model.
 
     Attributes:
-        log_p: log-probability of every element in nats, (n, …), with its graph: the method's loss is a function of it.
-        scale: the objective is the loss's mean times this, plus `term`.
-        term: the workload's own part of the objective, a scalar with its graph, such as a VAE's KL; None: there is
-            none. The method never sees it.
-        target: the observed elements. prediction: the model's output for each, with its graph. logits: the same where
-            it is unnormalised scores of classes. Only losses with ``needs_logits`` see these three.
-        density: p is a density relative to the peak of a Gaussian, not a probability.
+        log_p: log-probability of every element in nats, (n, …), with its graph; the method's loss is computed from it.
+        scale: the objective is the mean loss times this, plus `term`.
+        term: the workload's own term of the objective, a scalar with its graph, such as a VAE's KL; None: no such
+            term. The method never sees it.
+        target: the observed elements. prediction: the model's output for each, with its graph. logits: the prediction
+            again, if it consists of unnormalised class scores. Only losses with ``needs_logits`` see these three.
+        density: whether p is a density relative to the peak of a Gaussian instead of a probability.
     """
 
     log_p: Tensor
@@ -41,15 +41,16 @@ class Observed(NamedTuple):
 
 @dataclass(frozen=True)
 class Schedule:
-    """How a generation is trained.
+    """The training schedule of a generation.
 
     Attributes:
-        updates: optimiser steps. rate: learning rate of each, by its index.
+        updates: optimiser steps. rate: learning rate of each step, by its index.
         batch_size: items per update. micro_batch: items per forward pass; None: the whole batch.
-        betas, weight_decay: of AdamW. clip_norm: gradients are scaled down to this norm; None: never.
-        rescale: the loss's gradient gets, in every pass, the mean size of cross entropy's.
-        ema_decay: the trained model is the exponential moving average of its weights over the updates; None: the last.
-        elements: of an item. progress: of an item trained on, in the unit of the progress bar.
+        betas, weight_decay: parameters of AdamW. clip_norm: maximum gradient norm; None: no clipping.
+        rescale: scale the loss's gradient, in every pass, to the mean size of cross entropy's gradient.
+        ema_decay: decay of the exponential moving average of the weights, which is then the trained model; None: use
+            the last weights.
+        elements: elements per item. progress: progress per item trained on, in the unit of the progress bar.
     """
 
     updates: int
@@ -68,7 +69,7 @@ class Schedule:
 def stage_schedule(
     training: Training, generation: int, updates: int, elements: int, progress: int, ema_decay: float | None = None
 ) -> Schedule:
-    """The schedule of a generation whose task fixes its stages.
+    """The schedule of a generation for a task with fixed stages.
 
     Args:
         updates: optimiser steps. Other arguments as in `Schedule`.
@@ -100,10 +101,10 @@ def _rate(stage: Stage, step: int, updates: int) -> float:
 
 
 class Processes(Protocol):
-    """Where an update is computed: in this process, or in several that divide its batch.
+    """The processes that compute an update: this one alone, or several that divide the batch.
 
     Attributes:
-        rank, size: which of how many processes this one is.
+        rank, size: index of this process, and number of processes.
     """
 
     rank: int
@@ -112,23 +113,23 @@ class Processes(Protocol):
     def training(
         self, module: nn.Module, optimiser: torch.optim.Optimizer
     ) -> AbstractContextManager[tuple[nn.Module, torch.optim.Optimizer]]:
-        """The two as the loop is to call them, for the length of a training."""
+        """Wrap module and optimiser as the loop should call them, for the duration of a training."""
         ...
 
     def optimiser(self, parameters: list[nn.Parameter], schedule: Schedule) -> torch.optim.Optimizer:
-        """AdamW; the loop sets the learning rate."""
+        """Create AdamW; the loop sets the learning rate."""
         ...
 
     def accumulating(self, module: nn.Module, last: bool) -> AbstractContextManager[None]:
-        """Around the passes of a micro-batch; gradients are exchanged after the `last` one."""
+        """Context for the passes of a micro-batch; gradients are exchanged after the `last` one."""
         ...
 
     def backward(self, tensors: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
-        """Pass gradients at tensors on to what they were computed from."""
+        """Backpropagate the given gradients from tensors through their graphs."""
         ...
 
     def clip(self, module: nn.Module, limit: float) -> Tensor:
-        """Scale gradients down to a norm, and return the norm that they had."""
+        """Clip gradients to a norm, and return their norm before clipping."""
         ...
 
     def mean(self, value: Tensor) -> Tensor:
@@ -136,7 +137,7 @@ class Processes(Protocol):
         ...
 
     def skipped(self, optimiser: torch.optim.Optimizer) -> bool:
-        """Whether the last step was left out because half precision overflowed: no divergence, it rescales."""
+        """Whether the last step was skipped because half precision overflowed: not a divergence, the scaler adapts."""
         ...
 
 
@@ -173,15 +174,15 @@ class Alone:
 
 
 def initialised(make: Callable[[], Model], randomness: Randomness, device: torch.device) -> Model:
-    """A model as `make` makes it, with initial weights that depend on the seed alone; global state is kept."""
+    """Create a model whose initial weights depend only on the seed; the global random state is restored."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(randomness.number(0, "init"))  # `torch.manual_seed` would seed GPUs too
         return make().to(device)
 
 
 def on_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the processor on the model's device. A GPU is not waited for: it is copied in its turn.
+    """Copy a CPU tensor to the model's device without synchronising a GPU; the copy is queued there.
 
-    Nothing may be written into the tensor afterwards unless it is pageable memory, which is read before this returns.
+    Do not write into the tensor afterwards unless it is pageable memory, which is read before this function returns.
     """
     return tensor.to(device, non_blocking=device.type == "cuda")

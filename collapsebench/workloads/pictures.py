@@ -1,4 +1,4 @@
-"""Grids of images, strips of one grid's first row, and animations over generations. No torch here."""
+"""Grids of images, their first rows, and animations over generations. No torch here."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def png(picture: Image.Image) -> bytes:
 
 
 def write_animation(grids: Sequence[tuple[str, Image.Image]], path: Path, scale: int = 2) -> None:
-    """Write an animated WebP that shows one captioned grid after the other.
+    """Write an animated WebP that shows captioned grids one after another.
 
     Args:
-        grids: (caption, grid) in order. path: the file. scale: every pixel becomes scale × scale.
+        grids: (caption, grid) in order. path: the output file. scale: factor by which every pixel is enlarged.
     """
     frames = [_captioned(caption, picture, scale) for caption, picture in grids]
     frames[0].save(

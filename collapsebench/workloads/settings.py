@@ -1,4 +1,4 @@
-"""What the workload sections of all task files have in common, for any modality. No torch here."""
+"""The base class of all workload sections of task files, for any modality. No torch here."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ Share = Callable[[int, int], int]
 
 
 class WorkloadSettings(Frozen):
-    """The workload section of a task file; every kind of workload has its own.
+    """The workload section of a task file; every kind of workload has its own subclass.
 
-    What is here fits a section ``training`` as `collapsebench.workloads.training_settings.Training`; a kind with
-    another one overrides `updates` and `reduced`.
+    The defaults expect a section ``training`` of type `collapsebench.workloads.training_settings.Training`. A kind
+    with another training section overrides `updates` and `reduced`.
 
     Attributes:
         kind: name of a record in `collapsebench.workloads.kinds.KINDS`.
-        training: how generations are trained; has a ``batch_size``, in items.
+        training: training of the generations; has a ``batch_size``, in items.
     """
 
     kind: str
     if TYPE_CHECKING:
-        training: Any  # a section of the kind's own
+        training: Any  # every kind has its own section
 
     def updates(self, policy: Policy, generation: int, items: int | None) -> int | None:
-        """Optimiser steps of a generation whose training set has so many items; None: that depends on the data."""
+        """Optimiser steps of a generation whose training set has this many items; None: depends on the data."""
         found: int | None = self.training.updates(policy, generation, items)
         return found
 
     def reduced(self, share: Share) -> Self:
-        """The section on a part of the task's budget.
+        """The section for a part of the task's budget.
 
         Args:
-            share: ``share(n, least)`` is the part of n, and at least so many, or n where that is less.
+            share: ``share(n, least)`` returns the part of n, but at least `least`, and at most n.
         """
         return self.model_copy(update={"training": self.training.reduced(share)})
 
     def check_policy(self, policy: Policy) -> None:
-        """Raise `ValueError` unless the section can be run under the data policy."""
+        """Raise `ValueError` if the section cannot be run under the data policy."""
 
     def own_metrics(self, horizon: int) -> tuple[Metric, ...]:
-        """What the section asks to measure besides the metrics of its kind, in the order of the file."""
+        """Metrics that the section adds to those of its kind, in the order of the file."""
         return ()
 
     @property
@@ -55,12 +55,12 @@ class WorkloadSettings(Frozen):
         return False
 
     def unseen(self) -> Mapping[str, str]:
-        """Metrics of text that is new to a generation, each with the metric of text that generation 0 never saw.
+        """Maps each metric on text new to a generation to the metric on text that generation 0 never saw.
 
-        What the latter is under cross entropy at generation 0, is the floor of the former.
+        The value of the latter under cross entropy at generation 0 is the floor of the former.
         """
         return {}
 
     def without_floor(self) -> tuple[str, ...]:
-        """Names of its own metrics that cannot be scored because their chance level is not known."""
+        """Names of its own metrics that cannot be scored because their chance level is unknown."""
         return ()

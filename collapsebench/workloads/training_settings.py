@@ -1,4 +1,4 @@
-"""What a task fixes about the training of its generations, for any modality. No torch here."""
+"""Training settings of a task's generations, for any modality. No torch here."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Stage(Frozen):
 
     Attributes:
         updates: optimiser steps. Under policy ``accumulate`` they grow with the training set.
-        epochs: passes over the training set, instead; the last update is filled up from one more.
-        learning_rate: peak, after a linear warm-up over a tenth of the updates (at most 50).
-        decay: how the rate falls to 0 over the updates.
+        epochs: passes over the training set, instead of `updates`; the last update is filled up from a further pass.
+        learning_rate: peak rate, after a linear warm-up over a tenth of the updates (at most 50).
+        decay: shape of the rate's decay to 0 over the updates.
     """
 
     updates: int | None = Field(None, gt=0)
@@ -40,10 +40,11 @@ class Training(Frozen):
 
     Attributes:
         batch_size: items per update: token windows, images, points.
-        clip_norm: gradients are scaled down to this norm; None: never.
-        rescale: the loss's gradient gets, in every pass, the size of cross entropy's, so that the size of a loss
-            is no method. Where gradients are as small as AdamW's ε, or beside a term of the workload's own, it is one.
-        first: generation 0. later: every other one; None: as the first.
+        clip_norm: maximum gradient norm; None: no clipping.
+        rescale: scale the loss's gradient, in every pass, to the size of cross entropy's gradient, so that merely
+            rescaling a loss is not a method. Without it the size matters where gradients are as small as AdamW's ε, or
+            where the workload adds a term of its own.
+        first: stage of generation 0. later: stage of all others; None: same as the first.
     """
 
     batch_size: int = Field(gt=0)
@@ -55,11 +56,11 @@ class Training(Frozen):
     later: Stage | None = None
 
     def stage(self, generation: int) -> Stage:
-        """The stage that trains this generation."""
+        """The stage of this generation."""
         return self.first if generation == 0 or self.later is None else self.later
 
     def updates(self, policy: Policy, generation: int, items: int | None) -> int | None:
-        """Optimiser steps on a training set of so many items; None where they depend on data that is not known."""
+        """Optimiser steps on a training set of this many items; None if they depend on unknown data."""
         stage = self.stage(generation)
         if stage.epochs is not None:
             return None if items is None else -(-stage.epochs * items // self.batch_size)
@@ -67,10 +68,10 @@ class Training(Frozen):
         updates = stage.updates
         if policy.name != "accumulate" or generation == 0:
             return updates
-        return None if items is None else round(updates * items / policy.size)  # as many epochs of a growing set
+        return None if items is None else round(updates * items / policy.size)  # same number of epochs as the set grows
 
     def reduced(self, share: Callable[[int, int], int]) -> Training:
-        """The same with a share of the updates; see `collapsebench.workloads.settings.WorkloadSettings.reduced`.
+        """These settings with a share of the updates; see `collapsebench.workloads.settings.WorkloadSettings.reduced`.
 
         Epochs stay: they shrink with the training set.
         """

@@ -1,6 +1,7 @@
-"""What a generation works on: updates, items trained on, drawn and evaluated. Counted here and nowhere else.
+"""Counts the work of a generation: updates, and items trained on, drawn and evaluated.
 
-The loop, the progress bar, the estimate and the validation of submissions take these numbers. No torch here.
+This is the only place that counts them. The loop, the progress bar, the estimate and the validation of submissions use
+these numbers. No torch here.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ class Sizes:
     """Items of the real splits: windows of text, images, points.
 
     Attributes:
-        train: None: not known without the data. selection, test: as many as are evaluated.
-        channels: of images.
-        notes: what was assumed.
+        train: number of training items; None: unknown without the data. selection, test: numbers of evaluation items.
+        channels: channels of the images.
+        notes: assumptions made.
     """
 
     train: int | None
@@ -32,12 +33,12 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Work:
-    """What one generation does, in items: windows of text, images, points. None: that depends on the data.
+    """The work of one generation, in items: windows of text, images, points. None: depends on the data.
 
     Attributes:
-        items: of its training set. updates: optimiser steps on it.
-        trained: items trained on, an item counting as often as it is seen. drawn: samples.
-        evaluated: items that its model is evaluated on and that progress counts.
+        items: size of its training set. updates: optimiser steps.
+        trained: items trained on, counted as often as they are seen. drawn: samples drawn.
+        evaluated: evaluation items that count as progress.
     """
 
     items: int | None
@@ -48,10 +49,10 @@ class Work:
 
 
 def work_of(spec: TaskSpec, generation: int, real: int | None = None) -> Work:
-    """What a generation of a task does, for every method and for the control.
+    """The work of a generation of a task, for every method and for the control.
 
     Args:
-        real: items of the real training data; None: as many as the task file says, if it does.
+        real: number of real training items; None: the number in the task file, if any.
     """
     real = known_items(spec, spec.kind.real_items(spec) if real is None else real)
     items = training_items(spec.policy, generation, spec.horizon, real)
@@ -66,26 +67,26 @@ def work_of(spec: TaskSpec, generation: int, real: int | None = None) -> Work:
 
 
 def known_items(spec: TaskSpec, real: int | None) -> int | None:
-    """Real items that a chain knows: of all `real` ones, those that its seed draws where a base model is shipped.
+    """Number of real items that a chain can use: all `real` ones, or those its seed draws if a base model is shipped.
 
-    Generation 0 is trained on `policy.size` of these, so that its budget is that of every other generation; the others
-    are kept for later, where a policy brings new ones.
+    Generation 0 is trained on `policy.size` of them, so that its budget equals that of every other generation. The rest
+    is kept for later generations, for policies that add new real items.
     """
     return real if spec.base is None else spec.policy.size + spec.policy.reserved(spec.horizon)
 
 
 def fraction_items(spec: TaskSpec, real: int | None = None) -> int | None:
-    """Items of the smallest fraction of the real data under ``regenerate-fresh``; None: that depends on the data.
+    """Size of the smallest fraction of the real data under ``regenerate-fresh``; None: depends on the data.
 
     Args:
-        real: items of the real training data.
+        real: number of real training items.
     """
     known = known_items(spec, real)
     return None if known is None else known // (spec.horizon + 1)
 
 
 def updates_of(settings: WorkloadSettings, policy: Policy, generation: int, items: int) -> int:
-    """Optimiser steps of a generation on a training set of so many items."""
+    """Optimiser steps of a generation on a training set of this many items."""
     updates = settings.updates(policy, generation, items)
     assert updates is not None
     return updates
@@ -103,10 +104,10 @@ def training_items(policy: Policy, generation: int, horizon: int, real: int | No
 
 
 def real_share(spec: TaskSpec, generation: int, real: int | None = None) -> float | None:
-    """Share of real items in a generation's training set, not the control's; None: chance or the data decides it.
+    """Share of real items in a method's training set of a generation; None: depends on chance or the data.
 
     Args:
-        real: items of the real training data; None: as many as the task file says, if it does.
+        real: number of real training items; None: the number in the task file, if any.
     """
     policy = spec.policy
     if generation == 0:
@@ -123,7 +124,7 @@ def real_share(spec: TaskSpec, generation: int, real: int | None = None) -> floa
 
 
 def planned_elements(spec: TaskSpec, generation: int, real: int | None = None) -> int:
-    """What a generation's progress counts up to, in the unit of its kind; a lower bound where `real` is not known."""
+    """Total progress of a generation, in the unit of its kind; a lower bound if `real` is unknown."""
     work = least_work(spec, generation, real)
     assert work.trained is not None
     assert work.drawn is not None
@@ -132,7 +133,7 @@ def planned_elements(spec: TaskSpec, generation: int, real: int | None = None) -
 
 
 def least_work(spec: TaskSpec, generation: int, real: int | None = None) -> Work:
-    """As `work_of`, with the least real data that a task can have where its size is not known."""
+    """Like `work_of`, assuming the least real data that the task can have if its size is unknown."""
     found = work_of(spec, generation, real)
     if found.trained is not None and found.drawn is not None:
         return found

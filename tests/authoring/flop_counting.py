@@ -1,4 +1,4 @@
-"""FLOPs as torch counts them, phase by phase of a real generation, to hold estimates against."""
+"""FLOPs as counted by torch for each phase of a real generation, to compare estimates with."""
 
 from __future__ import annotations
 

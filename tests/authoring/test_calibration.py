@@ -203,7 +203,7 @@ def sound_values(seeds: range, metric: str, reference: float, floor: float) -> l
 
 
 def sound_record(task_file: Path) -> dict[str, Any]:
-    """What calibration would write if every rule was kept."""
+    """The record that calibration would write if every rule were met."""
     task, seeds = load_task(task_file), range(10)
     tried = [
         {
@@ -242,7 +242,7 @@ def sound_record(task_file: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def sound(tmp_path: Path) -> Callable[..., Path]:
-    """Write a task and a record in which every rule is kept, but for a change to the record or to the task."""
+    """Write a task and a record that meet every rule, except for a change to the record or the task."""
 
     def written(change: Callable[[dict[str, Any]], None] = lambda record: None, **of_task: Any) -> Path:
         scored = {

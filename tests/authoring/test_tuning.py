@@ -77,7 +77,7 @@ def test_variants_are_compared_on_selection_data_and_counted_into_the_entry(work
 
 
 def test_test_metrics_have_no_part_in_it(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The table is the same whatever the test metrics on disk say."""
+    """The table does not depend on the test metrics on disk."""
     from collapsebench.authoring import tuning
 
     task = load_task(workplace / "task.yaml")

@@ -33,7 +33,7 @@ Group = Literal["learns less", "equivalent", "leak", "distortion"]
 
 @dataclass(frozen=True)
 class Cheat:
-    """A loss, and by which part of the rule it is judged.
+    """A loss, and the part of the rule that it is judged by.
 
     Attributes:
         loss: file and class in this folder, with parameters. group: decides what is expected.
@@ -69,7 +69,7 @@ CHEATS = (
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a cheat on a task.
+    """The outcome of a cheat on a task.
 
     Attributes:
         cheat: which. outcome: ``refused``, ``better``, ``worse``, ``tied``, or ``caught``: better, and found out by a
@@ -91,7 +91,7 @@ class Verdict:
 
     @property
     def holds(self) -> bool | None:
-        """Whether the rule holds for it; None where the rule says nothing."""
+        """Whether the rule holds for a verdict; None if the rule does not apply."""
         expected = {
             "learns less": ("worse",),
             "equivalent": ("tied",),
@@ -183,7 +183,7 @@ def _scored(cheat: Cheat, ours: np.ndarray, ce: np.ndarray, novelty: float | Non
 
 
 def verified(found: Verdict, cell: Cell) -> Verdict:
-    """The verdict on a leak that pays: whether generations that know nothing of each other show it."""
+    """The verdict on a leak with an advantage: whether isolated generations detect it."""
     method, file = cell.method, Path(found.cheat.spec.split(":")[0])
     named = Named(found.cheat.spec, file, method.parameters, method.source_sha256, method.track)
     with tempfile.TemporaryDirectory() as folder:

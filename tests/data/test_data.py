@@ -168,7 +168,7 @@ def fake_hub(monkeypatch: pytest.MonkeyPatch, answer: Any) -> list[tuple[tuple, 
 
 
 class Rows(dict):
-    """As much of a `datasets.Dataset` as is used."""
+    """The part of a `datasets.Dataset` that is used."""
 
     @property
     def column_names(self) -> list[str]:

@@ -11,7 +11,7 @@ from collapsebench.errors import DataError
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four letters: all take a while."""
+    """Only four letters, since all of them take a while."""
     monkeypatch.setattr(glyphs, "_RANGES", ("AC", "ll", "xx"))  # l is written like 1
 
 

@@ -102,7 +102,7 @@ def _write_small(name: str, kind: str, folder: Path, changes: dict[str, Any]) ->
 
 
 def _set(section: dict[str, Any], path: list[str], value: Any) -> None:
-    """Change what is there: a stage given in epochs gets no updates, a task without `later` no such stage."""
+    """Change only existing settings: a stage in epochs gets no updates, and a task without `later` no such stage."""
     *parents, key = path
     for parent in parents:
         if parent not in section:

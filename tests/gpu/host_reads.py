@@ -1,4 +1,4 @@
-"""Finds out where the host waits for the device, or on the processor where it would."""
+"""Detects where the host waits for the device, or, on the CPU, where it would wait."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LEAVING = (Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.cpu)
 
 
 class HostRead(AssertionError):
-    """The host asked for the content of a tensor."""
+    """The host requested the content of a tensor."""
 
 
 class Watch:
@@ -38,7 +38,7 @@ class Watch:
         self.blocks = self.exempted = 0
 
     def forbid(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function as one in which the host may not wait."""
+        """Wrap a function so that the host must not wait in it."""
 
         def watched(*args: Any, **kwargs: Any) -> Any:
             self.blocks += 1
@@ -48,7 +48,7 @@ class Watch:
         return watched
 
     def exempt(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function as one in which the host may wait, also when it is called from where it may not."""
+        """Wrap a function so that the host may wait in it, even where it otherwise must not."""
 
         def free(*args: Any, **kwargs: Any) -> Any:
             self.exempted += 1
@@ -104,7 +104,7 @@ class _Calls(TorchFunctionMode):
 
 
 def _has_mask(func: Any, args: Any) -> bool:
-    """Whether it selects by a mask, of which only the content tells how much is selected."""
+    """Whether an index is a mask, whose content determines the size of the result."""
     if func._overloadpacket not in (aten.index, aten.index_put, aten.index_put_):
         return False
     return any(place is not None and place.dtype in (torch.bool, torch.uint8) for place in args[1])

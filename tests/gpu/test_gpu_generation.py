@@ -146,7 +146,7 @@ def distance(a: Tensor, b: Tensor) -> float:
 
 
 def disagreements(a: Path, b: Path, tolerance: Tolerance) -> list[str]:
-    """In what two generations differ by more than they may."""
+    """The quantities in which two generations differ by more than the tolerance."""
     (losses, metrics, samples), (losses_b, metrics_b, samples_b) = numbers(a), numbers(b)
     assert metrics.keys() == metrics_b.keys()
     found = [
@@ -221,7 +221,7 @@ def test_the_same_command_twice_gives_the_same_bytes(
 
 
 def die_in_training(task: str, out: str, device: str) -> None:
-    """Run until the second update of generation 1, and be gone."""
+    """Run until the second update of generation 1, then kill the process."""
     original: Callable[..., Tensor] = training.method_loss
 
     def dying(loss: Any, seen: Any, batch: Any, clock: training.Clock) -> Tensor:

@@ -34,7 +34,7 @@ LARGE = [case for case in CASES if case.kind in ("text", "vae", "diffusion")]
 
 
 class _Held(TorchDispatchMode):
-    """Bytes of the tensors that operations make, as long as somebody holds them: where the processor is the device."""
+    """Bytes of the live tensors created by operations, for tests with the CPU as the device."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class _Held(TorchDispatchMode):
         return out
 
     def without(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function as one whose own tensors are not counted."""
+        """Wrap a function so that its own tensors are not counted."""
 
         def unseen(*args: Any, **kwargs: Any) -> Any:
             self.paused = True
@@ -73,7 +73,7 @@ class _Held(TorchDispatchMode):
 
 
 def most_bytes(device: str, work: Callable[[], None]) -> int:
-    """What a piece of work holds on the device at its worst, above what was there before."""
+    """Peak bytes that a piece of work holds on the device, above those held before."""
     gc.collect()
     if device == "cpu":
         with pytest.MonkeyPatch.context() as patch, _Held() as held:

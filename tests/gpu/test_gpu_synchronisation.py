@@ -27,7 +27,7 @@ pytestmark = pytest.mark.gpu
 
 
 class SeesPredictions(Loss):
-    """A loss that asks for all there is."""
+    """A loss that requests everything a loss may see."""
 
     needs_logits: ClassVar[bool] = True
 
@@ -93,7 +93,7 @@ def test_an_update_waits_for_nothing_but_the_tokens_that_have_a_gradient(
 
 
 def test_a_loss_that_reads_is_noticed(device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The watch sees what it is there for."""
+    """The watch detects a loss that makes the host wait."""
     case = next(case for case in CASES if case.kind == "markov")
     with pytest.raises((HostRead, RuntimeError, training.LossError)) as caught:
         trained(case.write(tmp_path), Reads(), device, monkeypatch)

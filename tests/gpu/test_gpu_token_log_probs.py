@@ -31,7 +31,7 @@ def exact(hidden: Tensor, weight: Tensor, target: Tensor, upstream: Tensor) -> t
 
 
 def upstream(device: str, masked: float) -> Tensor:
-    """Gradients of the tokens, of which a share is 0, as a loss gives them that masks."""
+    """Gradients of the tokens, a share of which is 0 as for a loss that masks."""
     generator = torch.Generator().manual_seed(1)
     grad = torch.randn(N, generator=generator) * (torch.rand(N, generator=generator) >= masked)
     return grad.to(device)

@@ -41,7 +41,7 @@ def hostile(task: Task) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def nasty(tasks: dict[str, Task], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with hostile submissions beside harmless ones."""
+    """A folder with hostile and harmless submissions."""
     folder = tmp_path_factory.mktemp("nasty")
     for kind in ("text", "gmm"):
         write_content(hostile(tasks[kind]), folder)

@@ -19,7 +19,7 @@ HOSTILE = (
 
 
 def shown(markdown: str) -> str:
-    """What a reader sees of Markdown that holds nothing but character references."""
+    """The text that a reader sees for Markdown made only of character references."""
     return html.unescape(markdown).replace("\u2060", "")
 
 

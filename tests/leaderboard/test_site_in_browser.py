@@ -81,7 +81,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def visit(browser: Any, address: str) -> Iterator[Open]:
-    """Open pages, and fail at the end for whatever any of them complained about."""
+    """Open pages, and fail at the end if any of them reported an error."""
     complaints: list[str] = []
     contexts = []
 
@@ -116,7 +116,7 @@ def _failed(response: Any) -> bool:
 
 
 def settle(page: Any) -> None:
-    """Wait until the page's script has ended and what it made is drawn."""
+    """Wait until the page's script has ended and its output is drawn."""
     page.wait_for_selector("h1")
     page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]')
     page.wait_for_timeout(1500)

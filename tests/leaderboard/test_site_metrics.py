@@ -44,7 +44,7 @@ def test_task_page_shows_every_metric_in_the_tasks_order(
 
 
 def plain(text: str) -> str:
-    """A bold title as its reader sees it."""
+    """The visible text of a bold title."""
     return html.unescape(text.strip("*"))
 
 

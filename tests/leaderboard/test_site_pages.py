@@ -26,7 +26,7 @@ PAGES = ("board", "task", "gallery", "compare", "submission", "check", "rules")
 
 
 def texts(app: AppTest) -> str:
-    """All that a page says outside of tables and charts."""
+    """All text of a page outside tables and charts."""
     kinds = (app.title, app.header, app.subheader, app.markdown, app.caption, app.text, app.info, app.warning)
     return "\n".join(str(element.value) for kind in kinds for element in kind)
 

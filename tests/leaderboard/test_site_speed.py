@@ -24,7 +24,7 @@ FIRST_PAGE, FILTER = 6.0, 1.0  # seconds of this process's processor time: other
 
 
 class Took(NamedTuple):
-    """Seconds of processor time of this process, and on the clock."""
+    """CPU seconds of this process, and wall time."""
 
     cpu: float
     wall: float

@@ -92,7 +92,7 @@ def log_softmax(model: LlamaForCausalLM, ids: list[int]) -> Tensor:
 
 
 def log_likelihood(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, context: str, text: str) -> float:
-    """Of a text after a context, or after EOS."""
+    """Log-likelihood of a text after a context, or after EOS."""
     before = tokenizer(context)["input_ids"] if context else [0]
     scored = tokenizer(context + text)["input_ids"][len(before) if context else 0 :]
     log_p = log_softmax(model, before + scored)

@@ -68,7 +68,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any
 
 
 def write(folder: Path, name: str, **more: Any) -> None:
-    """A task of lm-eval that includes what is common to all, as its own do."""
+    """Write a task of lm-eval that includes a common part, as lm-eval's own tasks do."""
     common = FORMATS["blimp"].definition | {"dataset_path": "some/pairs", "test_split": "train"}
     (folder / "common_yaml").write_text(yaml.safe_dump(common), "utf-8")
     content = {"include": "common_yaml", "task": name, "dataset_name": name, **more}
@@ -81,7 +81,7 @@ def evaluate(loaded: tuple[Any, Any], **spec: Any) -> HarnessResult:
 
 
 def request(name: str, revision: str | None = REVISION) -> dict[str, Any]:
-    """What a task asks the hub for, its own arguments included."""
+    """The request of a task to the hub, including the task's own arguments."""
     pin = {} if revision is None else {"revision": revision}
     return {"path": "some/pairs", "name": f"pairs_{name}", "data_dir": name, **pin}
 

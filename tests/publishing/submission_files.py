@@ -93,12 +93,12 @@ def valid_submission(
 
 
 def content_of(submission: Submission) -> dict[str, Any]:
-    """What stands in the file of a submission, to be changed at will."""
+    """The content of a submission's file, free to be changed."""
     return submission.model_dump(mode="json", exclude_unset=True)
 
 
 def engaged(submission: Submission, masked_gradient: float) -> Submission:
-    """The same as if its engagement had been measured."""
+    """A copy of a submission with measured engagement."""
     content = content_of(submission)
     for result in content["results"]:
         for g in result["generations"]:
@@ -108,7 +108,7 @@ def engaged(submission: Submission, masked_gradient: float) -> Submission:
 
 
 def write(submission: Submission, folder: Path) -> Path:
-    """Write a submission where it belongs below a folder of submissions."""
+    """Write a submission to its path below a folder of submissions."""
     content = canonical_bytes(submission)
     path = folder / submission_path(submission, content)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -134,13 +134,13 @@ def write_bytes(content: bytes, folder: Path, name: str = "MyLoss") -> Path:
 
 
 def problems_of(path: Path, task: Task, *published: Entry) -> list[Problem]:
-    """What is wrong with one file."""
+    """The problems of one file."""
     (verdict,) = validate_files([path], {task.id: task}, published)
     return verdict.problems
 
 
 def entry_of(submission: Submission) -> Entry:
-    """A submission as one that is published."""
+    """The published entry of a submission."""
     content = canonical_bytes(submission)
     return Entry.of(Path(submission_path(submission, content)), content, submission)
 
@@ -193,7 +193,7 @@ def _generation(spec: TaskSpec, generation: int, draw: np.random.Generator, nois
 
 
 def _metrics(spec: TaskSpec, left: float, draw: np.random.Generator, noise: float) -> dict[str, Any]:
-    """Raw metrics when this share of the way to the floor is left."""
+    """Raw metrics at this remaining share of the distance to the floor."""
     values: dict[str, float] = {}
     for name in sorted(set(spec.metrics) - _OTHER_EXTRACTORS):
         scale = spec.scored.get(name)

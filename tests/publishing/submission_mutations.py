@@ -51,7 +51,7 @@ class Original:
 
 @dataclass(frozen=True)
 class Mutant:
-    """What became of it.
+    """A mutated submission.
 
     Attributes:
         content: JSON to be written canonically where the schema accepts it; or the bytes themselves.
@@ -91,7 +91,7 @@ def _parent(path: str) -> str:
 
 
 def _free(path: str) -> bool:
-    """Whether any text and any number may stand there."""
+    """Whether any text and any number is allowed at a place."""
     return path.startswith(("method.parameters", "provenance.0.packages"))
 
 

@@ -57,7 +57,7 @@ def changed(submission: Submission, change: Callable[[dict[str, Any]], None]) ->
 
 
 def longer(submission: Submission, generations: int) -> Submission:
-    """As if decay began that many generations later: a method that is better by construction."""
+    """Delay the decay by this many generations, for a method that is better by construction."""
 
     def later(content: dict[str, Any]) -> None:
         for result in content["results"]:

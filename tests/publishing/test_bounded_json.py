@@ -31,7 +31,7 @@ def depth(value: Any) -> int:
 
 
 def refusal(content: bytes) -> Unreadable:
-    """Why a text is refused; it must not take long, whatever is in it."""
+    """The reason why a text is refused; refusing must be fast for any text."""
     start = time.perf_counter()
     with pytest.raises(Unreadable) as caught:
         parse_bounded(content)

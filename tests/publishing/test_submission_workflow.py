@@ -85,7 +85,7 @@ class PullRequest:
         return self.git("rev-parse", "HEAD")
 
     def checked(self, verdict: int = 0) -> Checked:
-        """Commit what is there and run the steps of the workflow that need no network."""
+        """Commit all files and run the workflow's steps that need no network."""
         head, calls = self.commit(), self.workspace / "calls"
         (self.workspace / "bin").mkdir()
         (self.workspace / "temp").mkdir()

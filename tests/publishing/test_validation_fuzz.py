@@ -59,7 +59,7 @@ def written(mutant: Mutant, folder: Path) -> Path:
 
 
 def problems_of_any(path: Path, tasks: dict[str, Task], published: list[Submission]) -> list[Problem]:
-    """What is wrong with a file; it is said visibly, and soon."""
+    """The problems of a file, checked to be printable and found quickly."""
     known = {task.id: task for task in tasks.values()}
     entries = [entry_of(submission) for submission in published]
     start = time.perf_counter()
@@ -143,7 +143,7 @@ for path in sorted(Path(sys.argv[3]).iterdir()):
 
 
 def nasty_texts() -> dict[str, bytes]:
-    """Two megabytes that are hardly JSON."""
+    """Texts of two megabytes that are barely JSON."""
     return {
         "brackets": b"[" * MAX_BYTES,
         "objects": b'{"a":' * (MAX_BYTES // 5),
@@ -168,7 +168,7 @@ def nasty_texts() -> dict[str, bytes]:
 
 
 def nasty_contents(content: dict[str, Any]) -> dict[str, Any]:
-    """As much as fits of what the schema refuses, or does not."""
+    """Contents of maximum size that the schema refuses, or accepts."""
     session, generation = content["provenance"][0], content["results"][0]["generations"][0]
     empty = {**generation, "metrics": {}}
     lean = {**generation, "metrics": {"m": {"value": 1.0, "n": 1}}}

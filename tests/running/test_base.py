@@ -220,7 +220,7 @@ def die(*_: object) -> None:
 
 
 def run_until(task: str, out: str, call: int) -> None:
-    """Run the chain, and die when a loss is asked for the time given."""
+    """Run the chain, and kill the process at the given call of the loss."""
     original, calls = training.method_loss, []
 
     def dying(*arguments: Any) -> Any:

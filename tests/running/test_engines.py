@@ -47,7 +47,7 @@ class Breaks(Loss):
 
 
 class Mine(Loss):
-    """Lives in this process only."""
+    """A loss that exists only in this process."""
 
     def elementwise(self, e: Elements) -> Tensor:
         return -e.log_p

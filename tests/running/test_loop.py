@@ -123,7 +123,7 @@ class PeeksAtProvenance(Loss):
 
 
 class FromLogits(Loss):
-    """Cross entropy the long way round."""
+    """Cross entropy computed from the logits."""
 
     needs_logits: ClassVar = True
 

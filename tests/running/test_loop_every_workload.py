@@ -148,7 +148,7 @@ def die_at(place: Any, name: str, call: int, after: bool = False) -> None:
 
 
 def die_half_way(place: Any, name: str, file_of: Callable[..., Path], call: int = 2) -> None:
-    """Let the given call of a function that writes a file end in the middle of it."""
+    """Kill the process in the middle of the given call of a function that writes a file."""
     original, calls = getattr(place, name), []
 
     def dying(*arguments: Any) -> None:
@@ -256,7 +256,7 @@ def test_chain_killed_again_and_again_at_any_moment_equals_uninterrupted_chain(
 
 
 def is_working(out: Path, since: float) -> bool:
-    """Whether a generation has been begun since then."""
+    """Whether a generation has been started since then."""
     try:
         return any(folder.stat().st_ctime >= since for folder in out.glob("*/ce/seed-0/.gen-*.partial"))
     except FileNotFoundError:  # renamed in between

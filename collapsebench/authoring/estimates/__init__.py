@@ -1,1 +1,1 @@
-"""What a task costs, by arithmetic alone: one module per workload, no torch, no data. See ``docs/estimate.md``."""
+"""Counts the cost of a task without data or weights. See ``docs/estimate.md``."""

@@ -1,4 +1,4 @@
-"""The terms in which every workload states what it costs."""
+"""The types in which every workload's cost is given."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from fractions import Fraction
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes at the worst moment of each phase, where the model runs. Data and libraries are not in it.
+    """Peak memory in bytes of each phase on the model's device, without data and libraries.
 
     Attributes:
-        weights: there in every phase. gradients, optimiser: while training; the optimiser's two moments per
-            parameter, and the moving average of the weights where there is one.
-        activations: while training, what the backward pass needs of one batch.
-        sampling, evaluation: what these phases hold besides the weights.
+        weights: held in every phase. gradients, optimiser: held while training; the optimiser has two moments per
+            parameter, and the moving average of the weights if there is one.
+        activations: while training, the part of one batch needed by the backward pass.
+        sampling, evaluation: memory of these phases besides the weights.
     """
 
     weights: int
@@ -26,27 +26,27 @@ class Memory:
 
     @property
     def training(self) -> int:
-        """While training, with the weights."""
+        """Peak memory of training, including the weights."""
         return self.weights + self.gradients + self.optimiser + self.activations
 
     @property
     def peak(self) -> int:
-        """The largest of the three phases."""
+        """Peak memory over the three phases."""
         return max(self.training, self.weights + max(self.sampling, self.evaluation))
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What a workload costs per unit of work. FLOPs: a multiplication and an addition are two.
+    """The cost of a workload per unit of work. A multiplication plus an addition are two FLOPs.
 
     Attributes:
-        parameters: that are learned.
-        update: FLOPs of one optimiser step. sample: of one sample, a fraction where samples share work.
-        evaluation: of one evaluation, by part. gallery: of the samples for people.
-        preparation: of what is computed once per machine and task, then cached.
-        memory: at its worst.
-        model_bytes: of the weights on disk. item_bytes: of one sample.
-        notes: what was assumed, for people.
+        parameters: number of learned parameters.
+        update: FLOPs of one optimiser step. sample: FLOPs of one sample, a fraction if samples share work.
+        evaluation: FLOPs of one evaluation, by part. gallery: FLOPs of the samples for display.
+        preparation: FLOPs of computations that are made once per machine and task and then cached.
+        memory: peak memory.
+        model_bytes: size of the weights on disk. item_bytes: size of one sample.
+        notes: assumptions, as readable text.
     """
 
     parameters: int

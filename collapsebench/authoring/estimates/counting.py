@@ -1,8 +1,9 @@
-"""What a task costs per unit of work, counted by running its workload's own code without data or weights.
+"""Counts the cost of a task per unit of work, by running its workload's own code without data or weights.
 
-One update of the training loop, a few samples, evaluations, the gallery. What is proportional is counted once: updates
-are alike and so are samples. The cost of a sample drawn in steps is a polynomial of their number, of the second degree
-at most since a token attends to those before it; samples of one, two and three steps determine it.
+It runs one update of the training loop, a few samples, evaluations and the gallery. Proportional costs are counted
+once, since all updates cost the same and so do all samples. The cost of a sample drawn in steps is a polynomial in the
+number of steps, of degree at most two because a token attends to the tokens before it. Samples of one, two and three
+steps determine it.
 """
 
 from __future__ import annotations
@@ -31,26 +32,28 @@ from collapsebench.workloads.kind import Blank, Kind, imported
 from collapsebench.workloads.objective import Observed, Schedule
 from collapsebench.workloads.work import Sizes, fraction_items
 
-_SHORT = (1, 2, 3)  # steps of the samples that are counted
-_FEW = 12  # samples drawn in so many steps; a stream of them divides into sequences of each length
-_AT_ONCE = 10**9  # items of a batch, where only FLOPs are asked for: these do not depend on it
+_SHORT = (1, 2, 3)  # steps of the counted samples
+_FEW = 12  # samples drawn for each number of steps; a stream of 12 divides into sequences of each length
+_AT_ONCE = 10**9  # batch size where only FLOPs are counted, which do not depend on it
 _BATCHES = ("evaluation.batch_size", "sampler.batch_size")
-_REPEATED = {"evaluation.pairs": 8}  # short sequences, whose number memory does not depend on
-_GREEDIEST = "focal"  # of the baselines, the loss that keeps most for the backward pass
+_REPEATED = {"evaluation.pairs": 8}  # short sequences; memory does not depend on their number
+_GREEDIEST = "focal"  # the baseline loss that keeps the most memory for the backward pass
 
 
 def counted_costs(task: Task, sizes: Sizes, samples: Sequence[int]) -> list[Costs]:
-    """Costs of generations that draw so many samples each; what an evaluation costs lies between the ends' costs.
+    """Costs of generations that draw these numbers of samples.
+
+    The cost of an evaluation lies between those of the smallest and the largest number.
 
     Args:
-        sizes: of the data.
+        sizes: sizes of the data.
     """
     kind = task.spec.kind
     blank, once = _blank(_changed(task, dict.fromkeys(_BATCHES, _AT_ONCE)), sizes)
     bench = _Bench(kind, blank, fraction_items(task.spec, sizes.train) or 1)
     update = bench.update(_GREEDIEST)
     flops: Callable[[Cost], int] = (lambda c: c.products) if update.cost.products else (lambda c: c.elementwise)
-    once_again = update if update.cost.products else bench.update("ce")  # products are those of any loss
+    once_again = update if update.cost.products else bench.update("ce")  # matrix products are the same for any loss
     drawing = bench.drawing(max(samples), flops)
     parts = {n: bench.evaluation(n, flops) for n in {min(samples), max(samples)}}
     held = replace(
@@ -76,7 +79,7 @@ def counted_costs(task: Task, sizes: Sizes, samples: Sequence[int]) -> list[Cost
 
 @dataclass(frozen=True)
 class _Update:
-    """An update: what one micro-batch costs, how many there are, and the memory of training."""
+    """An update: the cost of one micro-batch, their number, and the memory of training."""
 
     cost: Cost
     repeated: Fraction
@@ -90,10 +93,10 @@ class _Drawing:
 
 
 class _Bench:
-    """A blank workload, its model, and pieces of their work.
+    """A blank workload and its model, and methods that run pieces of their work.
 
     Args:
-        fraction: items of a fraction of the real data, where a generation is measured on such.
+        fraction: items in a fraction of the real data, if generations are measured on fractions.
     """
 
     def __init__(self, kind: Kind, blank: Blank, fraction: int):
@@ -107,7 +110,7 @@ class _Bench:
             self.model: nn.Module = self.workload.new_model(self.randomness)
 
     def update(self, loss: str) -> _Update:
-        """One update of generation 0 with a baseline's loss, of one micro-batch."""
+        """Count one update of generation 0 with a baseline's loss, on one micro-batch."""
         model = self.model
         shortened: Any = _OneUpdate(self.workload)
         items = _items(self.workload, shortened.micro_batch)
@@ -126,7 +129,7 @@ class _Bench:
         return _Update(run.cost, shortened.repeated, Memory(weights, learned, moments, run.cost.peak))
 
     def drawing(self, samples: int, flops: Callable[[Cost], int]) -> _Drawing:
-        """Samples of a generation that draws so many."""
+        """Count the sampling of a generation that draws `samples` samples."""
         settings, steps = self.workload.settings, self.kind.steps
         n = _FEW if steps else samples
         prompts = _items(self.workload, n)
@@ -146,7 +149,7 @@ class _Bench:
         return _Drawing(per_sequence * self.kind.sequences(settings), held)
 
     def gallery(self, flops: Callable[[Cost], int]) -> int:
-        """The samples that are kept for people."""
+        """Count the samples kept for display."""
         prompts, steps = _items(self.workload, _FEW), self.kind.steps
         samples = prompts.items
 
@@ -161,19 +164,19 @@ class _Bench:
         return round(_polynomial(found, _value(self.workload.settings, steps)))
 
     def evaluation(self, samples: int, flops: Callable[[Cost], int]) -> dict[str, int]:
-        """An evaluation of so many samples, by part."""
+        """Count an evaluation of `samples` samples, by part."""
         self.blank.outside.clear()
         made = _items(self.workload, samples).items
         cost = self._counted(lambda: self._evaluate(self.workload, made))
         return {"models and distances": flops(cost), **self.blank.outside}
 
     def evaluation_bytes(self, blank: Blank, samples: int) -> int:
-        """What an evaluation by another blank workload of the same task holds besides the weights."""
+        """Memory of an evaluation by another blank workload of the same task, besides the weights."""
         workload, made = blank.workload, _items(self.workload, samples).items
         return self._counted(lambda: self._evaluate(workload, made)).peak
 
     def _evaluate(self, workload: Any, samples: Tensor) -> None:
-        """Everything that a generation is measured on."""
+        """Run everything that a generation is evaluated on."""
         workload.evaluate(self.model, samples, lambda _: None)
         if workload.settings.measures_fractions:
             part = _items(workload, self.fraction)
@@ -187,7 +190,7 @@ class _Bench:
 
 
 class _OneUpdate:
-    """A workload whose generations are one update of one micro-batch."""
+    """A workload whose generations consist of one update on one micro-batch."""
 
     def __init__(self, workload: Any):
         schedule: Schedule = workload.schedule(0, len(workload.real))
@@ -195,7 +198,7 @@ class _OneUpdate:
         self.repeated = Fraction(schedule.batch_size, self.micro_batch)
         self.averaged = schedule.ema_decay is not None
         self.before_first_batch: Callable[[], None] = lambda: None
-        # The moving average, which is no product, is left out; the optimiser's memory counts its bytes.
+        # The moving average has no matrix products and is left out; the optimiser's memory includes its bytes.
         self._schedule = replace(schedule, updates=1, batch_size=self.micro_batch, ema_decay=None)
         self._workload = workload
         self._optimiser: torch.optim.Optimizer | None = None
@@ -212,26 +215,26 @@ class _OneUpdate:
         return found
 
     def _make_optimiser(self, parameters: list[nn.Parameter], schedule: Schedule) -> torch.optim.Optimizer:
-        # Not fused: there is no such kernel on the meta device.
+        # Not fused: the meta device has no such kernel.
         self._optimiser = torch.optim.AdamW(parameters, betas=schedule.betas, weight_decay=schedule.weight_decay)
         return self._optimiser
 
     @property
     def moments(self) -> int:
-        """Bytes of what the optimiser keeps."""
+        """Bytes of the optimiser's state."""
         assert self._optimiser is not None
         states = self._optimiser.state.values()
         return sum(value.nbytes for state in states for name, value in state.items() if name != "step")
 
 
 def _backward(tensors: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
-    """`torch.autograd.backward`, but what stands in for torch's functions stays on: checkpointing calls them again."""
+    """`torch.autograd.backward` with the replaced torch functions still active, as checkpointing calls them again."""
     run: Any = torch.autograd.Variable._execution_engine.run_backward
     run(tuple(tensors), tuple(gradients), False, False, (), allow_unreachable=True, accumulate_grad=True)
 
 
 def _one_batch(task: Task, sizes: Sizes) -> Blank:
-    """A blank workload that evaluates one batch of each split: the next one takes the memory of the last."""
+    """A blank workload that evaluates one batch per split, since each batch reuses the memory of the previous one."""
     few = _value(task.spec.workload, _BATCHES[0])
     if few is not None:
         sizes = replace(sizes, test=min(sizes.test, few), selection=min(sizes.selection, 2 * few))
@@ -239,21 +242,21 @@ def _one_batch(task: Task, sizes: Sizes) -> Blank:
 
 
 def _blank(task: Task, sizes: Sizes) -> tuple[Blank, int]:
-    """A task's blank workload, and the FLOPs of what is computed once, when it is made."""
+    """A task's blank workload, and the FLOPs computed once when it is created."""
     with DryRun(None, torch.device("meta")) as run:
         blank: Blank = imported(task.spec.kind.blank)(task, sizes)
     return blank, run.cost.products + sum(blank.outside.values())
 
 
 def _items(workload: Workload, n: int) -> TrainingSet:
-    """n items, of one kind with those of the training data."""
+    """n items like those of the training data."""
     like = workload.real.items
     device = workload.device
     return TrainingSet.of(torch.zeros((n, *like.shape[1:]), dtype=like.dtype, device=device), REAL)
 
 
 def _together(task: Task, sequences: Fraction) -> Fraction:
-    """Sequences that are drawn in one batch."""
+    """Number of sequences drawn in one batch."""
     sampler = getattr(task.spec.workload, "sampler", None)
     return min(sequences, Fraction(getattr(sampler, "batch_size", sequences)))
 
@@ -265,7 +268,7 @@ def _between(parts: dict[int, dict[str, int]], samples: int) -> dict[str, int]:
 
 
 def _polynomial(values: list[Fraction], at: int) -> Fraction:
-    """The parabola through values at 1, 2 and 3."""
+    """Evaluate the parabola through the values at 1, 2 and 3."""
     first, second = values[1] - values[0], values[2] - 2 * values[1] + values[0]
     return values[0] + first * (at - 1) + second * Fraction((at - 1) * (at - 2), 2)
 
@@ -280,7 +283,7 @@ def _with_steps(workload: Any, steps: str, number: int) -> Any:
 
 
 def _changed(task: Task, values: dict[str, int]) -> Task:
-    """A task with other settings in its workload section, as far as it has them."""
+    """The task with changed settings in its workload section, where these exist."""
     settings = task.spec.workload
     for place, value in values.items():
         if _value(settings, place) is not None:

@@ -1,8 +1,8 @@
-"""Code run on tensors that have shapes and no content, on the meta device, and what it would have cost.
+"""Runs code on the meta device, on tensors with shapes but no content, and counts what it would cost.
 
-FLOPs are those of `torch.utils.flop_counter`. What needs content gets an answer that fits the shapes: every number that
-is read is 1 or true, a mask keeps all, unless it came from where its content was known, and "on the processor" is
-nowhere. Tensors with content may be mixed with those without; the result has none.
+FLOPs are counted as in `torch.utils.flop_counter`. Operations that need content get a result that fits the shapes:
+every number read is 1 or true, and a mask keeps everything unless its content is known. Transfers to the CPU have no
+effect. Tensors with and without content may be mixed; the result has no content.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from torch.utils.flop_counter import flop_registry
 
 aten = torch.ops.aten
 _COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
-_ROWS = 64  # of what NumPy sees, where nothing is counted
+_ROWS = 64  # rows of arrays passed to NumPy, where nothing is counted
 _MOVES = (
     "clone", "copy", "index", "expand", "empty", "zeros", "ones", "full", "detach", "cat", "unsqueeze", "arange",
 )  # fmt: skip
 
 
 class Cost(NamedTuple):
-    """What a piece of code costs.
+    """The cost of a piece of code.
 
     Attributes:
-        products: FLOPs of matrix products, convolutions and attention. elementwise: one per number that an operation
-            on floats reads or writes, of all operations. peak: bytes held at the worst moment, besides parameters.
+        products: FLOPs of matrix products, convolutions and attention. elementwise: one per number read or written by
+            any operation on floats. peak: peak memory in bytes, without parameters.
     """
 
     products: int
@@ -43,11 +43,11 @@ class Cost(NamedTuple):
 
 
 class DryRun:
-    """A block whose operations are counted.
+    """A context manager that counts the operations in its block.
 
     Args:
-        model: its parameters, and their gradients, are not counted as memory.
-        device: whose memory is counted; without a GPU, ``meta`` stands for one.
+        model: a model whose parameters and gradients are not counted as memory.
+        device: the device whose memory is counted; ``meta`` represents a GPU if there is none.
     """
 
     def __init__(self, model: torch.nn.Module | None, device: torch.device):
@@ -69,22 +69,22 @@ class DryRun:
         self._stack.close()
 
     def from_here(self) -> None:
-        """What is held now is not counted as memory; it belongs to the phase as a whole."""
+        """Start counting memory here; what is already held belongs to the phase as a whole."""
         self._account.base = self._account.peak = self._account.now
 
     def until_here(self, *_: object) -> None:
-        """What is held from now on is not counted as memory."""
+        """Stop counting memory here."""
         self._account.watching = False
 
     @property
     def cost(self) -> Cost:
-        """Of all that was done in the block."""
+        """The cost of everything run in the block."""
         account = self._account
         return Cost(account.products, account.elementwise, account.peak - account.base)
 
 
 class _Account(TorchDispatchMode):
-    """Sees every operation: answers what needs content, counts FLOPs, keeps account of bytes."""
+    """Intercepts every operation: returns results where content is needed, counts FLOPs and tracks bytes."""
 
     def __init__(self, device: str) -> None:
         super().__init__()
@@ -93,14 +93,14 @@ class _Account(TorchDispatchMode):
         self.now = self.peak = self.base = 0
         self.watching = True
         self._held: dict[int, int] = {}  # bytes by storage
-        self._known: dict[tuple[Any, ...], dict[str, Any]] = {}  # what operations gave
-        self._kept: dict[int, int] = {}  # how many a mask keeps, by storage
+        self._known: dict[tuple[Any, ...], dict[str, Any]] = {}  # results of earlier operations
+        self._kept: dict[int, int] = {}  # number of elements that a mask keeps, by storage
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = func._overloadpacket
         if name not in _FLOPS and _is_composite(func):
-            with self:  # what consists of other operations is counted as these
+            with self:  # a composite operation is counted by its parts
                 return func._op_dk(_COMPOSITE, *args, **kwargs)
         given = [t for t in _leaves((args, kwargs)) if isinstance(t, Tensor)]
         out = self._run(func, name, given, args, kwargs)
@@ -116,10 +116,10 @@ class _Account(TorchDispatchMode):
             if name is aten._to_copy and out.is_meta and out.dtype == torch.bool:
                 key = _key(out)
                 self._kept[key] = int(given[0].sum())
-                weakref.finalize(out.untyped_storage(), self._kept.pop, key, None)  # before its address is used again
+                weakref.finalize(out.untyped_storage(), self._kept.pop, key, None)  # before its address is reused
             return out
         if func._schema.is_mutable and isinstance(args[0], Tensor) and not args[0].is_meta:
-            return args[0]  # nothing can be written into what has content
+            return args[0]  # a tensor with content cannot be written to
         if name in _ANSWERS:
             return _ANSWERS[name](self, *args, **kwargs)
         if name in (aten.index, aten.index_put, aten.index_put_) and _has_mask(args[1]):
@@ -131,7 +131,7 @@ class _Account(TorchDispatchMode):
         return self._like_before(func, given, args, kwargs)
 
     def _like_before(self, func: Any, given: list[Tensor], args: Any, kwargs: Any) -> Any:
-        """Do an operation, or repeat what it gave for the same shapes: torch needs much longer to find that out."""
+        """Run an operation, or reuse its result for the same shapes, which is much faster than running it in torch."""
         if func.is_view or func._schema.is_mutable:
             return func(*args, **kwargs)
         question = (func, *map(_looks, _leaves((args, kwargs))))
@@ -143,7 +143,7 @@ class _Account(TorchDispatchMode):
         return out
 
     def keeps(self, mask: Tensor) -> int:
-        """How many elements of a mask are true, as far as that is known; else all."""
+        """Number of true elements of a mask if known, otherwise all."""
         if not mask.is_meta:
             return int(mask.count_nonzero())
         return self._kept.get(_key(mask), mask.numel()) if mask.dtype == torch.bool else mask.numel()
@@ -163,18 +163,18 @@ class _Account(TorchDispatchMode):
     # --- memory
 
     def exclude(self, tensors: list[Any]) -> None:
-        """Bytes that are counted elsewhere."""
+        """Exclude the bytes of these tensors, which are counted elsewhere."""
         self._held |= {_key(t): 0 for t in tensors}
 
     def exclude_gradient(self, parameter: Tensor) -> None:
-        """The gradient of a parameter is counted elsewhere."""
+        """Exclude a parameter's gradient, which is counted elsewhere."""
         if parameter.grad is not None:
             key = _key(parameter.grad)
             self.now -= self._held.get(key, 0)
             self._held[key] = 0
 
     def _hold(self, func: Any, given: list[Tensor], out: Any, kwargs: Any) -> None:
-        """What is made from what the device holds, or on it, is held there; the rest is on the processor's side."""
+        """Count an output as device memory if it was made on the device or from its tensors; the rest is on the CPU."""
         there = not given or str(kwargs.get("device")) == self.device or any(_key(t) in self._held for t in given)
         if func.is_view or not (there or self.device == "cpu"):
             return
@@ -198,7 +198,7 @@ def _is_composite(func: Any) -> bool:
 
 
 def _leaves(value: Any) -> Iterator[Any]:
-    """All that is in tuples, lists and dictionaries; `torch.utils._pytree` needs several times as long."""
+    """All values in nested tuples, lists and dictionaries; several times faster than `torch.utils._pytree`."""
     if isinstance(value, (list, tuple)):
         for part in value:
             yield from _leaves(part)
@@ -211,7 +211,7 @@ def _leaves(value: Any) -> Iterator[Any]:
 
 
 def _looks(value: Any) -> Any:
-    """All of an argument that the shape of a result can depend on."""
+    """The part of an argument on which the shape of a result can depend."""
     if isinstance(value, Tensor):
         return value.shape, value.stride(), value.dtype, value.device
     return type(value), value
@@ -226,7 +226,7 @@ def _has_mask(places: list[Tensor | None]) -> bool:
 
 
 def _without_content(value: Any) -> Any:
-    """Meta kernels take tensors of the processor only where they are single numbers."""
+    """Move a tensor to the meta device, since meta kernels accept CPU tensors only if they are single numbers."""
     if isinstance(value, (list, tuple)):
         return type(value)(_without_content(part) for part in value)
     if isinstance(value, dict):
@@ -254,7 +254,7 @@ _ANSWERS: dict[Any, Callable[..., Any]] = {
 
 
 def _attention_flops(query: Tensor, key: Tensor, *rest: Any, **_: Any) -> int:
-    """Four FLOPs per number of a query and token that it sees; the kernel skips what a causal mask hides.
+    """Four FLOPs per number of a query and visible token; the kernel skips what a causal mask hides.
 
     Args:
         query: (B, heads, T, width). rest: value, dropout, and whether the mask is causal.
@@ -266,18 +266,18 @@ def _attention_flops(query: Tensor, key: Tensor, *rest: Any, **_: Any) -> int:
 
 
 def _attention_backward_flops(_: Tensor, query: Tensor, key: Tensor, *rest: Any, **__: Any) -> int:
-    """2.5 times the forward pass: the scores are computed again."""
+    """2.5 times the forward pass, since the scores are recomputed."""
     return round(2.5 * _attention_flops(query, key, rest[0], *rest[3:5]))
 
 
-_FLOPS = flop_registry | {  # torch has no formula for the fused kernel of the CPU
+_FLOPS = flop_registry | {  # torch has no formula for the CPU's fused kernel
     aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
     aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops,
 }
 
 
 class _WithoutContent(TorchFunctionMode):
-    """Sees calls of torch's functions and methods: what leaves torch, and what chooses a kernel by its device."""
+    """Intercepts torch functions and methods that leave torch or choose a kernel by device."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -301,7 +301,7 @@ def _fused_attention(
     scale: float | None = None,
     **_: Any,
 ) -> Tensor:
-    """The kernel that CPUs and GPUs have: the scores of all pairs are not kept."""
+    """Fused attention as on CPUs and GPUs, which does not keep the scores of all pairs."""
     kernel = aten._scaled_dot_product_flash_attention_for_cpu
     out: Tensor = kernel(query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale)[0]
     return out

@@ -1,4 +1,4 @@
-"""How much data a task has, as far as that is known without reading it."""
+"""The amount of data of a task, as far as it is known without reading it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from collapsebench.workloads.work import Sizes, known_items
 
 
 def known_sizes(task: Task, train: int | None = None) -> Sizes:
-    """What is known from the task file, its frozen splits and a look at a folder of images.
+    """Sizes known from the task file, its frozen splits and the file names of an image folder.
 
     Args:
-        train: items of the real training split, as given by the user.
+        train: number of items in the real training split, as given by the user.
     """
     sizes = task.spec.kind.sizes(task)
     if train is not None:

@@ -1,4 +1,4 @@
-"""An image task without images: pixels that have a place and no value, and networks that are known by their size."""
+"""An image task without images, for cost estimates: pixels without values, and networks known only by their size."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from collapsebench.workloads.work import Sizes
 
 _META = torch.device("meta")
 _FLOAT = 4  # bytes
-_CLASSES = 10  # if another number: of no weight, as is the layer that tells them apart
-# Features per image, FLOPs per image and bytes at work, counted with FlopCounterMode. An image of 299 × 299 takes
-# 5.7 · 10⁹ multiplications, as the literature says, and as many additions. The bytes are those of the weights and of a
-# batch, whose largest step holds 2.8 · 10⁶ numbers per image, 2.4 · 10⁶ in EfficientNet-Lite0.
+_CLASSES = 10  # another number makes no difference, because the classification layer is negligible
+# Features per image, FLOPs per image and working memory in bytes, counted with FlopCounterMode. An image of 299 × 299
+# takes 5.7 · 10⁹ multiplications, as in the literature, and as many additions. The bytes are those of the weights and
+# of a batch, whose largest step holds 2.8 · 10⁶ numbers per image (2.4 · 10⁶ in EfficientNet-Lite0).
 NETWORKS = {
     "inception": (2048, 11_426_432_192, _FLOAT * (23_834_568 + 64 * 2_765_952)),
     "efficientnet-lite0": (1280, 767_815_104, _FLOAT * (4_652_008 + 8 * 2_430_048)),
@@ -58,7 +58,7 @@ def _prepared(task: Task, sizes: Sizes) -> tuple[ImageData, ImageMetrics, dict[s
 
 
 class _Metrics(ImageMetrics):
-    """The metrics of images; what NumPy computes is counted by a formula."""
+    """Image metrics; a formula counts the part computed by NumPy."""
 
     def __init__(self, task: Task, data: ImageData, outside: Counter[str]):
         settings = task.spec.workload
@@ -84,7 +84,7 @@ class _Metrics(ImageMetrics):
 
 
 class _Network:
-    """See `collapsebench.metrics.extractors.Extractor`: one of `NETWORKS`, which is neither loaded nor run."""
+    """One of `NETWORKS`, neither loaded nor run. See `collapsebench.metrics.extractors.Extractor`."""
 
     sha256 = ""
 

@@ -1,4 +1,4 @@
-"""The images of a task: split, checked against the frozen listing, resized."""
+"""The images of a task, split, checked against the frozen listing and resized."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ WHITE = 255
 
 @dataclass(frozen=True)
 class ImageData:
-    """Everything an image task reads.
+    """All data of an image task.
 
     Attributes:
-        train, selection, test: the splits, (n, C, S, S) uint8 with S the task's image size, as the task trains on them.
-        listing: what ``splits.json`` holds.
+        train, selection, test: the splits as used in training, (n, C, S, S) uint8, where S is the task's image size.
+        listing: the content of ``splits.json``.
         sha256: digest of all splits as the task uses them.
     """
 
@@ -63,7 +63,7 @@ class ImageData:
 
 
 def base_images(task: Task) -> Tensor:
-    """What the base model of an image task is trained on, (n, C, S, S) uint8, prepared as the task's own images."""
+    """Training images of the base model, (n, C, S, S) uint8, prepared like the task's own images."""
     base = task.spec.base
     assert base is not None
     assert isinstance(base.data, EmbeddedData | LocalImages | TorchvisionData)
@@ -71,7 +71,10 @@ def base_images(task: Task) -> Tensor:
 
 
 def _prepared(task: Task, pixels: Tensor, split: str) -> Tensor:
-    """Images of the task's size, black and white if its pixels are drawn: tasks with the same data draw the same."""
+    """Resize images to the task's size; make them black and white if its pixels are drawn.
+
+    Tasks with the same data draw the same pixels.
+    """
     settings = task.spec.workload
     assert isinstance(settings, VaeSettings | DiffusionSettings)
     images = resized(pixels, settings.image_size)

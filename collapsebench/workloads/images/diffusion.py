@@ -26,9 +26,10 @@ from collapsebench.workloads.work import updates_of
 class DiffusionWorkload:
     """See `collapsebench.workloads.Workload`.
 
-    The elements are the components of the noise, with log p = -err² / (2σ²): the density of a Gaussian around the
-    prediction relative to its peak, so p is in (0, 1]. σ is frozen in the task: the RMS error of CE at generation 0.
-    The objective is the loss's mean times 2σ²: with cross entropy the usual mean squared error, whatever σ is.
+    The elements are the components of the noise, with log p = -err² / (2σ²). This is the density of a Gaussian around
+    the prediction relative to its peak, so p is in (0, 1]. σ is frozen in the task; it is the RMS error of CE at
+    generation 0. The objective is the mean loss times 2σ². With cross entropy it is the usual mean squared error for
+    any σ.
     """
 
     processes = Alone()
@@ -44,7 +45,7 @@ class DiffusionWorkload:
         self.real = TrainingSet.of(self.data.train.pixels, REAL)
         self.data_sha256 = self.data.sha256
         noising = self.settings.schedule
-        self._noising = DDPMScheduler(  # half a millisecond to make
+        self._noising = DDPMScheduler(  # takes half a millisecond
             noising.train_steps, beta_schedule=noising.beta_schedule, beta_end=noising.beta_end
         )
 
@@ -122,7 +123,7 @@ class DiffusionWorkload:
 
     @torch.inference_mode()
     def _denoised(self, model: UNet2DModel, noise: Tensor) -> Tensor:
-        """Images, (n, C, S, S) uint8, from their initial noise; DDIM with η = 0 draws nothing more."""
+        """Images, (n, C, S, S) uint8, from their initial noise; DDIM with η = 0 draws no further noise."""
         schedule, scale = self.settings.schedule, self.settings.normalisation
         scheduler = DDIMScheduler(
             schedule.train_steps,
@@ -158,13 +159,13 @@ class DiffusionWorkload:
         return finite(measured)
 
     def floors(self) -> dict[str, float]:
-        """Images of independent pixels."""
+        """Metrics of images with independent pixels."""
         return self.metrics.floors()
 
     def show(
         self, folder: Path, model: UNet2DModel, samples: Tensor, prompts: TrainingSet, randomness: Randomness
     ) -> None:
-        """The same initial noise in every generation of every method, so that one can follow what becomes of it."""
+        """Write images from the same initial noise in every generation of every method, to make changes visible."""
         shape = (
             min(SHOWN, self.settings.evaluation.samples),
             self.data.channels,

@@ -1,4 +1,4 @@
-"""Pixels and components of noise that a loss is tried on before any training."""
+"""Pixels and noise components that a loss is tested on before any training."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collapsebench.workloads.kind import KnownElements
 
 
 def known_pixels() -> KnownElements:
-    """White pixels, from all but impossible to sure."""
+    """White pixels, from almost impossible to certain."""
     logits = torch.linspace(-30.0, 10.0, 64).requires_grad_(True)
     target = torch.ones(64)
     log_p = -F.binary_cross_entropy_with_logits(logits, target, reduction="none")
@@ -17,7 +17,7 @@ def known_pixels() -> KnownElements:
 
 
 def known_noise() -> KnownElements:
-    """Noise of 0 that is predicted as 0 to 7.7, in units of σ."""
+    """Noise of 0, predicted as 0 to 7.7 in units of σ."""
     predicted = torch.linspace(0.0, 7.7, 64).requires_grad_(True)
     target = torch.zeros(64)
     return KnownElements(predicted, -0.5 * (predicted - target).square(), {"prediction": predicted, "target": target})

@@ -1,4 +1,4 @@
-"""What is measured on a generation's images: distances to the real test images, classes, diversity, memorisation."""
+"""Metrics of a generation's images: distances to the real test images, classes, diversity, memorisation."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ _NAMES = {  # extractor: Fréchet distance, kernel distance
     "inception": ("fid", "kid"),
     "efficientnet-lite0": ("fd_efficientnet_lite0", "kd_efficientnet_lite0"),
 }
-_FEW = 2000  # images for what compares every sample with every real image
+_FEW = 2000  # images for metrics that compare every sample with every real image
 
 
 class ImageMetrics:
     """Measures samples of one task.
 
     Attributes:
-        data: the task's images. extractors: by name, in the order of the task file.
+        data: the task's images. extractors: the extractors by name, in the order of the task file.
 
     Args:
-        extractors: None: those that the task names, with their weights.
+        extractors: the extractors to use; None: those that the task names, with their weights.
     """
 
     def __init__(
@@ -51,10 +51,10 @@ class ImageMetrics:
         return cached_features(extractor, self.data.test.pixels, device)
 
     def measure(self, samples: Tensor) -> dict[str, Measurement]:
-        """All metrics of images alone.
+        """All metrics that are computed from images alone.
 
         Args:
-            samples: (n, C, S, S) uint8; the first ones are measured, as many as the task says.
+            samples: (n, C, S, S) uint8; only the first ones are measured, up to the task's number.
         """
         images = samples[: self.settings.samples]
         n = len(images)
@@ -79,7 +79,7 @@ class ImageMetrics:
         return found
 
     def _distances(self, real: Tensor, generated: Tensor) -> tuple[Measurement, Measurement]:
-        """Fréchet and kernel distance of features, on the processor."""
+        """Fréchet and kernel distance of features, computed on the CPU."""
         a, b = real.double().numpy(), generated.double().numpy()
         kernel = kernel_distance(a, b, np.random.default_rng(0))
         return Measurement(frechet_distance(a, b), len(b)), Measurement(kernel, len(b))
@@ -100,7 +100,7 @@ class ImageMetrics:
         }
 
     def floors(self) -> dict[str, float]:
-        """The metrics of images whose pixels are drawn independently, each from its values in the real training set."""
+        """Metrics of images whose pixels are drawn independently, each from its values in the real training set."""
         pixels = self.data.train.pixels
         n = self.settings.samples
         generator = Randomness(self._task_id, 0).generator(0, "floor")

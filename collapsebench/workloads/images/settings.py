@@ -1,4 +1,4 @@
-"""What an image task fixes about its model, training, sampling and evaluation. No torch here."""
+"""Settings of image tasks: model, training, sampling and evaluation. No torch here."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Classifier(Frozen):
     Made by ``collapsebench classifier TASK``, which also writes this section.
 
     Attributes:
-        file: safetensors beside the task file. sha256: of that file.
-        accuracy: on the task's real test images, which took no part in the training.
+        file: safetensors file next to the task file. sha256: digest of that file.
+        accuracy: accuracy on the task's real test images, which were not used in training.
     """
 
     file: str
@@ -36,9 +36,9 @@ class ImageEvaluation(Frozen):
     """How images are measured.
 
     Attributes:
-        samples: how many of a generation's samples; at most the policy's size.
-        extractors: the features that distances are taken in; ``inception`` gives FID and KID.
-        classifier: the task's own, for the extractor of that name and for everything about classes.
+        samples: number of a generation's samples that are measured; at most the policy's size.
+        extractors: the features in which distances are computed; ``inception`` gives FID and KID.
+        classifier: the task's own classifier, for the extractor of that name and for all metrics about classes.
     """
 
     samples: int = Field(ge=16)
@@ -51,7 +51,7 @@ class ImageSettings(WorkloadSettings):
     """What VAE and diffusion tasks have in common.
 
     Attributes:
-        image_size: side of the square images; those of the data are resized to it.
+        image_size: side of the square images; the data's images are resized to it.
     """
 
     image_size: int = Field(ge=8, le=256, multiple_of=4)
@@ -71,8 +71,8 @@ class VaeModel(Frozen):
     """The layers of a VAE's encoder; the decoder mirrors them.
 
     Attributes:
-        channels: of convolutions, outermost first; each halves the image (4 × 4 kernels, stride 2).
-        hidden: units of the fully connected layers between these, or the pixels, and the code.
+        channels: channels of the convolutions, outermost first; each halves the image (4 × 4 kernels, stride 2).
+        hidden: units of the fully connected layers between the convolutions (or the pixels) and the code.
         latent: dimensions of the code.
     """
 
@@ -102,8 +102,8 @@ class VaeSettings(ImageSettings):
     """The workload section of a VAE task.
 
     Attributes:
-        pixels: what an image's pixels are. ``grey``: the values of the data. ``drawn``: black or white, drawn once for
-            every real image with the grey value as the probability of white, so that p is that of a symbol.
+        pixels: pixels of the real images. ``grey``: the values of the data. ``drawn``: black or white, drawn once for
+            every real image with the grey value as the probability of white, so that p is the probability of a symbol.
     """
 
     kind: Literal["vae"]
@@ -128,10 +128,10 @@ class UNet(Frozen):
     """A `diffusers` UNet2DModel.
 
     Attributes:
-        channels: of the resolutions, finest first. layers: residual blocks per resolution.
-        attention: resolutions (0 is the finest) with self-attention. mid_attention: also in the middle block.
-        groups: of the group normalisation.
-        ddpm_convention: the details in which the original DDPM differs from the defaults of `diffusers`.
+        channels: channels per resolution, finest first. layers: residual blocks per resolution.
+        attention: resolutions (0 is the finest) with self-attention. mid_attention: self-attention in the middle block.
+        groups: groups of the group normalisation.
+        ddpm_convention: follow the original DDPM in the details where the defaults of `diffusers` differ.
     """
 
     channels: tuple[Width, ...] = Field(min_length=2, max_length=6)
@@ -143,11 +143,11 @@ class UNet(Frozen):
 
 
 class NoiseSchedule(Frozen):
-    """DDPM's forward process, and how many of its steps DDIM (η = 0) takes when it samples.
+    """DDPM's forward process, and the number of steps that DDIM (η = 0) takes for sampling.
 
     Attributes:
-        beta_end: of the linear schedule. Where the last step is not yet all noise, the first step of a sampler that
-            takes few of them divides by less, and errs less.
+        beta_end: end of the linear schedule. If the last step is not pure noise, the first step of a sampler with few
+            steps divides by a larger number and so has a smaller error.
     """
 
     train_steps: int = Field(1000, ge=10)
@@ -157,9 +157,9 @@ class NoiseSchedule(Frozen):
 
 
 class Normalisation(Frozen):
-    """What the network sees of a pixel in [0, 1]: (pixel - mean) / std. The default is the interval [-1, 1].
+    """Normalisation of a pixel in [0, 1] before the network: (pixel - mean) / std. The default maps to [-1, 1].
 
-    Sampling starts from noise around 0: where the mean of the data is far from 0, images begin too bright or too dark.
+    Sampling starts from noise around 0. If the mean of the data is far from 0, images start too bright or too dark.
     """
 
     mean: float = Field(0.5, ge=0, le=1)
@@ -178,7 +178,8 @@ class DiffusionSettings(ImageSettings):
     Attributes:
         sigma: frozen scale of the residuals in log p = -err² / (2σ²): the RMS error of CE's noise prediction at
             generation 0. None: not yet measured; `collapsebench calibrate` does it.
-        ema_decay: the model is the exponential moving average of the weights over the updates; None: the last weights.
+        ema_decay: decay of the exponential moving average of the weights, which is then the model; None: use the last
+            weights.
     """
 
     kind: Literal["diffusion"]

@@ -1,4 +1,4 @@
-"""How many images a task has, as far as that is known without reading them."""
+"""The number of images of a task, as far as it is known without reading them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collapsebench.workloads.work import Sizes
 if TYPE_CHECKING:
     from collapsebench.task import Task
 
-# images besides the test set that the authors fixed, images in it, channels
+# images outside the authors' test set, images in it, channels
 _COLLECTIONS = {
     "mnist-5k": (5_000, 0, 1),
     "glyphs": (12_623, 0, 1),
@@ -23,7 +23,7 @@ _COLOURS = 3
 
 
 def image_sizes(task: Task) -> Sizes:
-    """What is known from the task file, its frozen splits and a look at a folder of images."""
+    """Sizes known from the task file, its frozen splits and the file names of an image folder."""
     data, splits = task.spec.data, task.spec.splits
     assert isinstance(splits, ImageSplits)
     assert isinstance(data, EmbeddedData | TorchvisionData | LocalImages)
@@ -47,7 +47,7 @@ def image_sizes(task: Task) -> Sizes:
 
 
 def _in_folder(folder: Path) -> tuple[int, int, int]:
-    """As in `_COLLECTIONS`, from the names of the files and the header of one."""
+    """Sizes as in `_COLLECTIONS`, from the names of the files and the header of one."""
     from PIL import Image, UnidentifiedImageError
 
     files = [file for pattern in ("png", "jpg", "jpeg") for file in folder.glob(f"*/*.{pattern}")]
@@ -61,7 +61,7 @@ def _in_folder(folder: Path) -> tuple[int, int, int]:
 
 
 def _listed(task: Task) -> dict[str, int] | None:
-    """Images per split in ``splits.json``, which lists them one by one or as one entry "55000 images"."""
+    """Images per split in ``splits.json``, which lists them one by one or has one entry such as "55000 images"."""
     listing = task.split_listing
     if listing is None:
         return None

@@ -1,4 +1,4 @@
-"""What a task with images needs from outside. No torch here: it is looked for before anything heavy is imported."""
+"""External requirements of an image task. No torch here: they are checked before anything heavy is imported."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from collapsebench.workloads.kind import Supply
 
 
 def image_supplies(task: Task) -> Iterator[Supply]:
-    """The images and the network of FID; nothing where they come inside packages or are not asked for."""
+    """The images and the network of FID, unless they ship inside packages or are not needed."""
     settings, data = task.spec.workload, task.spec.data
     assert isinstance(settings, ImageSettings)
     if isinstance(data, TorchvisionData):

@@ -28,7 +28,7 @@ class Vae(nn.Module):
     """Encoder and decoder; each convolution halves or doubles the image.
 
     Args:
-        settings: layers and size of the code. image_channels, image_size: of the images.
+        settings: layers and size of the code. image_channels, image_size: channels and side of the images.
     """
 
     def __init__(self, settings: VaeModel, image_channels: int, image_size: int):
@@ -65,10 +65,10 @@ class Vae(nn.Module):
 class VaeWorkload:
     """See `collapsebench.workloads.Workload`.
 
-    A pixel x in [0, 1] is the probability of white; its log-likelihood x log p + (1 - x) log(1 - p) is the expectation
-    over black-and-white images drawn from it; where images are black and white it is the log-probability of the pixel.
-    These are the elements that the method's loss sees. The objective is the loss's mean times the number of pixels plus
-    the KL divergence of the code: with cross entropy, the negative ELBO.
+    The pixels are the elements that the method's loss sees. A pixel x in [0, 1] is the probability of white. Its
+    log-likelihood x log p + (1 - x) log(1 - p) is the expectation over black-and-white images drawn from it; for
+    black-and-white images it is the log-probability of the pixel. The objective is the mean loss times the number of
+    pixels plus the KL divergence of the code. With cross entropy this is the negative ELBO.
     """
 
     processes = Alone()
@@ -156,7 +156,7 @@ class VaeWorkload:
 
     @torch.inference_mode()
     def _negative_elbo(self, model: Vae, pixels: Tensor) -> tuple[float, float]:
-        """Reconstruction and KL part in nats per image, (n, C, S, S) uint8; the noise is the same every time."""
+        """Reconstruction and KL terms in nats per image of (n, C, S, S) uint8; the noise is the same every time."""
         model.eval()
         size = self.settings.evaluation.batch_size
         generator = torch.Generator().manual_seed(self._elbo_seed)
@@ -171,7 +171,7 @@ class VaeWorkload:
         return float(means[0]), float(means[1])
 
     def floors(self) -> dict[str, float]:
-        """Images of independent pixels; for the ELBO, their likelihood under each pixel's mean."""
+        """Metrics of images with independent pixels; for the ELBO, the likelihood under each pixel's mean."""
         means = (self.data.train.pixels.double() / 255).mean(0).clamp(1e-3, 1 - 1e-3)
         logits = means.log() - (-means).log1p()
         found = self.metrics.floors()
@@ -181,7 +181,7 @@ class VaeWorkload:
         return found
 
     def show(self, folder: Path, model: Vae, samples: Tensor, prompts: TrainingSet, randomness: Randomness) -> None:
-        """The same codes in every generation of every method, so that one can follow what becomes of them."""
+        """Write images from the same codes in every generation of every method, to make changes visible."""
         codes = torch.randn(SHOWN, self.settings.model.latent, generator=randomness.generator(0, "gallery"))
         images = (self._means(model, codes) * 255).round().to(torch.uint8)
         (folder / "samples.png").write_bytes(png(grid(images.numpy())))
@@ -195,7 +195,7 @@ def _forward(model: Vae, images: Tensor, epsilon: Tensor) -> tuple[Tensor, Tenso
 
 
 def _pixel_log_p(logits: Tensor, images: Tensor) -> Tensor:
-    """Expected log-likelihood of each pixel, in nats, ≤ 0; shape of the images."""
+    """Expected log-likelihood of each pixel, in nats, ≤ 0, in the shape of the images."""
     return -F.binary_cross_entropy_with_logits(logits, images, reduction="none")
 
 

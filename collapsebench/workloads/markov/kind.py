@@ -24,7 +24,7 @@ def _sizes(task: Task) -> Sizes:
 
 
 def _evaluated(spec: TaskSpec) -> int:
-    """Selection sequences; the distance to the truth is exact and takes no data."""
+    """Number of selection sequences; the distance to the truth is exact and needs no data."""
     assert isinstance(spec.workload, MarkovSettings)
     return spec.workload.selection_sequences
 

@@ -1,4 +1,4 @@
-"""What a Markov task fixes about its items, training and evaluation. No torch here."""
+"""Settings of Markov tasks: items, training and evaluation. No torch here."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class MarkovSettings(WorkloadSettings):
     """The workload section of a Markov task.
 
     Attributes:
-        length: states of a sequence, the item of training and sampling; the first one is given, the others are scored.
+        length: states per sequence, the item of training and sampling; the first is given and the others are scored.
         rare: a transition is rare if its true probability is above 0 and at most this.
-        selection_sequences: held-out sequences that settings are chosen on.
+        selection_sequences: held-out sequences used to choose settings.
     """
 
     kind: Literal["markov"]

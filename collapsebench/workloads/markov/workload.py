@@ -1,6 +1,6 @@
-"""Sequences of a known Markov chain, and a table of logits fitted to them by gradient.
+"""Sequences of a known Markov chain, and a table of logits fitted to them by gradient descent.
 
-p is the probability of the next state, and how far a model is from the truth is known exactly, without a test set.
+p is the probability of the next state. The distance of a model from the truth is known exactly, without a test set.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
 class TransitionTable(nn.Module):
-    """Logits (S, S) of the next state, a row for every state; float64, all 0 at first."""
+    """Logits (S, S) of the next state, one row per state; float64, initialised to 0."""
 
     def __init__(self, states: int):
         super().__init__()
         self.logits = nn.Parameter(torch.zeros(states, states, dtype=torch.float64))
 
     def forward(self, states: Tensor) -> Tensor:
-        """(…) states to (…, S) logits of those that follow."""
+        """(…) states to (…, S) logits of the next states."""
         return self.logits[states]
 
 
@@ -57,14 +57,14 @@ class MarkovWorkload:
         self.truth = transition_table(spec.data)
         self.stationary = stationary_distribution(self.truth)
         self.rare = (self.truth > 0) & (self.truth <= self.settings.rare)
-        # Of the table alone: tasks of a family share the sequences.
+        # Seeded by the table alone, so that the tasks of a family share the sequences.
         self.real = TrainingSet.of(self._drawn(spec.data, "train", spec.data.sequences), REAL)
         self.selection = self._drawn(spec.data, "selection", self.settings.selection_sequences)
         content = (self.truth, self.real.items, self.selection)
         self.data_sha256 = hashlib.sha256(b"".join(t.numpy().tobytes() for t in content)).hexdigest()
 
     def _drawn(self, data: MarkovData, split: str, n: int) -> Tensor:
-        """n sequences (n, T) int32 of a chain in its stationary distribution; the splits have draws of their own."""
+        """Draw n sequences (n, T) int32 of the chain in its stationary distribution, independently for each split."""
         table = transition_table(data)
         generator = Randomness(f"markov {data.seed} {data.power}", 0).generator(0, split)
         uniform = torch.rand(n, self.settings.length, generator=generator, dtype=torch.float64)
@@ -115,7 +115,7 @@ class MarkovWorkload:
         randomness: Randomness,
         on_elements: OnElements,
     ) -> Tensor:
-        """Sequences that begin with the first state of each prompt: as the real ones, they begin somewhere."""
+        """Draw sequences that begin with the first state of each prompt, since real ones may begin with any state."""
         generator = randomness.generator(generation, "sampling")
         uniform = torch.rand(len(prompts), self.settings.length - 1, generator=generator, dtype=torch.float64)
         written = continued(model.logits.cpu().softmax(-1), prompts.items[:, 0].long(), uniform)
@@ -139,55 +139,55 @@ class MarkovWorkload:
         return finite(measured)
 
     def _distance(self, log_q: Tensor) -> float:
-        """Σ_s π(s) KL(P_s ‖ Q_s): nats per transition, at least 0."""
+        """Σ_s π(s) KL(P_s ‖ Q_s) in nats per transition, at least 0."""
         log_truth = torch.where(self.truth > 0, self.truth, 1.0).log()
         divergence = (self.truth * (log_truth - log_q)).where(self.truth > 0, 0.0).sum(1)
         return max(float(self.stationary @ divergence), 0.0)
 
     def floors(self) -> dict[str, float]:
-        """Every state as likely as in the long run, whatever comes before it."""
+        """Metrics of a model that predicts the stationary distribution after every state."""
         log_q = self.stationary.log().expand_as(self.truth)
         states = self.selection.long()
         return {
             "transition_kl": self._distance(log_q),
-            "rare_mass": 0.0,  # whatever is spread evenly keeps rare transitions, and is punished by the divergence
+            "rare_mass": 0.0,  # an even spread keeps rare transitions, but the divergence penalises it
             "selection_nll": float(-log_q[states[:, :-1], states[:, 1:]].mean()),
         }
 
     def show(self, folder: Path, model: Any, samples: Tensor, prompts: TrainingSet, _: Randomness) -> None:
-        """A letter for every state."""
+        """Write one letter per state."""
         texts = ["".join(_LETTERS[state] for state in row) for row in samples[:_SHOWN].tolist()]
         write_json(folder / "samples.json", [{"prompt": text[0], "text": text[1:]} for text in texts])
 
 
 def blank_markov(task: Task, sizes: Sizes) -> Blank:
-    """The workload as it is: its data are drawn from the task file, and little."""
+    """The workload itself: its data are small and drawn from the task file."""
     note = "a table is fitted by elementwise operations; each counts as one FLOP per number"
     return Blank(MarkovWorkload(task, "cpu"), {}, (note, *sizes.notes))
 
 
 def transition_table(data: MarkovData) -> Tensor:
-    """P, (S, S) float64: the probability of every state after every state."""
+    """P, (S, S) float64: transition probabilities between all states."""
     weights = torch.tensor(transition_weights(data), dtype=torch.float64)
     return weights / weights.sum(1, keepdim=True)
 
 
 def stationary_distribution(table: Tensor) -> Tensor:
-    """π, (S,) float64, with π P = π and Σ π = 1, of a chain in which every state is reached from every other.
+    """π, (S,) float64, with π P = π and Σ π = 1, of a chain in which every state can be reached from every other.
 
     Raises:
-        torch.linalg.LinAlgError: there is more than one.
+        torch.linalg.LinAlgError: the distribution is not unique.
     """
     states = len(table)
     equations = table.T - torch.eye(states, dtype=table.dtype)
-    equations[-1] = 1.0  # one of the equations follows from the others; in its place, π adds up to 1
+    equations[-1] = 1.0  # one equation is redundant; replace it by Σ π = 1
     wanted = torch.zeros(states, dtype=table.dtype)
     wanted[-1] = 1.0
     return torch.linalg.solve(equations, wanted)
 
 
 def continued(table: Tensor, first: Tensor, uniform: Tensor) -> Tensor:
-    """Sequences (n, 1 + T) int64 that begin with `first`, (n,), a uniform number of (n, T) deciding on every step."""
+    """Sequences (n, 1 + T) int64 that begin with `first`, (n,); `uniform`, (n, T), decides every step."""
     written = [first.long()]
     for numbers in uniform.unbind(1):
         written.append(draw(table[written[-1]], numbers))
@@ -195,7 +195,10 @@ def continued(table: Tensor, first: Tensor, uniform: Tensor) -> Tensor:
 
 
 def draw(probabilities: Tensor, uniform: Tensor) -> Tensor:
-    """One state per row of (n, S), (n,) int64, by inverting the cumulative distribution; none of probability 0."""
+    """Draw one state per row of (n, S), (n,) int64, by inverting the cumulative distribution.
+
+    States of probability 0 are never drawn.
+    """
     cumulative = probabilities.cumsum(1)
     last = (probabilities > 0).to(torch.int8).cumsum(1).argmax(1)
     found = torch.searchsorted(cumulative, (uniform * cumulative[:, -1])[:, None], right=True).squeeze(1)

@@ -1,1 +1,1 @@
-"""Gaussian mixtures, whose truth is known."""
+"""Gaussian mixtures with a known true distribution."""

@@ -1,4 +1,4 @@
-"""What a Gaussian-mixture task fixes about its model, training and sampling. No torch here."""
+"""Settings of Gaussian-mixture tasks: model, training and sampling. No torch here."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from collapsebench.workloads.training_settings import Training
 
 
 class MixtureModel(Frozen):
-    """A one-dimensional Gaussian mixture, and where its parameters start in generation 0.
+    """A one-dimensional Gaussian mixture, and the initial values of its parameters in generation 0.
 
     Attributes:
         weights, means, scales: one number per component.
-        learned: the parameters that training may change; the others keep their start.
+        learned: the parameters that training may change; the others keep their initial values.
     """
 
     weights: tuple[float, ...] = Field(min_length=1)
@@ -37,8 +37,8 @@ class MixtureSampler(Frozen):
     """How points are drawn.
 
     Attributes:
-        temperature: components are drawn in proportion to weight^(1/T), with variances multiplied by T: T < 1
-            favours what is likely, as it does for language models. 1 is the model itself.
+        temperature: components are drawn in proportion to weight^(1/T), with variances multiplied by T. As for
+            language models, T < 1 favours likely values, and T = 1 is the model itself.
     """
 
     temperature: float = Field(1.0, gt=0, le=2)

@@ -1,4 +1,4 @@
-"""Gaussian mixture in one dimension, fitted by gradient: the task whose truth, and whose collapse, is known exactly."""
+"""A one-dimensional Gaussian mixture, fitted by gradient descent; both truth and collapse are known exactly."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from collapsebench.workloads.mixture.settings import GmmSettings, MixtureModel
 from collapsebench.workloads.objective import Alone, Observed, Schedule, on_device, stage_schedule
 from collapsebench.workloads.work import Sizes, updates_of
 
-_NODES = 20_001  # of the quadrature over the truth's support
+_NODES = 20_001  # nodes of the quadrature over the truth's support
 _REACH = 12.0  # standard deviations around the outermost components
-_CURVE = 241  # points of the density that reports draw
+_CURVE = 241  # points of the density curve in reports
 
 
 class Mixture(nn.Module):
     """A Gaussian mixture with float64 parameters.
 
     Attributes:
-        weight_logits, means, log_scales: (K,) each; those that are not learned are buffers.
+        weight_logits, means, log_scales: (K,) each; those not learned are buffers.
     """
 
     weight_logits: Tensor
@@ -63,12 +63,12 @@ class Mixture(nn.Module):
     def relative_log_p(self, points: Tensor, log_peaks: Tensor) -> Tensor:
         """log p of every point, (n,), as the method's loss sees it.
 
-        Its gradient is that of the log-density. Its value is the density relative to a frozen peak, at most 1: the
-        model is sure of a point where its density there is that of the centre of a true component, or higher. Such a
-        point has p = 1 and, with cross entropy, a loss of exactly 0: ``reduction=kept`` does not count it.
+        Its gradient is that of the log-density. Its value is the density relative to a frozen peak, clipped to 1: the
+        model is certain of a point if its density there is at least that of the centre of a true component. Such a
+        point has p = 1 and, with cross entropy, a loss of exactly 0, so ``reduction=kept`` does not count it.
 
         Args:
-            points: (n,). log_peaks: (n,) log-densities that count as certainty, see `log_peaks`.
+            points: (n,). log_peaks: (n,) log-densities that count as certainty; see `log_peaks`.
         """
         log_density = self.log_density(points)
         value = (log_density.detach() - log_peaks).clamp(max=0.0)
@@ -77,7 +77,7 @@ class Mixture(nn.Module):
     def log_peaks(self, points: Tensor) -> Tensor:
         """Log-density at the centre of the component that each point belongs to, (n,): weight / (scale · √2π).
 
-        Where components overlap, the mean of their peaks by responsibility.
+        Where components overlap, this is the mean of their peaks weighted by responsibility.
         """
         joint = self.joint_log_density(points)
         peaks = self.weight_logits.log_softmax(0) - self.log_scales - 0.5 * _LOG_2PI
@@ -88,7 +88,7 @@ class Mixture(nn.Module):
 
     @property
     def weights(self) -> Tensor:
-        """(K,), adding up to 1."""
+        """Component weights, (K,), which add up to 1."""
         return self.weight_logits.softmax(0)
 
 
@@ -98,10 +98,10 @@ _LOG_2PI = math.log(2 * math.pi)
 class GmmWorkload:
     """See `collapsebench.workloads.Workload`.
 
-    The elements are the points. A density has no probability to be sure of, so p is relative to a frozen scale, as in
-    diffusion tasks: to the peak of the truth's component that the point belongs to. A peak of the model's own would
-    not do: p would not see how sharp the model is, and losses that weaken as p grows would have no optimum (any wider
-    model makes every p larger).
+    The elements are the points. A density is not a probability, so p is relative to a frozen scale, as in diffusion
+    tasks: the peak of the true component that the point belongs to. The model's own peak would not work: p would be
+    independent of how sharp the model is, and losses that weaken as p grows would have no optimum (any wider model
+    makes every p larger).
     """
 
     processes = Alone()
@@ -160,7 +160,7 @@ class GmmWorkload:
 
     @torch.no_grad()
     def evaluate(self, model: Mixture, samples: Tensor, on_elements: OnElements) -> dict[str, Measurement]:
-        """Integrals over the known truth, by quadrature on n nodes, and the moments of the n samples."""
+        """Compute integrals over the known truth, by quadrature on n nodes, and the moments of the n samples."""
         log_density = model.log_density(self._grid.to(self.device)).cpu()
         nodes, n = len(self._grid), len(samples)
         kl = (self._true_log_density.exp() * (self._true_log_density - log_density)).sum() * self._step
@@ -176,7 +176,7 @@ class GmmWorkload:
         return finite(measured)
 
     def floors(self) -> dict[str, float]:
-        """One Gaussian with the mean and variance of the real training points; no mass in the minority mode."""
+        """Metrics of one Gaussian with the mean and variance of the real points; no mass in the minority mode."""
         points = self.real.items
         z2 = (self._grid - points.mean()).square() / points.var(correction=0)
         log_density = -0.5 * (z2 + points.var(correction=0).log() + _LOG_2PI)
@@ -184,7 +184,7 @@ class GmmWorkload:
         return {"kl_to_truth": float(kl), "minority_mass": 0.0}
 
     def show(self, folder: Path, model: Mixture, samples: Tensor, prompts: TrainingSet, _: Randomness) -> None:
-        """The densities of the model and of the truth, for reports to draw."""
+        """Write the densities of the model and of the truth, which reports plot."""
         x = self._grid[:: len(self._grid) // (_CURVE - 1)]
         with torch.no_grad():
             density = model.log_density(x.to(self.device)).exp().cpu()
@@ -195,13 +195,13 @@ class GmmWorkload:
 
 
 def blank_mixture(task: Task, sizes: Sizes) -> Blank:
-    """The workload as it is: its data are drawn from the task file, and little."""
+    """The workload itself: its data are small and drawn from the task file."""
     note = "a mixture is fitted by elementwise operations; each counts as one FLOP per number"
     return Blank(GmmWorkload(task, "cpu"), {}, (note, *sizes.notes))
 
 
 def _draw(model: Mixture, n: int, temperature: float, generator: torch.Generator) -> Tensor:
-    """n points, (n,) float64, from a mixture on the CPU; see `MixtureSampler` for the temperature."""
+    """Draw n points, (n,) float64, from a mixture on the CPU; see `MixtureSampler` for the temperature."""
     with torch.no_grad():
         weights = (model.weight_logits.log_softmax(0) / temperature).softmax(0)
         uniform = torch.rand(n, generator=generator, dtype=torch.float64)
@@ -211,7 +211,7 @@ def _draw(model: Mixture, n: int, temperature: float, generator: torch.Generator
 
 
 def _support(truth: MixtureData) -> tuple[Tensor, float]:
-    """Nodes and step of the quadrature: everywhere the truth has mass that float64 can see."""
+    """Nodes and step of the quadrature, over the whole range where the truth has mass in float64."""
     low = min(m - _REACH * s for m, s in zip(truth.means, truth.scales, strict=True))
     high = max(m + _REACH * s for m, s in zip(truth.means, truth.scales, strict=True))
     nodes = torch.linspace(low, high, _NODES, dtype=torch.float64)

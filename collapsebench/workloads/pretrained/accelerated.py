@@ -1,7 +1,7 @@
-"""An update through Accelerate: mixed precision on a GPU, gradient checkpointing, data parallelism.
+"""Updates through Accelerate: mixed precision on a GPU, gradient checkpointing, data parallelism.
 
-The batch is a fixed set of windows whatever the number of processes: process r of R takes every R-th of them, and
-gradients are averaged. So one process and several give the same losses up to rounding.
+The batch is a fixed set of windows for any number of processes. Process r of R takes every R-th window, and gradients
+are averaged. So one or several processes give the same losses up to rounding.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from collapsebench.workloads.objective import Schedule
 from collapsebench.workloads.pretrained.settings import FineTuning
 from collapsebench.workloads.processes import world_size
 
-HALF_PRECISION_ON = ("cuda",)  # types of device; on others the task's half precision is float32
-_PATIENCE = timedelta(hours=12)  # of processes that wait while the first one evaluates
+HALF_PRECISION_ON = ("cuda",)  # device types; on others float32 replaces the task's half precision
+_PATIENCE = timedelta(hours=12)  # timeout of processes that wait while the first one evaluates
 
 
 def accelerator_for(device: torch.device, training: FineTuning) -> Accelerator:
-    """Accelerate on this device; the task's precision on CUDA, float32 elsewhere."""
-    if world_size() == 1:  # a second task of this process may want another device or precision
+    """An `Accelerator` for this device, with the task's precision on CUDA and float32 elsewhere."""
+    if world_size() == 1:  # a second task in this process may need another device or precision
         AcceleratorState._reset_state(reset_partial_state=True)
         if device.type == "cuda" and device.index is not None:
-            torch.cuda.set_device(device)  # Accelerate takes the current one
+            torch.cuda.set_device(device)  # Accelerate uses the current device
     precision = {"float32": "no", "bf16": "bf16", "fp16": "fp16"}[training.precision]
     return Accelerator(
         cpu=device.type == "cpu",
@@ -67,14 +67,14 @@ class Accelerated:
             self.accelerator.free_memory(wrapped, prepared)
 
     def optimiser(self, parameters: list[nn.Parameter], schedule: Schedule) -> torch.optim.Optimizer:
-        # Not fused: a fused step skips overflowed gradients by itself, and Accelerate would not know of it.
+        # Not fused: a fused step skips overflowed gradients by itself, and Accelerate would not notice.
         return torch.optim.AdamW(parameters, betas=schedule.betas, weight_decay=schedule.weight_decay)
 
     def accumulating(self, module: nn.Module, last: bool) -> AbstractContextManager[None]:
         return nullcontext() if last else self.accelerator.no_sync(module)
 
     def backward(self, tensors: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
-        # A scalar that has these gradients, since Accelerate scales a scalar in half precision.
+        # Build a scalar with these gradients, since Accelerate scales a scalar in half precision.
         products = [(tensor * gradient).sum() for tensor, gradient in zip(tensors, gradients, strict=True)]
         self.accelerator.backward(torch.stack(products).sum())
 
@@ -90,8 +90,8 @@ class Accelerated:
 
 
 def checkpointed(model: Any, on: bool) -> None:
-    """Let a model recompute the activations of its layers in backward, or not."""
-    # transformers 6 takes the older name away.
+    """Switch gradient checkpointing of a model's layers on or off."""
+    # transformers 6 removes the older name.
     kind = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
     if on:
         arguments = {f"{kind}_checkpointing_kwargs": {"use_reentrant": False}}

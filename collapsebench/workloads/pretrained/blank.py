@@ -1,4 +1,4 @@
-"""A task with a pretrained model, without its weights: the model has the shape that the task file says."""
+"""A pretrained-model task without its weights, for cost estimates; the task file gives the model's shape."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class _BlankWorkload(PretrainedWorkload):
         return observe_tokens(model, items.long(), full, _HALF.get(self.settings.training.precision))
 
     def _contexts(self, windows: Tensor) -> Tensor:
-        """Of as many sequences as fill the windows: the estimate varies how long they are."""
+        """Contexts of as many sequences as fill the windows; the estimate varies their length."""
         contexts, settings = super()._contexts(windows), self.settings
         wanted = torch.arange(windows.numel() // settings.sampler.new_tokens)
         return contexts[wanted % len(contexts)]
@@ -73,7 +73,7 @@ class _BlankWorkload(PretrainedWorkload):
 
 
 def _stream(task: Task, settings: PretrainedSettings, sizes: Sizes) -> StreamData:
-    """Windows of the right number; `sizes` may have a part of those that are evaluated on."""
+    """A stream with the right number of windows; `sizes` may hold only a part of the evaluation windows."""
 
     def windows(n: int, dtype: torch.dtype = torch.int64) -> Tensor:
         return torch.zeros((1, settings.block), dtype=dtype).expand(n, settings.block)
@@ -130,7 +130,7 @@ def gpt2_config(shape: Architecture) -> GPT2Config:
 
 
 class _OnPaper:
-    """Generates by the passes that `transformers` makes; what it chooses from their scores, it does not look at."""
+    """Runs the same forward passes as `transformers.generate`; which tokens it chooses does not matter."""
 
     def generate(self: Any, tokens: Tensor, **arguments: Any) -> Tensor:
         beams = arguments.get("num_beams", 1)
@@ -145,15 +145,15 @@ class _OnPaper:
 
 
 class _LlamaOnPaper(_OnPaper, LlamaForCausalLM):
-    """A Llama that generates on paper."""
+    """A Llama that generates only to be counted."""
 
 
 class _Gpt2OnPaper(_OnPaper, GPT2LMHeadModel):
-    """A GPT-2 that generates on paper."""
+    """A GPT-2 that generates only to be counted."""
 
 
 class _Alone(Alone):
-    """One process: what `collapsebench.workloads.pretrained.accelerated` does on a GPU, without Accelerate."""
+    """A single process that does what `collapsebench.workloads.pretrained.accelerated` does on a GPU."""
 
     def __init__(self, settings: PretrainedSettings):
         self.training_settings = settings.training
@@ -174,7 +174,7 @@ class _Alone(Alone):
 
 
 class _Autocast(TorchFunctionMode):
-    """``torch.autocast``, which does nothing on the meta device: products of float32 are taken in half precision."""
+    """Replacement for ``torch.autocast`` on the meta device: float32 matrix products run in half precision."""
 
     def __init__(self, half: torch.dtype):
         super().__init__()
@@ -191,7 +191,7 @@ class _Autocast(TorchFunctionMode):
     def _cast(self, value: Any) -> Any:
         if not isinstance(value, Tensor) or value.dtype != torch.float32:
             return value
-        if not (value.is_leaf and value.requires_grad) or value._is_view():  # a slice of a weight is soon gone
+        if not (value.is_leaf and value.requires_grad) or value._is_view():  # a slice of a weight is short-lived
             return value.to(self.half)
         if id(value) not in self.weights:
             self.weights[id(value)] = value.to(self.half)

@@ -1,4 +1,4 @@
-"""The token stream of a pretrained model's task: windows of every split, in the order of the text."""
+"""The token stream of a pretrained-model task: windows of every split, in the order of the text."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from collapsebench.workloads.text.data import evenly
 
 @dataclass(frozen=True)
 class StreamData:
-    """Everything that a task with a pretrained model reads as tokens.
+    """All token data of a pretrained-model task.
 
     Attributes:
-        train: (n, block) int32 windows in the order of the text; the task's number of them.
-        parts: how many fractions they have, oldest first; 1: they are not divided.
-        measured: how many windows are evaluated on.
-        test, selection: those of the other splits. (m, block) int64.
+        train: (n, block) int32 training windows in the order of the text, as many as the task uses.
+        parts: number of fractions of the training windows, oldest first; 1: not divided.
+        measured: numbers of windows used for evaluation.
+        test, selection: windows of the other splits, (m, block) int64.
         train_counts: (V,) token counts of the training windows. split_digests: sha256 of the text of every split.
-        row_starts: the token of the training split's stream at which each of its rows begins.
+        row_starts: index of the token in the training stream at which each row of the split begins.
         sha256: digest of all windows.
     """
 
@@ -47,34 +47,35 @@ class StreamData:
 
     @property
     def oldest(self) -> Tensor:
-        """Windows of the oldest fraction that are evaluated on, (m, block) int64."""
+        """Evaluation windows of the oldest fraction, (m, block) int64."""
         return evenly(self._fraction(0), self.measured.oldest).long()
 
     @property
     def later(self) -> Tensor:
-        """Windows of all fractions but the oldest, (m, block) int64."""
+        """Evaluation windows of all fractions except the oldest, (m, block) int64."""
         return evenly(self.train[len(self._fraction(0)) :], self.measured.later).long()
 
     def newest(self, generation: int) -> Tensor:
-        """Windows of the fraction that is new to a generation, (m, block) int64."""
+        """Evaluation windows of the fraction that is new to a generation, (m, block) int64."""
         return evenly(self._fraction(generation), self.measured.newest).long()
 
     def _fraction(self, index: int) -> Tensor:
         return fraction(TrainingSet.of(self.train, REAL), index, self.parts).items
 
     def compared(self, samples: Tensor) -> Tensor:
-        """The samples that are compared between generations: the rewriting of the oldest fraction.
+        """The samples that are compared between generations: the rewritten oldest fraction.
 
-        Later generations write more, and diversity depends on how much is written. Undivided windows: all samples.
+        Later generations write more, and diversity depends on the amount of text. All samples if the windows are not
+        divided.
         """
         return samples if self.parts == 1 else samples[: len(self._fraction(0))]
 
     def generation_of(self, written: int) -> int:
-        """The generation that rewrites so many windows: as many as it has read, so that they tell how far it is."""
+        """The generation that rewrites this many windows; it rewrites as many as it has read."""
         return self._part(written - 1)
 
     def fraction_of(self, row: int) -> int | None:
-        """The part of the training windows in which a row begins; None: in none of them."""
+        """The fraction of the training windows in which a row begins; None if it begins in none of them."""
         size = len(self.train)
         window = self.row_starts[row] // self.train.shape[1] if row < len(self.row_starts) else size
         return self._part(window) if window < size else None
@@ -87,13 +88,13 @@ def stream_data(task: Task, tokenizer: PreTrainedTokenizerBase) -> StreamData:
     """Read and tokenise a task's splits.
 
     Raises:
-        DataError: a split is missing or has too little text.
+        DataError: a split is missing or too short.
     """
     settings, data = task.spec.workload, task.spec.data
     assert isinstance(settings, PretrainedSettings)
     assert isinstance(data, HubSplits | LocalSplits)
     splits = load_split_rows(data, data_folder(task))
-    # Row by row, as the stream of ForTIFAI is made; special tokens would stand between the rows.
+    # Row by row, like ForTIFAI's stream; special tokens would end up between the rows.
     tokens = {
         name: tokenizer(rows, add_special_tokens=False, verbose=False)["input_ids"] for name, rows in splits.items()
     }
@@ -124,7 +125,7 @@ def stream_data(task: Task, tokenizer: PreTrainedTokenizerBase) -> StreamData:
 
 
 def training_windows(task: Task) -> tuple[int, str]:
-    """Number of a task's training windows, and the digest of all its windows; weights of gigabytes are not loaded."""
+    """Number of a task's training windows, and the digest of all its windows, without loading the weights."""
     settings = task.spec.workload
     assert isinstance(settings, PretrainedSettings)
     data = stream_data(task, load_tokenizer(settings.model, model_folder(task)))

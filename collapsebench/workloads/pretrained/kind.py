@@ -1,4 +1,4 @@
-"""The record of tasks with a pretrained language model."""
+"""The record of pretrained-language-model tasks."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 def _windows(spec: TaskSpec) -> int:
-    """Of the training split: the policy says how many are used."""
+    """Number of training windows, which follows from the policy."""
     assert isinstance(spec.workload, PretrainedSettings)
     return spec.workload.real_windows(spec.policy)
 
 
 def _evaluated(spec: TaskSpec) -> int:
-    """Windows. How many tokens the KR-test and the harness read is not known before their items are, nor counted."""
+    """Number of evaluation windows. Tokens of the KR-test and the harness are unknown beforehand and not counted."""
     assert isinstance(spec.workload, PretrainedSettings)
     return sum(spec.workload.measured(spec.policy, spec.horizon))
 

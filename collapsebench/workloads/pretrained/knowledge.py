@@ -1,4 +1,4 @@
-"""The KR-test of a task: its items by fraction of the training stream, and what is made of a model's answers."""
+"""The KR-test of a task: its items by fraction of the training stream, and the metrics of a model's answers."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from collapsebench.workloads.text.data import evenly
 
 @dataclass(frozen=True)
 class Knowledge:
-    """Items of the KR-test about the windows that a task trains on.
+    """KR-test items about the windows that a task trains on.
 
     Attributes:
-        items: the questions. fractions: (n,) int64, the fraction of the training stream that each is about.
-        parts: number of fractions. newest: whether the fraction that is new to a generation is asked about.
+        items: the items. fractions: (n,) int64, the fraction of the training stream that each item is about.
+        parts: number of fractions. newest: whether the fraction that is new to a generation is tested.
     """
 
     items: tuple[KnowledgeItem, ...]
@@ -32,11 +32,11 @@ class Knowledge:
 
     @staticmethod
     def of(file: Path, text: StreamData) -> Knowledge:
-        """Read the items, and leave out those about text that the task does not train on.
+        """Read the items, and drop those about text that the task does not train on.
 
         Raises:
-            DataError: an item does not say what it is about, or there are none about the oldest fraction, or, where the
-                newest one is asked about, about any other.
+            DataError: an item has no location, or there are no items about the oldest fraction. If the newest fraction
+                is tested, also if any other fraction has no items.
         """
         used = [(item, found) for item in read_items(file) if (found := _fraction(item, file, text)) is not None]
         newest, parts = text.measured.newest > 0, text.parts
@@ -54,7 +54,8 @@ class Knowledge:
         """The accuracies of a generation.
 
         Args:
-            correct: (n,) bool, whether each item was answered correctly. generation: that was new to it.
+            correct: (n,) bool, whether each item was answered correctly. generation: the one whose new fraction
+                is measured.
         """
         parts = fraction_accuracy(self.fractions.tolist(), correct, self.parts)
         found = {
@@ -63,7 +64,7 @@ class Knowledge:
             "knowledge_retention_all": _share(correct),
         }
         if self.newest:
-            fewest = min(part.n for part in parts)  # of every fraction as many, else values were of unequal noise
+            fewest = min(part.n for part in parts)  # equally many per fraction, so that values are equally noisy
             found["knowledge_newest"] = _share(evenly(correct[self.fractions == generation], fewest))
             found["knowledge_later"] = _share(correct[self.fractions > 0])
         return found

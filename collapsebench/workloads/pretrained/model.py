@@ -1,4 +1,4 @@
-"""A pretrained causal language model and its tokeniser: from the hub at a pinned revision, or from a local folder."""
+"""Loads a pretrained causal language model and its tokeniser from the hub (pinned revision) or a local folder."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from collapsebench.workloads.pretrained.supplies import model_place
 
 
 def load_pretrained(settings: PretrainedModel, folder: Path | None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model in float32 on the CPU, and its tokeniser.
+    """Load the model in float32 on the CPU, and its tokeniser.
 
     Args:
-        folder: local folder with config, safetensors and tokeniser, or with one ``.gguf`` file; None: the hub.
+        folder: local folder with config, safetensors and tokeniser, or with one ``.gguf`` file; None: use the hub.
 
     Raises:
-        DataError: something is missing; the message says what, and which option supplies it.
+        DataError: something is missing; the message names it and the option that supplies it.
     """
     where, arguments = model_place(settings, folder)
     tokenizer = load_tokenizer(settings, folder)
@@ -39,11 +39,11 @@ def load_pretrained(settings: PretrainedModel, folder: Path | None) -> tuple[Pre
         model, found = AutoModelForCausalLM.from_pretrained(
             where, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **arguments
         )
-    if missing := sorted(found["missing_keys"]):  # transformers would go on with random ones
+    if missing := sorted(found["missing_keys"]):  # transformers would initialise them randomly
         raise DataError(f"the model at {where} lacks weights: {', '.join(missing[:3])}; {len(missing)} in all.")
     if (size := parameters_of(model)) != settings.parameters:
         raise DataError(f"{where} holds a model of {size:,} parameters; the task's has {settings.parameters:,}.")
-    # The task alone decides how samples are drawn: a model's own penalties and temperatures would go into it silently.
+    # The task alone decides how samples are drawn; a model's own penalties and temperatures would apply silently.
     own = model.generation_config
     model.generation_config = GenerationConfig(
         bos_token_id=own.bos_token_id, eos_token_id=own.eos_token_id, pad_token_id=tokenizer.pad_token_id
@@ -53,7 +53,7 @@ def load_pretrained(settings: PretrainedModel, folder: Path | None) -> tuple[Pre
 
 
 def load_tokenizer(settings: PretrainedModel, folder: Path | None) -> PreTrainedTokenizerBase:
-    """The tokeniser alone; arguments and errors as `load_pretrained`."""
+    """Load only the tokeniser; arguments and errors as in `load_pretrained`."""
     where, arguments = model_place(settings, folder)
     with _as_data_errors(where):
         tokenizer = AutoTokenizer.from_pretrained(where, **arguments)
@@ -76,7 +76,7 @@ def _as_data_errors(where: str) -> Iterator[None]:
 
 
 def require_length(model: PreTrainedModel, settings: PretrainedSettings) -> None:
-    """Raise `DataError` when a model cannot read as many tokens at once as its task wants."""
+    """Raise `DataError` if a model's maximum length is below what its task needs."""
     sampler, evaluation = settings.sampler, settings.evaluation
     needs = {
         "windows of training": settings.block,
@@ -92,9 +92,9 @@ def require_length(model: PreTrainedModel, settings: PretrainedSettings) -> None
         )
 
 
-@torch.no_grad()  # not in inference mode: a model may keep what it computes here, and be trained later
+@torch.no_grad()  # not inference mode: a model may keep what it computes here and be trained later
 def require_plain_head(model: PreTrainedModel) -> None:
-    """Raise `DataError` for a model that changes its logits after the output embedding: losses would see others."""
+    """Raise `DataError` if a model changes its logits after the output embedding, which losses would not see."""
     tokens = torch.arange(8)[None] % model.config.vocab_size
     hidden = model.base_model(tokens, use_cache=False).last_hidden_state
     expected = hidden @ model.get_output_embeddings().weight.T
@@ -106,7 +106,7 @@ def require_plain_head(model: PreTrainedModel) -> None:
 
 
 def weights_digest(model: PreTrainedModel) -> str:
-    """sha256 of a model's weights, whatever file they came from."""
+    """sha256 of a model's weights, independent of the file format."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
@@ -126,5 +126,5 @@ def _without_progress_bars() -> Iterator[None]:
 
 
 def parameters_of(model: torch.nn.Module) -> int:
-    """Number of weights, tied ones once."""
+    """Number of parameters, counting tied ones once."""
     return sum({p.data_ptr(): p.numel() for p in model.parameters()}.values())

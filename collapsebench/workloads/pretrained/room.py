@@ -1,4 +1,4 @@
-"""Whether memory and disk can hold a pretrained model and what its chains write; asked before torch is imported."""
+"""Checks that memory and disk suffice for a pretrained model and its chains, before torch is imported."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ _SAVED_BYTES = 4
 
 
 def check_room(task: Task, device: str, out: Path, generations: int) -> None:
-    """Raise `UserError` when memory or disk are surely too small for a task with a pretrained model.
+    """Raise `UserError` if memory or disk is certainly too small for a pretrained-model task.
 
-    Activations are not counted, so what passes may still run out of memory; what fails cannot run.
+    Activations are not counted: a task that passes may still run out of memory, but one that fails cannot run.
 
     Args:
-        device: resolved. out: directory of runs. generations: that are not there yet, over all chains.
+        device: the resolved device. out: directory of runs. generations: number of missing generations, over all
+            chains.
     """
     settings = task.spec.workload
     assert isinstance(settings, PretrainedSettings)

@@ -1,8 +1,8 @@
-"""Writing chunks of text after given contexts: of a training stream, or of windows that are to be continued.
+"""Generates chunks of text after given contexts: rewrites a training stream, or continues windows.
 
-In ForTIFAI (arXiv 2509.08972) a stream is rewritten chunk by chunk: the context is always the stream that the
-generation was trained on, never what has just been written. In Drayson et al. (arXiv 2502.15654) the beginning of a
-window of text is continued.
+In ForTIFAI (arXiv 2509.08972) a stream is rewritten chunk by chunk. The context is always the stream that the
+generation was trained on, never text that was just written. In Drayson et al. (arXiv 2502.15654) the beginning of
+each window of text is continued.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from collapsebench.workloads.text.sampling import draw
 
 
 class DrawByNoise(LogitsProcessor):
-    """Makes greedy decoding draw: all scores but that of the token which the noise selects become minus infinity.
+    """Turns greedy decoding into sampling: sets all scores to minus infinity except that of the token drawn by `noise`.
 
-    `transformers.generate` draws from the global random state; this way one uniform number per token decides, whatever
-    the batch size and whatever cache the model's architecture needs.
+    `transformers.generate` draws from the global random state. Here one uniform number per token decides, for any
+    batch size and any cache that the model's architecture needs.
     """
 
     def __init__(self, noise: Tensor, prompt: int, sampler: StreamSampler):
@@ -41,8 +41,8 @@ def contexts_of(stream: Tensor, sampler: StreamSampler) -> Tensor:
     """The tokens before every chunk of a stream.
 
     Args:
-        stream: (N,) token ids, N a multiple of the chunk length. The first chunks, which have too little before them,
-            see the end of the stream: so all contexts have one length, min(context, N).
+        stream: (N,) token ids, N a multiple of the chunk length. The first chunks have too few tokens before them, so
+            their contexts wrap around to the end of the stream. All contexts have the length min(context, N).
 
     Returns:
         (chunks, context) token ids.
@@ -53,7 +53,7 @@ def contexts_of(stream: Tensor, sampler: StreamSampler) -> Tensor:
 
 
 def beginnings_of(windows: Tensor, sampler: StreamSampler) -> Tensor:
-    """The first tokens of windows (n, block), which are to be continued: (n, context) token ids."""
+    """The first tokens of windows (n, block), to be continued: (n, context) token ids."""
     return windows[:, : sampler.context]
 
 
@@ -65,12 +65,12 @@ def rewrite_stream(
     sampler: StreamSampler,
     on_tokens: Callable[[int], None] = lambda _: None,
 ) -> Tensor:
-    """Generate the chunk after every context.
+    """Generate a chunk after every context.
 
     Args:
         model: a causal language model in evaluation mode.
         contexts: (n, C) token ids on the CPU. noise: (n, new_tokens) uniform numbers, for ``draw`` only.
-        on_tokens: told the number of new tokens after every batch.
+        on_tokens: called with the number of new tokens after every batch.
 
     Returns:
         (n, new_tokens) int64 on the CPU.
@@ -94,7 +94,7 @@ def rewrite_stream(
 
 
 def _read_once(model: PreTrainedModel, batch: Tensor, beams: int) -> DynamicCache:
-    """The cache of contexts (n, C) without their last token, for all beams; `generate` alone reads them for each."""
+    """Cache of contexts (n, C) without their last token, shared by all beams; `generate` would read them per beam."""
     cache = DynamicCache(config=model.config)
     if batch.shape[1] > 1:
         model.base_model(batch[:, :-1], past_key_values=cache, use_cache=True)

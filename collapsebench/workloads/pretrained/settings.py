@@ -1,4 +1,4 @@
-"""What a task with a pretrained language model fixes about its model, training, sampling and evaluation. No torch."""
+"""Settings of pretrained-language-model tasks: model, training, sampling and evaluation. No torch here."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 class Architecture(Frozen):
-    """The shape of a model, to estimate what it takes before its weights are there.
+    """The shape of a model, to estimate its cost before its weights are available.
 
     Attributes:
-        family: ``llama`` stands for all that are built like it; ``gpt2`` has biases, and a key for every head.
-        head_dim: of an attention head; None: hidden_size / heads.
-        positions: that are learned, in a ``gpt2`` only.
+        family: ``llama`` covers all models with that structure; ``gpt2`` has biases, and a key for every head.
+        head_dim: dimension of an attention head; None: hidden_size / heads.
+        positions: number of learned positions, for ``gpt2`` only.
     """
 
     family: Literal["llama", "gpt2"] = "llama"
@@ -44,11 +44,11 @@ class Architecture(Frozen):
 
 
 class PretrainedModel(Frozen):
-    """Weights of the Hugging Face hub, at a pinned revision, or of a local folder; ``--model PATH`` overrides both.
+    """Weights from the Hugging Face hub, at a pinned revision, or a local folder; ``--model PATH`` overrides both.
 
     Attributes:
         path: local folder, relative to the task file.
-        parameters: of the model, to check memory and disk before anything is loaded.
+        parameters: number of parameters, to check memory and disk before anything is loaded.
         architecture: its shape, for estimates.
     """
 
@@ -69,10 +69,10 @@ class FineTuning(Frozen):
     """Full fine-tuning: Adam, constant learning rate, a fresh optimiser in every generation.
 
     Attributes:
-        epochs: over the generation's training set. batch_size: windows per update, over all devices.
+        epochs: passes over the generation's training set. batch_size: windows per update, over all devices.
         micro_batch: windows per forward pass; gradients are accumulated up to the batch.
-        precision: of matrix products under autocast on a GPU; weights and optimiser are float32. CPUs use float32.
-        checkpointing: recompute activations in backward.
+        precision: autocast dtype of matrix products on a GPU; weights and optimiser are float32. CPUs use float32.
+        checkpointing: recompute activations in the backward pass.
     """
 
     epochs: int = Field(ge=1)
@@ -92,20 +92,21 @@ class FineTuning(Frozen):
         return self
 
     def updates(self, windows: int) -> int:
-        """Optimiser steps on a training set of so many windows; an incomplete batch at the end is dropped."""
+        """Optimiser steps on a training set of this many windows; an incomplete batch at the end is dropped."""
         return max(1, self.epochs * windows // self.batch_size)
 
 
 class StreamSampler(Frozen):
-    """How a generation writes: under ``regenerate-fresh`` every chunk of its own training stream anew, given the tokens
-    before it in the stream; under ``mix`` a new window for every window that it is asked to continue.
+    """How a generation writes text.
 
-    ForTIFAI (arXiv 2509.08972) uses beams; ``draw`` samples from the model.
+    Under ``regenerate-fresh`` it rewrites every chunk of its own training stream, given the tokens before it in the
+    stream. Under ``mix`` it writes a new window for every window that it has to continue. ForTIFAI (arXiv 2509.08972)
+    uses beam search; ``draw`` samples from the model.
 
     Attributes:
-        context: tokens before the chunk that are given; under ``mix`` the first ones of the window to be continued.
-        new_tokens: length of a chunk; under ``mix`` that of a window.
-        beams, repetition_penalty: of ``beam``. temperature, top_p: of ``draw``.
+        context: number of tokens given before the chunk; under ``mix`` the first tokens of the window to continue.
+        new_tokens: length of a chunk; under ``mix`` of a window.
+        beams, repetition_penalty: for ``beam``. temperature, top_p: for ``draw``.
         batch_size: chunks at a time.
     """
 
@@ -122,12 +123,12 @@ class StreamSampler(Frozen):
 class KnowledgeTest(Frozen):
     """The KR-test of ForTIFAI over a file of (context, true, false) items about the training text.
 
-    An item's location is the row of the training split where its article begins; items about rows that the task does
-    not train on are left out, and those of the oldest fraction are what is scored.
+    An item's location is the row of the training split where its article begins. Items about rows that the task does
+    not train on are dropped. The items about the oldest fraction are scored.
 
     Attributes:
         file: JSON below the data folder.
-        url, sha256: where the file is downloaded from when the data folder has none, and its digest.
+        url, sha256: download address for when the data folder does not have the file, and its digest.
     """
 
     file: str
@@ -145,12 +146,12 @@ class PretrainedEvaluation(Frozen):
     """Size of the evaluation.
 
     Attributes:
-        test_windows, selection_windows: of the test and of the validation split, taken evenly.
-        oldest_windows: of the oldest fraction of the training stream, under ``regenerate-fresh`` only.
-        newest_windows: of the fraction that is new to a generation, and as many of all fractions but the oldest; None:
-            these are not measured.
-        knowledge: KR-test; None: not measured. harness: tasks of the lm-eval harness.
-        max_length: tokens that an item of these may have; contexts are cut on the left.
+        test_windows, selection_windows: windows of the test and the validation split, evenly spaced.
+        oldest_windows: windows of the oldest fraction of the training stream, under ``regenerate-fresh`` only.
+        newest_windows: windows of the fraction that is new to a generation, and as many of all fractions except the
+            oldest; None: not measured.
+        knowledge: the KR-test; None: not measured. harness: tasks of the lm-eval harness.
+        max_length: maximum tokens of a KR-test or harness item; contexts are truncated on the left.
         batch_size: sequences at a time.
     """
 
@@ -172,10 +173,11 @@ class PretrainedEvaluation(Frozen):
 
 
 class Windows(NamedTuple):
-    """How many windows of text a generation is evaluated on, at most: splits may have fewer.
+    """Maximum numbers of windows that a generation is evaluated on; splits may have fewer.
 
     Attributes:
-        oldest, newest, later: of the training stream: its oldest fraction, the one that is new, all but the oldest.
+        oldest, newest, later: windows of the training stream: of its oldest fraction, of the fraction that is new, and
+            of all fractions except the oldest.
     """
 
     test: int
@@ -185,16 +187,16 @@ class Windows(NamedTuple):
     later: int
 
 
-# Metrics of text that is new to a generation, and what their floor is measured by: the same on later text, which the
-# model of generation 0 never saw.
+# Metrics on text that is new to a generation, and the metrics that give their floors: the same quantity on later text,
+# which the model of generation 0 never saw.
 _UNSEEN: Mapping[str, str] = {"newest_perplexity": "later_perplexity", "knowledge_newest": "knowledge_later"}
 
 
 class PretrainedSettings(WorkloadSettings):
-    """The workload section of a task with a pretrained language model.
+    """The workload section of a pretrained-language-model task.
 
     Attributes:
-        block: tokens of a window, the item of training and sampling.
+        block: tokens per window, the item of training and sampling.
     """
 
     kind: Literal["pretrained-lm"]
@@ -211,7 +213,7 @@ class PretrainedSettings(WorkloadSettings):
         return self
 
     def reduced(self, share: Share) -> Self:
-        """The same on less text: the evaluation shrinks, and the rest follows from the policy's size."""
+        """The section for less text: the evaluation shrinks, and the rest follows from the policy's size."""
         evaluation = self.evaluation
         names = ("test_windows", "selection_windows", "oldest_windows", "newest_windows")
         changes: dict[str, Any] = {
@@ -224,16 +226,16 @@ class PretrainedSettings(WorkloadSettings):
         return self.model_copy(update={"evaluation": evaluation.model_copy(update=changes)})
 
     def updates(self, policy: Policy, generation: int, items: int | None) -> int | None:
-        if policy.name == "mix":  # generation 0 has the budget of the others, and sees its items more often
+        if policy.name == "mix":  # generation 0 has the same budget as the others, and sees its items more often
             return self.training.updates(policy.size)
         return None if items is None else self.training.updates(items)
 
     def real_windows(self, policy: Policy) -> int:
-        """Windows of the training split that are used: under ``mix`` the real ones of a generation, which are all."""
+        """Number of training windows used; under ``mix`` the real windows of a generation, which are all of them."""
         return policy.real_items if policy.name == "mix" else policy.size
 
     def measured(self, policy: Policy, horizon: int) -> Windows:
-        """Windows of text that a generation is evaluated on."""
+        """Numbers of windows that a generation is evaluated on."""
         wanted, fraction = self.evaluation, self.real_windows(policy) // (horizon + 1)
         newest = wanted.newest_windows or 0
         return Windows(
@@ -261,7 +263,7 @@ class PretrainedSettings(WorkloadSettings):
             )
 
     def own_metrics(self, horizon: int) -> tuple[Metric, ...]:
-        """Those of the fractions of the training stream, the KR-test's among them; then those of the harness."""
+        """Metrics of the fractions of the training stream, including the KR-test's, then those of the harness."""
         wanted, names = self.evaluation, []
         names += ["oldest_perplexity"] if wanted.oldest_windows else []
         names += ["newest_perplexity", "later_perplexity"] if wanted.newest_windows else []

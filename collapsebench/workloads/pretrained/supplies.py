@@ -1,6 +1,6 @@
-"""What a task with a pretrained model needs from outside, and where it is.
+"""External requirements of a pretrained-model task, and where they are.
 
-No torch here: it is looked for before anything heavy is imported.
+No torch here: they are checked before anything heavy is imported.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MODEL_ADVICE = "or give a folder with the weights: --model PATH"
 
 
 def pretrained_supplies(task: Task) -> Iterator[Supply]:
-    """Packages, weights, text, and the items of the benchmarks that the task names, in its order."""
+    """Packages, weights, text, and benchmark items that the task names, in its order."""
     settings = task.spec.workload
     assert isinstance(settings, PretrainedSettings)
     yield Supply("accelerate", partial(_installed, "accelerate"))
@@ -52,7 +52,7 @@ def _items(task: Task, settings: PretrainedSettings) -> Iterator[Supply]:
 
 
 def data_folder(task: Task) -> Path | None:
-    """Where a task's local data is: ``--data``, or the folder that the task file names; None: nowhere."""
+    """The folder of a task's local data: ``--data``, or the folder named in the task file; None: there is none."""
     data = task.spec.data
     if task.resources.data is not None or data.source != "local-splits":
         return task.resources.data
@@ -60,13 +60,13 @@ def data_folder(task: Task) -> Path | None:
 
 
 def item_folders(task: Task) -> tuple[Path, ...]:
-    """Where the files of items that a task names are looked for: the data folder, then as `Task.folders` says."""
+    """The folders to search for a task's item files: the data folder, then those of `Task.folders`."""
     data = data_folder(task)
     return task.folders if data is None else (data, *task.folders)
 
 
 def model_folder(task: Task) -> Path | None:
-    """Where a task's pretrained weights are: ``--model``, or the folder that the task file names; None: on the hub."""
+    """The folder of a task's pretrained weights: ``--model``, or the one named in the task file; None: on the hub."""
     settings = task.spec.workload
     assert isinstance(settings, PretrainedSettings)
     if task.resources.model is not None or settings.model.path is None:
@@ -75,7 +75,7 @@ def model_folder(task: Task) -> Path | None:
 
 
 def model_place(model: PretrainedModel, folder: Path | None) -> tuple[str, dict[str, Any]]:
-    """What `from_pretrained` takes: a name or a folder, and its arguments.
+    """Arguments for `from_pretrained`: a name or a folder, and keyword arguments.
 
     Raises:
         DataError: files are missing, the weights are gated, or the hub cannot be reached.
@@ -84,7 +84,7 @@ def model_place(model: PretrainedModel, folder: Path | None) -> tuple[str, dict[
         assert model.hub is not None
         assert model.revision is not None
         hub_file(model.hub, "config.json", model.revision, "model", _MODEL_ADVICE)
-        if not has_any(model.hub, _WEIGHTS, model.revision):  # gigabytes are not fetched here, only missed
+        if not has_any(model.hub, _WEIGHTS, model.revision):  # only check here; the download has gigabytes
             hub_file(model.hub, _WEIGHTS[0], model.revision, "model", _MODEL_ADVICE)
         return model.hub, {"revision": model.revision}
     packed = sorted(folder.glob("*.gguf"))
@@ -104,10 +104,10 @@ def model_place(model: PretrainedModel, folder: Path | None) -> tuple[str, dict[
 
 
 def knowledge_file(test: KnowledgeTest, *folders: Path) -> Path:
-    """The items of the KR-test: in the first of these folders that has them, or downloaded into the cache.
+    """The item file of the KR-test: from the first of these folders that has it, or downloaded into the cache.
 
     Raises:
-        DataError: there is no such file, it cannot be downloaded, or it is not the one that the task names.
+        DataError: the file does not exist, cannot be downloaded, or is not the one that the task names.
     """
     advice = f"Put {test.file} into a folder and give that: --data PATH."
 

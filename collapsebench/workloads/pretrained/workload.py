@@ -1,8 +1,9 @@
-"""A pretrained causal language model, fine-tuned recursively on what it writes.
+"""A pretrained causal language model, fine-tuned recursively on its own text.
 
-Two protocols. ForTIFAI (arXiv 2509.08972): policy ``regenerate-fresh``, a generation rewrites its training stream, and
-the next one goes on from its weights. Drayson et al. (arXiv 2502.15654): policy ``mix``, a generation continues windows
-of its training set, and every generation starts from the pretrained weights. Fine-tuning is full in both.
+There are two protocols. ForTIFAI (arXiv 2509.08972), policy ``regenerate-fresh``: each generation rewrites its training
+stream, and the next one starts from its weights. Drayson et al. (arXiv 2502.15654), policy ``mix``: each generation
+continues windows of its training set, and every generation starts from the pretrained weights. Both use full
+fine-tuning.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ from collapsebench.workloads.text.observed import observe_tokens
 from collapsebench.workloads.work import updates_of
 
 _EXCERPTS = 8
-_GUESS = 0.5  # the floor of a choice between two
+_GUESS = 0.5  # floor of a binary choice
 
 
 class PretrainedWorkload:
@@ -76,7 +77,7 @@ class PretrainedWorkload:
         self.data_sha256 = self._digest()
 
     def _digest(self) -> str:
-        """Of all that was read from outside: a run goes on with the same weights, text and items only."""
+        """Digest of all external inputs: a run can resume only with the same weights, text and items."""
         parts = [
             weights_digest(self._model),
             self.text.sha256,
@@ -91,7 +92,7 @@ class PretrainedWorkload:
         return None if wanted is None else Knowledge.of(knowledge_file(wanted, *self.folders), self.text)
 
     def new_model(self, randomness: Randomness) -> PreTrainedModel:
-        """The pretrained weights, whatever the seed."""
+        """The pretrained weights; the seed has no effect."""
         if not self._untouched:
             self._model, _ = load_pretrained(self.settings.model, model_folder(self.task))
         self._untouched = False
@@ -144,7 +145,7 @@ class PretrainedWorkload:
         return chunks.view(len(prompts), self.settings.block).int()
 
     def _contexts(self, windows: Tensor) -> Tensor:
-        """What is given before each chunk, when these windows are rewritten, or continued under ``mix``."""
+        """The context of each chunk when these windows are rewritten or, under ``mix``, continued."""
         sampler = self.settings.sampler
         continued = self.task.spec.policy.name == "mix"
         return beginnings_of(windows, sampler) if continued else contexts_of(windows.flatten(), sampler)
@@ -163,7 +164,7 @@ class PretrainedWorkload:
         return finite(measured)
 
     def _fractions(self, model: PreTrainedModel, written: int, on_elements: OnElements) -> dict[str, Measurement]:
-        """Perplexities of parts of the training stream, of a model that has rewritten so many windows of it."""
+        """Perplexities on parts of the training stream, for a model that rewrote `written` windows of it."""
         text, parts = self.text, {}
         if text.measured.oldest:
             parts["oldest_perplexity"] = text.oldest
@@ -198,7 +199,7 @@ class PretrainedWorkload:
         return {name: Measurement(r.value, r.n, r.stderr) for name, r in found.items()}
 
     def floors(self) -> dict[str, float]:
-        """Unigram model of the real training text; the most frequent token; a guess; declared chance levels."""
+        """Floors from the unigram model of the real text, the most frequent token, guessing and declared chance."""
         text = self.text
         most_frequent = text.train_counts.argmax()
         return {
@@ -214,7 +215,7 @@ class PretrainedWorkload:
         }
 
     def listing(self) -> dict[str, dict[str, str]]:
-        """The splits are the dataset's own: one digest for each."""
+        """One digest per split, since the splits are the dataset's own."""
         return {name: {digest: f"the whole {name} split"} for name, digest in self.text.split_digests.items()}
 
     def show(self, folder: Path, model: PreTrainedModel, samples: Tensor, prompts: TrainingSet, _: Randomness) -> None:

@@ -1,4 +1,4 @@
-"""A text task without text: windows that have a length and no words."""
+"""A text task without text, for cost estimates: windows of the right length without content."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PAIR_TOKENS, _PAIR_SCORED = 38, 14  # mean length of such a sequence, and of it
 
 
 def blank_text(task: Task, sizes: Sizes) -> Blank:
-    """The workload of a text task."""
+    """The blank workload of a text task."""
     settings = task.spec.workload
     assert isinstance(settings, TextSettings)
     pairs = settings.evaluation.pairs

@@ -1,4 +1,4 @@
-"""Text made ready for training and evaluation: tokeniser, windows, knowledge pairs. Prepared once, then cached."""
+"""Prepares text for training and evaluation: tokeniser, windows, knowledge pairs. The result is cached."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ from collapsebench.task import Task
 from collapsebench.workloads.text.settings import TextSettings
 
 END_OF_TEXT = "<|endoftext|>"
-_FORMAT = 2  # raised when the preparation below changes
+_FORMAT = 2  # incremented when the preparation below changes
 _ENTITY = re.compile(rb"(?<=[a-z0-9,;:'(\"-] )[A-Z][a-z][A-Za-z'-]+|[0-9][0-9.,]*")
 _PAIR_CONTEXT = 24  # tokens before the scored part of a pair
 
 
 @dataclass(frozen=True)
 class TextData:
-    """Everything a text task reads.
+    """All data of a text task.
 
     Attributes:
         tokenizer: byte-level BPE, trained on the training split only; id 0 ends a document.
-        train, selection, test: (n, block) int64 windows of the three splits, documents joined by id 0.
+        train, selection, test: (n, block) int64 windows of the three splits, with documents joined by id 0.
         train_counts: (V,) int64, token counts of the training split.
         pair_tokens: (4·pairs, T) int64, padded; four versions of each pair (see `knowledge_pairs.Pair.versions`).
-        pair_spans: (4·pairs, 2) int64, the scored part of each.
+        pair_spans: (4·pairs, 2) int64, the scored span of each version.
         sha256: digest of all tensors and the tokeniser.
-        test_entities: (n, block) int64, 1 where a token of `test` belongs to a name or a number; None: not asked for.
+        test_entities: (n, block) int64, 1 where a token of `test` belongs to a name or number; None: not needed.
     """
 
     tokenizer: Tokenizer
@@ -62,7 +62,7 @@ def prepared_text(task: Task) -> TextData:
     """Return the task's data from the cache, or prepare it now.
 
     Raises:
-        DataError: the data is missing, too small for the task, or not the data that the task lists.
+        DataError: the data is missing, too small for the task, or differs from what the task lists.
     """
     folder = cache_dir() / "prepared" / f"{task.spec.name}-{_cache_key(task)[:24]}"
     if not folder.is_dir():
@@ -98,7 +98,7 @@ def _version(package: str) -> str:
 
 
 def _source_stamp(task: Task) -> object:
-    """Content of local files (they may change under the same name); None for sources with their own identity."""
+    """Digest of local files, which may change under the same name; None for sources with an identity of their own."""
     data = task.spec.data
     if data.source != "local":
         return None
@@ -142,9 +142,9 @@ def _prepare(task: Task, folder: Path) -> None:
         save_file({name: tensor.to(torch.int32) for name, tensor in tensors.items()}, partial / "tensors.safetensors")
         tokenizer.save(str(partial / "tokenizer.json"))
         (partial / "sha256").write_text(_digest(partial))
-        os.replace(partial, folder)  # the folder appears whole or not at all
+        os.replace(partial, folder)  # atomic: the folder appears complete or not at all
     except OSError:
-        if not folder.is_dir():  # else another process was faster, with the same content
+        if not folder.is_dir():  # otherwise another process was faster, with the same content
             raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -202,15 +202,15 @@ def _windows(stream: Tensor, block: int, limit: int | None, split: str) -> Tenso
 
 
 def evenly(windows: Tensor, limit: int) -> Tensor:
-    """At most so many windows, taken evenly."""
+    """At most `limit` windows, evenly spaced."""
     n = len(windows)
     return windows if n <= limit else windows[torch.arange(limit) * n // limit]
 
 
 def entity_marks(text: str) -> bytes:
-    """1 for every byte of a name or a number, 0 for the others; as long as the text in UTF-8.
+    """Mark every byte of a name or number with 1 and all others with 0; the length is that of the text in UTF-8.
 
-    A name is a capitalised word that does not begin a sentence; short words that are always capitalised are none.
+    A name is a capitalised word that does not begin a sentence, except short words that are always capitalised.
     """
     content = text.encode()
     marks = bytearray(len(content))
@@ -245,7 +245,7 @@ def _pair_tensors(tokenizer: Tokenizer, pairs: list[Pair]) -> tuple[Tensor, Tens
     rows, spans = [], []
     for pair in pairs:
         for before, scored in pair.versions():
-            # The space before the entity belongs to its first token.
+            # The space before the entity is part of its first token.
             context = tokenizer.encode(before.removesuffix(" ")[-300:]).ids[-_PAIR_CONTEXT:] or [end]
             text = tokenizer.encode(" " + scored if before.endswith(" ") else scored).ids
             rows.append(context + text)

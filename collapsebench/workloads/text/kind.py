@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 def _evaluated(spec: TaskSpec) -> int:
-    """Windows. Knowledge pairs are as long as their text, which is not known before it is read, and are not counted."""
+    """Number of evaluation windows. Knowledge pairs are not counted, since their length is unknown beforehand."""
     assert isinstance(spec.workload, TextSettings)
     evaluation = spec.workload.evaluation
     return evaluation.test_windows + evaluation.selection_windows + 2 * _fraction_windows(spec)
 
 
 def _fraction_windows(spec: TaskSpec) -> int:
-    """Windows of the oldest fraction that are measured, and as many of the newest."""
+    """Number of evaluation windows of the oldest fraction; as many are taken from the newest."""
     assert isinstance(spec.workload, TextSettings)
     wanted, there = spec.workload.evaluation.fraction_windows or 0, fraction_items(spec)
     return wanted if there is None else min(wanted, there)

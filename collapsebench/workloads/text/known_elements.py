@@ -1,4 +1,4 @@
-"""Tokens that a loss is tried on before any training."""
+"""Tokens that a loss is tested on before any training."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collapsebench.workloads.kind import KnownElements
 
 
 def known_tokens() -> KnownElements:
-    """The first of three tokens, from sure to all but impossible; the last one among equals."""
+    """The first of three tokens, from almost impossible to certain; for the last element all tokens are equal."""
     logits = torch.cat([torch.linspace(-20.0, 20.0, 63), torch.zeros(1)])[:, None] * torch.tensor([1.0, 0.0, -0.5])
     logits.requires_grad_(True)
     target = torch.zeros(64, dtype=torch.int64)

@@ -1,4 +1,4 @@
-"""What is measured on a language model's predictions of held-out text, and on the windows that it wrote."""
+"""Metrics of a language model's predictions of held-out text, and of the windows that it wrote."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collapsebench.metrics.diversity import distinct, novelty, repetition, unigr
 from collapsebench.metrics.language_model import Predictions
 from collapsebench.workloads import Measurement
 
-NOVEL = 24  # bytes of a run that counts as new or copied: four or five words
+NOVEL = 24  # length in bytes of a run that counts as new or copied: four or five words
 
 
 def prediction_measures(test: Predictions, selection: Predictions) -> dict[str, Measurement]:
@@ -33,11 +33,11 @@ def prediction_measures(test: Predictions, selection: Predictions) -> dict[str, 
 
 
 def byte_measures(test: Predictions, entities: Tensor, samples: np.ndarray, real: np.ndarray) -> dict[str, Measurement]:
-    """Loss per byte, over all text and over names and numbers alone; novelty of the samples.
+    """Loss per byte, over all text and over names and numbers only, and novelty of the samples.
 
     Args:
         test: predictions of windows whose tokens are bytes. entities: (n, T) int64, 1 for bytes of names and numbers.
-        samples: (m, T), what the model wrote. real: (N,), the real training text.
+        samples: (m, T), the model's samples. real: (N,), the real training text.
     """
     loss, named = test.loss.double(), entities[:, 1:].flatten().bool()
     runs = samples.shape[0] * max(0, samples.shape[1] - NOVEL + 1)
@@ -59,12 +59,12 @@ def sample_measures(samples: np.ndarray, real_counts: np.ndarray) -> dict[str, M
 
 
 def unigram_floors(counts: Tensor, **windows: Tensor) -> dict[str, float]:
-    """Perplexities of the unigram model of the real training text on windows (n, T), by name."""
+    """Perplexity of the real training text's unigram model on each set of windows (n, T), by name."""
     smoothed = counts.double() + 1
     log_p = (smoothed / smoothed.sum()).log()
     return {name: perplexity(-log_p[found[:, 1:].flatten()].mean()) for name, found in windows.items()}
 
 
 def perplexity(mean_loss: float | Tensor) -> float:
-    """exp of a mean loss in nats; huge but finite for what would overflow, NaN for what is not finite."""
+    """exp of a mean loss in nats; a huge finite number instead of an overflow, NaN if the loss is not finite."""
     return math.exp(min(float(mean_loss), 700.0)) if math.isfinite(float(mean_loss)) else math.nan

@@ -1,4 +1,4 @@
-"""How a causal language model sees windows of tokens."""
+"""A causal language model's view of token windows."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ _LOOK = "find_packed_sequence_indices"
 
 
 def observe_tokens(model: PreTrainedModel, tokens: Tensor, full: bool, half: torch.dtype | None = None) -> Observed:
-    """Log-probabilities of the tokens after the first, given those before.
+    """Log-probabilities of all tokens after the first, given the tokens before them.
 
     Args:
         tokens: (n, T) int64 on the model's device.
-        full: also give logits and targets, for losses that ask; the logits are then materialised.
-        half: what the logits are computed in, where `torch.autocast` does not say it: on the meta device.
+        full: also return logits and targets, for losses that need them; the logits are then materialised.
+        half: dtype of the logits where `torch.autocast` has no effect, on the meta device.
 
     Returns:
-        `Observed` with log p of (n, T - 1).
+        `Observed` with log p of shape (n, T - 1).
     """
     target = tokens[:, 1:]
     with one_text_per_row():
         hidden = model.base_model(tokens, use_cache=False).last_hidden_state[:, :-1]
     if half is not None:
         hidden = hidden.to(half)
-    head = model.get_output_embeddings().weight.to(hidden.dtype)  # some models give half floats under autocast
+    head = model.get_output_embeddings().weight.to(hidden.dtype)  # some models return half floats under autocast
     if not full:
         return Observed(token_log_probs(hidden, head, target))
     logits = (hidden @ head.T).float()
@@ -41,12 +41,12 @@ def observe_tokens(model: PreTrainedModel, tokens: Tensor, full: bool, half: tor
 
 @contextmanager
 def one_text_per_row() -> Iterator[None]:
-    """Keep `transformers` from looking whether rows are several texts packed together: the host waits for the answer.
+    """Skip the check of `transformers` for several texts packed into one row, which synchronises the device.
 
-    Windows are not, and what it gives then, None, is given at once.
+    Windows are never packed, so the check's result for them, None, is returned immediately.
     """
     look = getattr(masking_utils, _LOOK, None)
-    if look is None:  # a version that does not look
+    if look is None:  # a version without this check
         yield
         return
     setattr(masking_utils, _LOOK, lambda *_, **__: None)

@@ -1,8 +1,8 @@
 """Sampling from a causal language model: large batches, one preallocated key-value cache, explicit noise.
 
-`transformers.generate` draws from the global random state, so its output depends on the batch size and on
-whatever was drawn before. Here the noise comes in as an argument, one uniform number per sampled token: the same
-noise gives the same samples for every batch size, and methods that share a seed share their noise.
+`transformers.generate` draws from the global random state, so its output depends on the batch size and on previous
+draws. Here the noise is an argument, one uniform number per sampled token. The same noise gives the same samples for
+every batch size, and methods that share a seed share their noise.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from transformers import Cache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 CACHED = 24 * 2**20
-"""Bytes of keys and values that a processor reads again at every token: about what its caches hold."""
+"""Bytes of keys and values that a CPU rereads at every token: about the size of its caches."""
 
 
 class PreallocatedLayer(DynamicLayer):
-    """A key-value cache layer that writes in place and hands attention a view of what is filled.
+    """A key-value cache layer that writes in place and gives attention a view of the filled part.
 
-    `DynamicLayer` copies the whole cache at every token; `StaticLayer` attends to its unfilled end. Batch size and
-    heads are taken from the first update.
+    `DynamicLayer` copies the whole cache at every token; `StaticLayer` also attends to its unfilled end. Batch size
+    and heads are taken from the first update.
     """
 
     def __init__(self, max_length: int):
@@ -44,9 +44,9 @@ class PreallocatedLayer(DynamicLayer):
 
 
 def rows_at_once(model: PreTrainedModel, length: int, most: int) -> int:
-    """How many sequences of so many tokens are best continued together, at most `most`.
+    """The best number of sequences of `length` tokens to continue together, at most `most`.
 
-    On a CPU no more than have their keys and values in its caches; the samples are the same.
+    On a CPU it is limited so that keys and values fit into the caches. The samples do not change.
     """
     if model.device.type != "cpu":
         return most
@@ -66,13 +66,13 @@ def sample_continuations(
     top_k: int | None = None,
     top_p: float | None = None,
 ) -> Tensor:
-    """Continue every prompt by as many tokens as `noise` has columns.
+    """Continue every prompt by one token per column of `noise`.
 
     Args:
-        model: a decoder-only `transformers` model; it is run as it is (call ``.eval()`` before).
+        model: a decoder-only `transformers` model; call ``.eval()`` on it before.
         prompts: (B, P) int64 token ids, P ≥ 1, no padding.
         noise: (B, T) float64 in [0, 1), one uniform draw per new token.
-        temperature: logits are divided by it; 0 means greedy.
+        temperature: divisor of the logits; 0 means greedy.
         top_k: keep the k most likely tokens.
         top_p: keep the smallest set of tokens whose probability reaches p (Holtzman et al., arXiv 1904.09751).
 
@@ -126,9 +126,9 @@ def _cumulated(p: Tensor) -> Tensor:
 
 
 def cumulated_in_integers(p: Tensor) -> Tensor:
-    """Cumulative probabilities, (B, V) float64, in steps of 2⁻⁵⁰: the same whatever the order of the additions.
+    """Cumulative probabilities, (B, V) float64, in steps of 2⁻⁵⁰, independent of the order of the additions.
 
-    On a GPU that order differs from run to run where there is one row, and older versions of torch refuse to cumulate
-    floats there under deterministic algorithms.
+    On a GPU this order differs from run to run for a single row, and older versions of torch refuse a cumulative sum
+    of floats there under deterministic algorithms.
     """
     return (p.double() * 2.0**50).long().cumsum(-1).double() * 2.0**-50

@@ -1,4 +1,4 @@
-"""What a text task fixes about its model, training, sampling and evaluation. No torch here."""
+"""Settings of text tasks: model, training, sampling and evaluation. No torch here."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collapsebench.task import Policy
 
 BYTES = 257
-"""Size of the vocabulary without merges: the 256 bytes, and the end of a document."""
+"""Vocabulary size without merges: the 256 bytes and the end-of-document token."""
 
 BYTE_METRICS = (
     Metric(
@@ -48,7 +48,7 @@ FRACTION_METRICS = (
 
 
 class LlamaModel(Frozen):
-    """A Llama-architecture model, made from scratch with `transformers`. Input and output embeddings are tied."""
+    """A Llama-architecture model, created from scratch with `transformers`. Input and output embeddings are tied."""
 
     hidden_size: int = Field(gt=0)
     intermediate_size: int = Field(gt=0)
@@ -66,9 +66,9 @@ class Sampler(Frozen):
     """How a generation writes the training data of the next one.
 
     Attributes:
-        prompt_tokens: length of the prompts, taken from the generation's own training windows and not kept.
-        temperature: 0 means greedy. top_k, top_p: truncation, off when absent.
-        batch_size: windows written at a time, at most; does not change the samples beyond rounding.
+        prompt_tokens: length of the prompts, which come from the generation's own training windows and are not kept.
+        temperature: 0 means greedy. top_k, top_p: truncation, off if absent.
+        batch_size: maximum number of windows written at a time; does not change the samples beyond rounding.
     """
 
     prompt_tokens: int = Field(ge=1)
@@ -82,13 +82,13 @@ class Evaluation(Frozen):
     """Size of the evaluation.
 
     Attributes:
-        test_windows: windows of the test split, taken evenly over it. selection_windows: of the selection split.
-        pairs: knowledge pairs built from the training articles, at most.
+        test_windows: windows of the test split, evenly spaced. selection_windows: windows of the selection split.
+        pairs: maximum number of knowledge pairs built from the training articles.
         batch_size: sequences evaluated at a time.
-        by_byte: measure the loss per byte of all text and of names and numbers alone, and the novelty of the samples;
-            where a token is a byte.
-        fraction_windows: of the oldest and of the newest fraction of the real text, whose loss per byte is measured,
-            taken evenly over them, for policy ``regenerate-fresh`` and where a token is a byte; None: not measured.
+        by_byte: measure the loss per byte of all text and of names and numbers only, and the novelty of the samples;
+            only if every token is a byte.
+        fraction_windows: windows each of the oldest and the newest fraction of the real text, evenly spaced, whose loss
+            per byte is measured; only for policy ``regenerate-fresh`` and if every token is a byte. None: not measured.
     """
 
     test_windows: int = Field(ge=1)
@@ -103,8 +103,8 @@ class TextSettings(WorkloadSettings):
     """The workload section of a text task.
 
     Attributes:
-        vocab_size: of the byte-level BPE tokeniser trained on the training split; `BYTES`: every token is a byte.
-        block: tokens of a window, the item of training and sampling.
+        vocab_size: size of the byte-level BPE vocabulary trained on the training split; `BYTES`: every token is a byte.
+        block: tokens per window, the item of training and sampling.
     """
 
     kind: Literal["text"]

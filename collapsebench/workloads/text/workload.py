@@ -1,4 +1,4 @@
-"""Text: a causal language model, trained on token windows, continued from its own training data."""
+"""Text: a causal language model that is trained on token windows and continues prompts from its training data."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ class TextWorkload:
         return {"pair_accuracy": Measurement(int(right.sum()) / len(right), len(right))}
 
     def floors(self) -> dict[str, float]:
-        """Unigram model of the real training text; one half for pairs."""
+        """Metrics of the real training text's unigram model; one half for pairs."""
         most_frequent = self.text.train_counts.argmax()
         return {
             **unigram_floors(

@@ -1,4 +1,4 @@
-"""What a bigram task fixes. No torch here."""
+"""Settings of bigram tasks. No torch here."""
 
 from __future__ import annotations
 

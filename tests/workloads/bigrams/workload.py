@@ -31,7 +31,7 @@ class Table(nn.Module):
         self.logits = nn.Parameter(0.01 * torch.randn(len(LETTERS), len(LETTERS)))
 
     def forward(self, letters: Tensor) -> Tensor:
-        """(n, T) letters to (n, T, 27) logits of those that follow."""
+        """(n, T) letters to (n, T, 27) logits of the next letters."""
         return self.logits[letters]
 
 
@@ -102,7 +102,7 @@ class BigramWorkload:
         )
 
     def floors(self) -> dict[str, float]:
-        """Every letter as likely as in the training text, whatever comes before it."""
+        """Metrics of a model that predicts letter frequencies regardless of context."""
         shares = torch.bincount(self.real.items.flatten(), minlength=len(LETTERS)).double() + 1
         target = self.test[:, 1:].flatten()
         loss = -(shares / shares.sum()).log()[target].mean()
