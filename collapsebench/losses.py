@@ -170,7 +170,7 @@ def focal(log_p: Tensor, gamma: float = 2.0) -> Tensor:
 
 
 def truncated_cross_entropy(log_p: Tensor, gamma: float = 0.9) -> Tensor:
-    """Truncated Cross Entropy of ForTIFAI, arXiv 2509.08972: -log p where p ≤ γ, 0 where the model is surer.
+    """Truncated Cross Entropy of ForTIFAI, arXiv 2509.08972: -log p where p ≤ γ, 0 where p > γ.
 
     The mask carries no gradient.
 

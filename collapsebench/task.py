@@ -240,7 +240,7 @@ class Task:
 
     @property
     def shown_argument(self) -> str:
-        """The same in texts that are sent around: below the current folder the path from there, else the file's name."""
+        """The same for texts that are sent around: a path below the current folder, else only the file's name."""
         path = Path(self.argument)
         return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else path.name
 
