@@ -36,7 +36,7 @@ PUBLISHED = {
     "text-bytes-micro-accumulate@1": "113418feb8ad162b626830ed2292a64f2121ee30ae873e5a073806cccefb93e2",
     "text-bytes-micro-fresh@1": "422e15a52079c3ea13a11ddc73810fd5facaa6d3aecd95012c0fabf8fb6f9bc3",
     "text-bytes-micro-mix@1": "b643b94a72ed335cfee0b7787926ad2bd204820b0f42dcb0467771208be83c32",
-    "text-bytes-micro-sharp@1": "cc122ab1e25f082314ea14a57dcfccf8ff0947522f5f2ad22bf382b4e621808c",
+    "text-bytes-micro-sharp@1": "d148151f12d37d7311bf64b6e948b856ccd27277ae6776740ea0f9aaefa98e4b",
     "diffusion-cifar10@1": "2d79c55eb1b80b8c39aed978a398e6cc351da6bf22bc89a83ffbc5e3784ea6d0",
     "diffusion-mnist-micro@1": "111114babf005be9dc010bca34ef07a087da31c89b6cd419e5b08a96e59bf779",
     "gmm-micro@1": "7470f162c5795964265da9c65c9df196218a9a0760637e8ab8e0b8212bd6ebb9",

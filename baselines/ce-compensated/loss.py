@@ -15,7 +15,7 @@ class CompensatedCrossEntropy(Loss):
     """
 
     needs_logits: ClassVar[bool] = True
-    temperature: float = 0.8
+    temperature: float = 0.9
 
     def check_parameters(self) -> None:
         if not self.temperature > 0:
