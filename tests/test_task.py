@@ -291,11 +291,11 @@ def can_load(name: str) -> bool:
 
 
 @pytest.mark.parametrize("name", MICRO)
-def test_micro_task_has_a_horizon_of_at_least_five_and_a_model_below_a_million_parameters(name: str) -> None:
+def test_micro_task_has_a_horizon_of_at_least_four_and_a_model_below_a_million_parameters(name: str) -> None:
     if not can_load(name):
         pytest.skip("the packages that carry the data of this task are not installed")
     task = load_task(name)
-    assert task.spec.horizon >= 5
+    assert task.spec.horizon >= 4
     model = load_workload(task, "cpu").new_model(Randomness(task.id, 0))
     assert sum(p.numel() for p in model.parameters()) < 1_000_000
 

@@ -70,7 +70,7 @@ def valid_submission(
             "id": task.id,
             "sha256": task.sha256,
             "data_sha256": sha256("data"),
-            "scored": {key: scale.model_dump() for key, scale in spec.scored.items()},
+            "scored": {k: {"reference": s.reference, "floor": s.floor} for k, s in spec.scored.items()},
         },
         "method": {
             "name": name,

@@ -133,10 +133,13 @@ def wanted(task: Task) -> list[list[str]]:
     """For everything that a standard task needs: what it is called, and what supplies it."""
     settings, data = task.spec.workload, task.spec.data
     if settings.kind == "pretrained-lm":
-        knowledge, harness = settings.evaluation.knowledge.file, settings.evaluation.harness
-        own = [[settings.model.hub, "--model PATH"], [data.dataset, "--data PATH"], [knowledge, "--data PATH"]]
+        knowledge, harness = settings.evaluation.knowledge, settings.evaluation.harness
+        own = [[settings.model.hub, "--model PATH"], [data.dataset, "--data PATH"]]
+        own += [] if knowledge is None else [[knowledge.file, "--data PATH"]]
         return own + [[b.dataset, b.local.file, "--data"] for b in harness]
-    return [[data.dataset.upper(), "--data PATH"], [INCEPTION, "--inception PATH", "COLLAPSEBENCH_INCEPTION"]]
+    features = settings.evaluation.extractors
+    inception = [[INCEPTION, "--inception PATH", "COLLAPSEBENCH_INCEPTION"]] if "inception" in features else []
+    return [[data.dataset.upper(), "--data PATH"], *inception]
 
 
 WITHOUT_TORCH = """
@@ -162,8 +165,8 @@ def test_without_a_network_a_standard_task_says_all_that_it_lacks_before_torch_i
     finished = python("-c", WITHOUT_TORCH, "run", name, "--method", "ce", cwd=tmp_path / "cwd", **environment)
     assert finished.returncode == 2
     assert finished.stdout == "imported: []\n", "what would take seconds comes after the look"
-    head, *told = finished.stderr.splitlines()
-    assert head == "error: "
+    error, told = finished.stderr[: len("error: ")], finished.stderr[len("error: ") :].strip().splitlines()
+    assert error == "error: "
     expected = wanted(load_task(name))
     assert len(told) == len(expected)
     for line, parts in zip(told, expected, strict=True):
