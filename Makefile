@@ -13,7 +13,7 @@
 VENV ?= .venv
 PYTHON ?= python3
 OUT ?= runs
-TASKS ?= markov-micro text-bytes-micro
+TASKS ?= markov-micro text-bytes-micro text-bytes-micro-sharp vae-mnist-micro
 TASK ?= text-bytes-micro
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -27,7 +27,10 @@ demo: package
 
 # With a clean checkout, so that the entries name the commit that they were run with.
 baselines: package
-	for task in $(TASKS); do $(BIN)/collapsebench compare $$task --methods ce,focal,tce --out $(OUT)/baselines || exit 1; done
+	for task in $(TASKS); do \
+		case $$task in *-sharp) methods=ce,focal,tce,ce-compensated;; *) methods=ce,focal,tce;; esac; \
+		$(BIN)/collapsebench compare $$task --methods $$methods --out $(OUT)/baselines || exit 1; \
+	done
 
 leaderboard: environment
 	$(BIN)/collapsebench leaderboard
