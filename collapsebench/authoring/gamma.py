@@ -44,11 +44,11 @@ def page(found: Sequence[Tuned], command: str, picture: str) -> str:
     values = "; ".join(f"{method} at {tried.replace(',', ', ')}" for method, tried in TRIED.items())
     parts = [
         "# How much the parameter matters\n",
-        f"TCE at γ = {PUBLISHED['tce']} and focal at γ = {PUBLISHED['focal']} are entries of the board at the values "
-        "of their papers, untuned. Where few elements are that sure, TCE at 0.9 hardly differs from cross entropy, and "
-        f"another γ may do more. Here are {values}, on seeds that are not official, in fidelity on the selection "
-        "split. Nothing of this is ranked, and the best of several is too good by luck; a tuned variant is an entry of "
-        "its own ([protocol](protocol.md) 4).\n",
+        f"The board has TCE at γ = {PUBLISHED['tce']} and focal loss at γ = {PUBLISHED['focal']}, the values of their "
+        "papers, untuned. Where few elements have p > 0.9, TCE at 0.9 hardly differs from cross entropy, and another γ "
+        f"may do more. This page shows {values}, on seeds that are not official, by fidelity on the selection split. "
+        "None of it is ranked, and the best of several looks too good by luck. A tuned variant is a separate entry "
+        "([protocol](protocol.md) 4).\n",
         f"```\n{command}\n```\n",
     ]
     for tuned in found:
