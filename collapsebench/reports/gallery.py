@@ -11,11 +11,12 @@ from PIL import Image
 
 from collapsebench.running.artifacts import RunDirectory
 from collapsebench.workloads.kind import SAMPLE_FILES
-from collapsebench.workloads.pictures import png, top_rows, write_animation
+from collapsebench.workloads.pictures import png, sheet, top_rows, write_animation
 
 if TYPE_CHECKING:
     from collapsebench.reports.compared import Compared
 
+GALLERY = "gallery.png"
 _SHOWN_TEXTS = 3
 _TEXTS, _IMAGES, _DENSITIES = (SAMPLE_FILES[form] for form in ("text", "images", "density"))
 
@@ -89,6 +90,30 @@ def image_rows(chains: list[ShownChain]) -> list[dict[str, Any]]:
                 cells.append({"method": chain.method, "image": base64.b64encode(png(top_rows(picture, 1))).decode()})
         rows.append({"generation": g, "cells": cells})
     return rows
+
+
+def write_gallery(chains: list[ShownChain], folder: Path) -> list[Path]:
+    """Write one picture of images from the same noise, generations × methods; nothing for tasks without images.
+
+    Returns:
+        The file, if there is one.
+    """
+    if not _has(chains, _IMAGES):
+        return []
+    rows = []
+    for g in range(max(len(chain.generations) for chain in chains)):
+        pictures: list[Image.Image | None] = []
+        for chain in chains:
+            generation = chain.generations[g] if g < len(chain.generations) else None
+            if generation is None:
+                pictures.append(None)
+                continue
+            with Image.open(generation / _IMAGES) as picture:
+                pictures.append(top_rows(picture, 1))
+        rows.append((f"generation {g}", pictures))
+    path = folder / GALLERY
+    sheet([chain.method for chain in chains], rows).save(path, "PNG")
+    return [path]
 
 
 def write_animations(chains: list[ShownChain], folder: Path) -> dict[str, Path]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from collapsebench import __version__
 from collapsebench.files import write_atomically
-from collapsebench.reports.gallery import shown_chains, write_animations
+from collapsebench.reports.gallery import shown_chains, write_animations, write_gallery
 from collapsebench.scoring.columns import records
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ FILES = ("comparison.csv", "comparison.json", "curves.png", "report.html")
 
 
 def write_raw_report(comparison: RawComparison, folder: Path | None = None) -> list[Path]:
-    """Write the files of a comparison of raw metrics and, for images, an animation per method; return their paths.
+    """Write the files of a comparison of raw metrics and, for images, a gallery and an animation per method; return their paths.
 
     Args:
         folder: where to; None: the task's directory of runs.
@@ -36,7 +36,7 @@ def write_raw_report(comparison: RawComparison, folder: Path | None = None) -> l
     chains = shown_chains(comparison)
     animations = write_animations(chains, folder)
     write_atomically(html, raw_page(comparison, chains, animations))
-    return [*paths, *animations.values()]
+    return [*paths, *write_gallery(chains, folder), *animations.values()]
 
 
 def raw_as_json(comparison: RawComparison) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from collapsebench import __version__
 from collapsebench.files import write_atomically
-from collapsebench.reports.gallery import shown_chains, write_animations
+from collapsebench.reports.gallery import shown_chains, write_animations, write_gallery
 from collapsebench.scoring.columns import records
 from collapsebench.scoring.table import HEADLINE
 
@@ -19,7 +19,7 @@ FILES = ("comparison.csv", "comparison.json", "curves.png", "forest.png", "repor
 
 
 def write_report(comparison: Comparison, folder: Path | None = None) -> list[Path]:
-    """Write the files of a comparison and, for images, an animation per method; return their paths.
+    """Write the files of a comparison and, for images, a gallery and an animation per method; return their paths.
 
     Args:
         folder: where to; None: the task's directory of runs.
@@ -40,7 +40,7 @@ def write_report(comparison: Comparison, folder: Path | None = None) -> list[Pat
     chains = shown_chains(comparison)
     animations = write_animations(chains, folder)
     write_atomically(html, page(comparison, chains, animations))
-    return [*paths, *animations.values()]
+    return [*paths, *write_gallery(chains, folder), *animations.values()]
 
 
 def comparison_as_json(comparison: Comparison) -> dict[str, Any]:

@@ -16,6 +16,10 @@ _GAP = 2
 _PAPER = 255
 _SECONDS_PER_FRAME = 0.7
 _CAPTION = 20  # pixels
+_SIDE = 84  # pixels of an enlarged image: differences between neighbouring generations can be seen
+_SPACE = 24  # pixels between the parts of a sheet
+_MARGIN = 130  # pixels of a sheet's row captions
+_INK, _WHITE = (40, 40, 40), (255, 255, 255)
 
 
 def grid(images: npt.NDArray[np.uint8]) -> Image.Image:
@@ -42,23 +46,57 @@ def png(picture: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def write_animation(grids: Sequence[tuple[str, Image.Image]], path: Path, scale: int = 2) -> None:
-    """Write an animated WebP that shows captioned grids one after another.
+def write_animation(grids: Sequence[tuple[str, Image.Image]], path: Path) -> None:
+    """Write an animated WebP that shows captioned grids one after another, enlarged.
 
     Args:
-        grids: (caption, grid) in order. path: the output file. scale: factor by which every pixel is enlarged.
+        grids: (caption, grid) in order. path: the output file.
     """
-    frames = [_captioned(caption, picture, scale) for caption, picture in grids]
+    frames = [_captioned(caption, picture) for caption, picture in grids]
     frames[0].save(
         path, "WEBP", save_all=True, append_images=frames[1:], duration=int(1000 * _SECONDS_PER_FRAME), loop=0,
         quality=70, method=4,
     )  # fmt: skip
 
 
-def _captioned(caption: str, picture: Image.Image, scale: int) -> Image.Image:
-    large = picture.convert("RGB").resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
-    frame = Image.new("RGB", (large.width, large.height + 2 * _CAPTION), (255, 255, 255))
+def sheet(headings: Sequence[str], rows: Sequence[tuple[str, Sequence[Image.Image | None]]]) -> Image.Image:
+    """Put grids side by side, enlarged, to compare them.
+
+    Args:
+        headings: caption of each column. rows: (caption, grid of each column), from top to bottom; grids have the same
+            size; None leaves a place empty. At least one place is not.
+    """
+    large = [[picture and _enlarged(picture) for picture in pictures] for _, pictures in rows]
+    width, height = next(picture for pictures in large for picture in pictures if picture).size
+    top = 2 * _CAPTION
+    canvas = Image.new(
+        "RGB", (_MARGIN + len(headings) * (width + _SPACE), top + len(rows) * (height + _SPACE // 4)), _WHITE
+    )
+    for i, heading in enumerate(headings):
+        _write(canvas, (_MARGIN + i * (width + _SPACE), _CAPTION // 3), heading)
+    for r, ((caption, _), pictures) in enumerate(zip(rows, large, strict=True)):
+        y = top + r * (height + _SPACE // 4)
+        _write(canvas, (6, y + (height - _CAPTION) // 2), caption)
+        for i, picture in enumerate(pictures):
+            if picture:
+                canvas.paste(picture, (_MARGIN + i * (width + _SPACE), y))
+    return canvas
+
+
+def _captioned(caption: str, picture: Image.Image) -> Image.Image:
+    large = _enlarged(picture)
+    frame = Image.new("RGB", (large.width, large.height + 2 * _CAPTION), _WHITE)
     frame.paste(large, (0, 2 * _CAPTION))
-    font = ImageFont.load_default(size=_CAPTION)
-    ImageDraw.Draw(frame).text((6, _CAPTION // 3), caption, fill=(40, 40, 40), font=font)
+    _write(frame, (6, _CAPTION // 3), caption)
     return frame
+
+
+def _enlarged(picture: Image.Image) -> Image.Image:
+    """A grid with every pixel enlarged by the same whole factor, so that an image is about `_SIDE` wide."""
+    side = (picture.width - _GAP) // COLUMNS - _GAP
+    factor = max(1, round(_SIDE / side))
+    return picture.convert("RGB").resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+
+
+def _write(canvas: Image.Image, place: tuple[int, int], text: str) -> None:
+    ImageDraw.Draw(canvas).text(place, text, fill=_INK, font=ImageFont.load_default(size=_CAPTION))

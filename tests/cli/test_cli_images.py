@@ -8,6 +8,7 @@ import re
 from base64 import b64decode
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from command import collapsebench, with_methods
@@ -79,6 +80,37 @@ def test_every_method_has_an_animation_with_one_frame_per_generation(images) -> 
         assert file.name in printed
         with Image.open(file) as film:
             assert film.n_frames == 3
+
+
+def test_gallery_shows_generations_by_methods_from_the_same_noise(images) -> None:
+    """Somewhere in the picture is the first row of every method and generation; images of 12 pixels, enlarged."""
+    folder, printed = images
+    assert "gallery.png" in printed
+    with Image.open(folder / "gallery.png") as gallery:
+        picture = np.asarray(gallery.convert("L"))
+    lefts = []
+    for method in order_of(folder):
+        places = []
+        for g in range(3):
+            with Image.open(folder / directory_of(folder, method) / "seed-0" / f"gen-{g}" / "samples.png") as grid:
+                row = np.asarray(grid.crop((0, 0, grid.width, 14 + 2)))
+            places.append(place_of(row.repeat(7, 0).repeat(7, 1), picture))
+        tops = [top for top, _ in places]
+        assert tops == sorted(set(tops))
+        (left,) = {left for _, left in places}
+        lefts.append(left)
+    assert lefts == sorted(set(lefts))
+
+
+def place_of(part: np.ndarray, picture: np.ndarray) -> tuple[int, int]:
+    """Top and left of a part of a picture, both 2-D."""
+    half = len(part) // 2
+    line = part[half].tobytes()
+    for y, row in enumerate(picture):
+        left, top = row.tobytes().find(line), y - half
+        if left >= 0 and np.array_equal(picture[top : top + len(part), left : left + part.shape[1]], part):
+            return top, left
+    raise AssertionError("the part is not in the picture")
 
 
 def test_grid_of_a_generation_has_the_images_of_all_columns_and_rows(images) -> None:
