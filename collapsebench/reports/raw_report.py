@@ -18,10 +18,13 @@ FILES = ("comparison.csv", "comparison.json", "curves.png", "report.html")
 
 
 def write_raw_report(comparison: RawComparison, folder: Path | None = None) -> list[Path]:
-    """Write the files of a comparison of raw metrics and, for images, a gallery and an animation per method; return their paths.
+    """Write the files of a comparison of raw metrics; for images, also a gallery and an animation per method.
 
     Args:
         folder: where to; None: the task's directory of runs.
+
+    Returns:
+        The files.
     """
     from collapsebench.reports.plots import raw_figure, save_figure
     from collapsebench.reports.raw_page import raw_page

@@ -19,10 +19,13 @@ FILES = ("comparison.csv", "comparison.json", "curves.png", "forest.png", "repor
 
 
 def write_report(comparison: Comparison, folder: Path | None = None) -> list[Path]:
-    """Write the files of a comparison and, for images, a gallery and an animation per method; return their paths.
+    """Write the files of a comparison; for images, also a gallery and an animation per method.
 
     Args:
         folder: where to; None: the task's directory of runs.
+
+    Returns:
+        The files.
     """
     from collapsebench.reports.page import page
     from collapsebench.reports.plots import fidelity_figure, forest_figure, save_figure
