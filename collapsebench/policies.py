@@ -67,14 +67,14 @@ def choose(data: TrainingSet, n: int, generator: Generator) -> TrainingSet:
 
 
 def known_real(real: TrainingSet, n: int, generator: Generator) -> TrainingSet:
-    """Return the n real items that a chain knows, drawn by its seed without replacement.
+    """Return the n real items that a chain knows, drawn without replacement.
 
     Raises:
         DataError: there are fewer.
     """
     if len(real) < n:
         raise DataError(
-            f"the training split has {len(real)} items, fewer than the {n} that a seed draws from it; give more data "
+            f"the training split has {len(real)} items, fewer than the {n} that a chain knows; give more data "
             "or a smaller policy.size."
         )
     return choose(real, n, generator)
