@@ -67,14 +67,14 @@ def choose(data: TrainingSet, n: int, generator: Generator) -> TrainingSet:
 
 
 def known_real(real: TrainingSet, n: int, generator: Generator) -> TrainingSet:
-    """Return the n real items that a chain knows, drawn by its seed without replacement.
+    """Return the n real items that a chain knows, drawn without replacement.
 
     Raises:
         DataError: there are fewer.
     """
     if len(real) < n:
         raise DataError(
-            f"the training split has {len(real)} items, fewer than the {n} that a seed draws from it; give more data "
+            f"the training split has {len(real)} items, fewer than the {n} that a chain knows; give more data "
             "or a smaller policy.size."
         )
     return choose(real, n, generator)
@@ -90,17 +90,19 @@ class Fractions(NamedTuple):
     """The real data of ``regenerate-fresh`` that is looked at again: how well does a generation know it?
 
     Attributes:
+        generation: the one that knows them.
         oldest: what generation 0 was trained on. newest: what the generation itself was the first to be trained on;
             the same in generation 0.
     """
 
+    generation: int
     oldest: TrainingSet
     newest: TrainingSet
 
 
 def known_fractions(real: TrainingSet, generation: int, horizon: int) -> Fractions:
     """The oldest and the newest fraction of a generation under ``regenerate-fresh``."""
-    return Fractions(fraction(real, 0, horizon + 1), fraction(real, generation, horizon + 1))
+    return Fractions(generation, *(fraction(real, index, horizon + 1) for index in (0, generation)))
 
 
 def first_training_set(policy: Policy, real: TrainingSet, horizon: int) -> TrainingSet:

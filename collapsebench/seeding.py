@@ -26,9 +26,16 @@ class Randomness:
 
     def number(self, generation: int, purpose: str) -> int:
         """A 63-bit seed that depends on all four coordinates."""
-        key = f"{self.task}|{self.seed}|{generation}|{purpose}".encode()
-        return int.from_bytes(hashlib.sha256(key).digest()[:8], "big") >> 1
+        return _number(f"{self.task}|{self.seed}|{generation}|{purpose}")
 
     def generator(self, generation: int, purpose: str) -> torch.Generator:
         """A fresh CPU generator; asking twice gives the same draws twice."""
         return torch.Generator().manual_seed(self.number(generation, purpose))
+
+    def common(self, purpose: str) -> torch.Generator:
+        """A fresh CPU generator that is the same for all seeds of the task."""
+        return torch.Generator().manual_seed(_number(f"{self.task}|all seeds|{purpose}"))
+
+
+def _number(key: str) -> int:
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") >> 1

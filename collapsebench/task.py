@@ -32,11 +32,14 @@ class Policy(Frozen):
     Attributes:
         size: items per generation: samples drawn, and items trained on unless the policy accumulates.
         real_share: share of real items, for ``mix`` and ``fresh-mix`` only.
+        real_data: which real items a chain knows, if a base model is shipped. ``per-seed``: its seed draws them from
+            the training split. ``shared``: they are drawn once, and all seeds know the same in the same order.
     """
 
     name: Literal["replace", "accumulate", "accumulate-subsample", "mix", "fresh-mix", "regenerate-fresh"]
     size: int = Field(gt=0)
     real_share: float | None = Field(None, gt=0, lt=1)
+    real_data: Literal["per-seed", "shared"] = "per-seed"
 
     @model_validator(mode="after")
     def _real_share_belongs_to_mixes(self) -> Policy:
@@ -153,6 +156,8 @@ class TaskSpec(Frozen):
         given = self.init == "base" and self.kind.base == "given"  # it is the model of the section workload
         if (self.init == "base" and not given) != (self.base is not None):
             raise ValueError("the section base is required for init: base, and only there")
+        if self.policy.real_data == "shared" and self.base is None:
+            raise ValueError("policy.real_data: without the section base all seeds know the same anyway; leave it out")
         if self.base is not None and self.kind.base == "none":
             raise ValueError(f"init: a {self.kind.name} task cannot start from a base model yet")
         if self.base is not None and getattr(self.workload.training, "later", None) is not None:

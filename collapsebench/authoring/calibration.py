@@ -12,20 +12,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import pandas as pd
 import yaml
 
 from collapsebench.authoring.calibration_record import CONFIDENT, Curve, Record, Seconds, Values, read_record
-from collapsebench.authoring.floors import (
-    later_text_floors,
-    looked_at,
-    measured_floors,
-    require_scale,
-    unseen_floors,
-)
+from collapsebench.authoring.floors import looked_at, measured_floors, require_scale, unseen_floors
 from collapsebench.authoring.grid import grid_cells, read_grid
 from collapsebench.authoring.rules import Measured, grid_fidelities, learns_everywhere, rules_of
 from collapsebench.errors import RunError, TaskError, UserError
@@ -171,10 +164,8 @@ def measure_calibration(cells: list[Cell]) -> Calibration:
     raw = raw_metrics(found, task.spec.horizon)
     if (raw["status"] != "ok").any():
         raise RunError(f"{task.id}: ce or control diverged; lower the learning rates of the task.")
-    floors, base = measured_floors(task, cells[0].device, out)
     unseen = unseen_floors(task, cells[0].device, out)
-    floors |= {name: fmean(values) for name, values in unseen.items()}
-    floors |= later_text_floors(task, raw, floors)
+    floors, base = measured_floors(task, cells[0].device, out, unseen)
     scored = _scale(task, raw, floors)
     about = [cell["about"] for cell in found]
     (data_sha256,) = {run["task"]["data_sha256"] for run in about}

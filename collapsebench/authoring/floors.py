@@ -1,18 +1,20 @@
-"""Floors: the values of a model that learned nothing from the real data, i.e. the untouched base model, or chance."""
+"""Floors: the values of a model that learned nothing from the real data, i.e. the untouched base model, or chance.
+
+Of what is new to a generation: the values of a model that has learned from real data, but never saw this.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from collapsebench.errors import RunError
 from collapsebench.task import Task
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from collapsebench.running.loop import Chain
 
 Measured = dict[str, tuple[float, ...]]
@@ -35,39 +37,25 @@ def knows_base(task: Task) -> bool:
     return task.spec.init == "base" or task.spec.kind.base == "given"
 
 
-def later_text_floors(task: Task, raw: pd.DataFrame, chance: Mapping[str, float]) -> dict[str, float]:
-    """Floors of metrics on text new to a generation, if generation 0 has a metric on later text.
-
-    Args:
-        raw: metrics of finished cells, including ce. chance: floors without that metric.
-    """
-    found = {}
-    first = raw[(raw["method"] == "ce") & (raw["generation"] == 0)].groupby("metric")["value"].mean().to_dict()
-    for name, instead in task.spec.workload.unseen().items():
-        if instead in first:
-            higher = task.spec.metric(name).direction == "higher"
-            seen = float(first[instead])
-            found[name] = max(seen, chance.get(name, 0.0)) if higher else seen
-    return found
-
-
-def measured_floors(task: Task, device: str, out: Path) -> tuple[dict[str, float], Measured]:
+def measured_floors(
+    task: Task, device: str, out: Path, unseen: Mapping[str, Sequence[float]] = MappingProxyType({})
+) -> tuple[dict[str, float], Measured]:
     """Floors of the metrics to calibrate, and the base model's values by metric and seed.
 
-    The base model is that of the task, or its given pretrained weights, for any ``init``.
-
-    The floor of an accuracy is chance if the base model is below chance.
+    The base model is that of the task, or its given pretrained weights, for any ``init``. The floor of an accuracy is
+    chance if the measured value is below chance.
 
     Args:
         device: the resolved device. out: directory of runs, to which nothing is written.
+        unseen: what `unseen_floors` returned; without it, metrics with that floor have none.
     """
     from collapsebench.workloads import load_workload
 
     chance = load_workload(task, "cpu").floors()
-    if not knows_base(task):
-        return {name: chance[name] for name in looked_at(task) if name in chance}, {}
-    base = base_metrics(task, device, out)
-    floors = {name: fmean(values) for name, values in base.items() if task.spec.metric(name).floor == "ignorant"}
+    base = base_metrics(task, device, out) if knows_base(task) else {}
+    ignorant = base or {name: (chance[name],) for name in looked_at(task) if name in chance}
+    measured = {name: found for name, found in ignorant.items() if task.spec.metric(name).floor == "ignorant"}
+    floors = {name: fmean(found) for name, found in {**measured, **unseen}.items()}
     for name, value in chance.items():
         if name in floors and task.spec.metric(name).direction == "higher":
             floors[name] = max(floors[name], value)

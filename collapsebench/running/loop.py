@@ -65,7 +65,9 @@ class Chain:
         self.real = workload.real
         n = known_items(task.spec, len(self.real))
         if n is not None and n != len(self.real):
-            self.real = known_real(self.real, n, self.randomness.generator(0, "real data"))
+            shared, draw = task.spec.policy.real_data == "shared", "real data"
+            generator = self.randomness.common(draw) if shared else self.randomness.generator(0, draw)
+            self.real = known_real(self.real, n, generator)
 
     def run(self, generations: int, first: int = 0) -> None:
         """Compute the missing generations from `first` to `generations`; stop after a diverged one."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self
 
 from collapsebench.frozen import Frozen
@@ -53,13 +53,6 @@ class WorkloadSettings(Frozen):
     def measures_fractions(self) -> bool:
         """Whether fractions of the real data are measured (`collapsebench.workloads.FractionWorkload`)."""
         return False
-
-    def unseen(self) -> Mapping[str, str]:
-        """Maps each metric on text new to a generation to the metric on text that generation 0 never saw.
-
-        The value of the latter under cross entropy at generation 0 is the floor of the former.
-        """
-        return {}
 
     def without_floor(self) -> tuple[str, ...]:
         """Names of its own metrics that cannot be scored because their chance level is unknown."""

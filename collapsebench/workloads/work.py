@@ -67,7 +67,7 @@ def work_of(spec: TaskSpec, generation: int, real: int | None = None) -> Work:
 
 
 def known_items(spec: TaskSpec, real: int | None) -> int | None:
-    """Number of real items that a chain can use: all `real` ones, or those its seed draws if a base model is shipped.
+    """Number of real items that a chain can use: all `real` ones, or those drawn for it if a base model is shipped.
 
     Generation 0 is trained on `policy.size` of them, so that its budget equals that of every other generation. The rest
     is kept for later generations, for policies that add new real items.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -16,11 +16,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from collapsebench.authoring.estimate import Estimate
 from collapsebench.methods import load_method
-from collapsebench.policies import first_training_set
+from collapsebench.policies import first_training_set, known_fractions
 from collapsebench.running.training import train
 from collapsebench.seeding import Randomness
 from collapsebench.task import Task, load_task
-from collapsebench.workloads import Workload, load_workload
+from collapsebench.workloads import FractionWorkload, Workload, load_workload
 
 aten = torch.ops.aten
 EXACT, CLOSE = 0.001, 0.1
@@ -116,7 +116,14 @@ def measured(file: Path, folder: Path) -> Measured:
     prompts = data[torch.arange(n) % len(data)]
     training, _ = counted(kind, lambda: train(workload, model, data, loss, 0, randomness, lambda _: None))
     sampling, made = counted(kind, lambda: workload.sample(model, prompts, 0, randomness, lambda _: None))
-    evaluation, _ = counted(kind, lambda: workload.evaluate(model, made, lambda _: None))
+
+    def evaluate() -> None:
+        workload.evaluate(model, made, lambda _: None)
+        if task.spec.workload.measures_fractions:
+            known = known_fractions(workload.real, 0, task.spec.horizon)
+            cast("FractionWorkload", workload).evaluate_fractions(model, known, lambda _: None)
+
+    evaluation, _ = counted(kind, evaluate)
     gallery, _ = counted(kind, lambda: workload.show(folder, model, made, prompts, randomness))
     return Measured(task, workload, training, sampling, evaluation, gallery)
 

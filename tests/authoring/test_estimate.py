@@ -56,7 +56,7 @@ def test_sizes_of_the_data_are_known_without_it(kind: str, real: Measured) -> No
     assert known.train == len(real.workload.real)
     if kind == "pretrained-lm":
         text = real.workload.text
-        assert (known.test, known.selection) == (len(text.test), len(text.selection) + len(text.oldest))
+        assert (known.test, known.selection) == (len(text.test), len(text.selection) + text.measured.oldest)
     elif kind == "markov":
         assert (known.test, known.selection) == (0, len(real.workload.selection))
     elif kind != "gmm":

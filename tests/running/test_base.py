@@ -15,8 +15,9 @@ import torch
 import yaml
 from command import PATIENCE, collapsebench, start
 from damage import flip_bit
+from pydantic import ValidationError
 from safetensors.torch import load_file
-from tiny_task import BASED, results, write_based_task, write_tiny_task
+from tiny_task import BASED, results, tiny_spec, write_based_task, write_tiny_task
 from torch import Tensor
 
 from collapsebench.api import run
@@ -28,7 +29,7 @@ from collapsebench.running import training
 from collapsebench.running.artifacts import RunDirectory
 from collapsebench.running.cells import Cell
 from collapsebench.running.loop import Chain
-from collapsebench.task import load_task
+from collapsebench.task import TaskSpec, load_task
 from collapsebench.workloads import load_workload
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -147,6 +148,23 @@ def test_seed_draws_what_generation_0_is_trained_on(based_kind: str, task: Path,
     assert torch.equal(chain(task, "control", 0, tmp_path).training_set(0).items, drawn[0])
 
 
+def test_seeds_of_a_task_with_shared_real_data_know_the_same_in_the_same_order(
+    based_kind: str, task: Path, tmp_path: Path
+) -> None:
+    file = write_based_task(tmp_path / "task", based_kind, train=False, **{"policy.real_data": "shared"})
+    known = [chain(file, "ce", seed, tmp_path) for seed in (0, 1)]
+    assert torch.equal(known[0].training_set(0).items, known[1].training_set(0).items)
+    assert len(known[0].real) == SIZE[based_kind] == len(chain(task, "ce", 0, tmp_path).real)
+    assert rows(known[0].real.items) <= rows(known[0].workload.real.items)
+    orders = [torch.randperm(8, generator=one.randomness.generator(0, "order")).tolist() for one in known]
+    assert orders[0] != orders[1], "everything else is drawn by the seed"
+
+
+def test_real_data_that_nothing_draws_cannot_be_shared() -> None:
+    with pytest.raises(ValidationError, match=r"policy\.real_data: without the section base all seeds know the same"):
+        TaskSpec.model_validate(tiny_spec("text", **{"policy.real_data": "shared"}))
+
+
 def test_every_item_that_a_seed_knows_is_trained_on_as_often(
     based_kind: str, task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,7 +227,7 @@ def test_too_few_items_for_a_seed_are_a_users_mistake(tmp_path: Path) -> None:
     file = write_based_task(tmp_path, "markov", **{"policy.size": 121})
     finished = collapsebench("run", file, "--method", "ce", "--device", "cpu", cwd=tmp_path)
     assert finished.code == 2
-    assert "the training split has 120 items, fewer than the 121 that a seed draws from it" in finished.err
+    assert "the training split has 120 items, fewer than the 121 that a chain knows" in finished.err
 
 
 # The same bytes

@@ -7,14 +7,13 @@ import math
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 import torch
 from tiny_task import write_tiny_task
 
 from collapsebench.api import run
 from collapsebench.authoring.estimate import estimate
-from collapsebench.authoring.floors import later_text_floors, measured_floors
+from collapsebench.authoring.floors import measured_floors, unseen_floors
 from collapsebench.authoring.grid import settings_around
 from collapsebench.errors import DataError
 from collapsebench.policies import fraction
@@ -60,18 +59,24 @@ def finished(task: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[
     return [json.loads((path / f"gen-{g}/metrics.json").read_text("utf-8"))["metrics"] for g in range(PARTS)]
 
 
+def perplexity_on_6_windows(model: Any, workload: Any, g: int) -> float:
+    """Perplexity on evenly spaced windows of the fraction of a generation."""
+    windows = fraction(workload.real, g, PARTS).items.long()
+    windows = windows[torch.arange(6) * len(windows) // 6]
+    with torch.no_grad():
+        log_p = model(windows).logits[:, :-1].log_softmax(-1).gather(-1, windows[:, 1:, None])
+    return math.exp(-float(log_p.mean()))
+
+
 def test_newest_fraction_is_the_one_that_arrived_in_the_generation(task: Path, tmp_path: Path) -> None:
     still = {**CHANGES, "workload.training.learning_rate": 1e-30}  # so that every model is the one of the folder
     path = run(write_task(tmp_path, tuple(range(12)), **still), "ce", out=tmp_path / "runs", device="cpu")
     workload: Any = load_workload(load_task(task), "cpu")
     model = workload.new_model(None).eval()
     for g in range(PARTS):
-        windows = fraction(workload.real, g, PARTS).items.long()
-        windows = windows[torch.arange(6) * len(windows) // 6]
-        with torch.no_grad():
-            log_p = model(windows).logits[:, :-1].log_softmax(-1).gather(-1, windows[:, 1:, None])
         metrics = json.loads((path / f"gen-{g}/metrics.json").read_text("utf-8"))["metrics"]
-        assert metrics["newest_perplexity"]["value"] == pytest.approx(math.exp(-float(log_p.mean())), rel=1e-5)
+        expected = perplexity_on_6_windows(model, workload, g)
+        assert metrics["newest_perplexity"]["value"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_oldest_fraction_is_the_newest_of_generation_0(finished: list[dict[str, Any]]) -> None:
@@ -85,8 +90,7 @@ def test_every_generation_is_measured_on_as_much(finished: list[dict[str, Any]])
     by_fraction = [sizes[0]["knowledge_retention"], *(sizes[0][f"knowledge_fraction_{g}"] for g in (1, 2))]
     assert sizes[0]["knowledge_newest"] == min(by_fraction)
     assert len(set(by_fraction)) > 1, "else there was nothing to even out"
-    assert sizes[0]["knowledge_later"] == sum(by_fraction[1:])
-    assert sizes[0]["newest_perplexity"] == sizes[0]["later_perplexity"] == 6 * 15
+    assert sizes[0]["newest_perplexity"] == sizes[0]["oldest_perplexity"] == 6 * 15
 
 
 def test_progress_and_estimate_count_the_windows(task: Path) -> None:
@@ -98,21 +102,25 @@ def test_progress_and_estimate_count_the_windows(task: Path) -> None:
             )
         }
     )
-    assert planned_elements(spec, 0) - planned_elements(without, 0) == 12 * spec.workload.block
+    assert planned_elements(spec, 0) - planned_elements(without, 0) == 6 * spec.workload.block
     assert estimate(load_task(task)).total.evaluation > 0
 
 
 def test_floor_is_what_generation_0_makes_of_text_that_it_never_saw(task: Path, tmp_path: Path) -> None:
-    loaded = load_task(task)
-    floors, base = measured_floors(loaded, "cpu", tmp_path)
+    loaded, expected = load_task(task), []
+    workload: Any = load_workload(loaded, "cpu")
+    for seed in loaded.spec.seeds:
+        path = run(task, "ce", seed=seed, out=tmp_path, device="cpu", generations=0)
+        model = workload.load_model(path / "gen-0/model.safetensors").eval()
+        expected.append(sum(perplexity_on_6_windows(model, workload, g) for g in (1, 2)) / 2)
+    unseen = unseen_floors(loaded, "cpu", tmp_path)
+    assert unseen.keys() == {"newest_perplexity", "knowledge_newest"}
+    assert unseen["newest_perplexity"] == pytest.approx(expected, rel=1e-5)
+    floors, base = measured_floors(loaded, "cpu", tmp_path, unseen)
     assert floors["oldest_perplexity"] == base["oldest_perplexity"][0], "of the untouched weights"
-    first = {"later_perplexity": 71.0, "knowledge_later": 0.4, "newest_perplexity": 50.0}
-    raw = pd.DataFrame([{"method": "ce", "generation": 0, "metric": m, "value": v} for m, v in first.items()])
-    assert later_text_floors(loaded, raw, floors) == {
-        "newest_perplexity": 71.0,
-        "knowledge_newest": max(0.4, floors["knowledge_newest"]),
-    }
-    assert later_text_floors(load_task("text-wikitext2-gpt2"), raw.assign(metric="perplexity"), {}) == {}
+    assert floors["newest_perplexity"] == pytest.approx(sum(expected) / 2, rel=1e-5)
+    assert floors["knowledge_newest"] == max(0.5, sum(unseen["knowledge_newest"]) / 2), "a guess is right half the time"
+    assert "newest_perplexity" not in measured_floors(loaded, "cpu", tmp_path)[0], "the base model's is no floor of it"
 
 
 def test_calibration_tries_other_rates_and_epochs_of_a_fine_tuning(task: Path) -> None:
@@ -129,4 +137,5 @@ def test_a_fraction_that_nothing_is_asked_about_is_refused(tmp_path: Path) -> No
 def test_registered_tasks_score_the_oldest_and_the_newest_fraction(name: str) -> None:
     spec = load_task(name).spec
     assert [*spec.scored] == ["oldest_perplexity", "newest_perplexity", "knowledge_retention", "knowledge_newest"]
-    assert spec.workload.unseen().keys() <= spec.scored.keys()
+    assert {spec.metric(name).reference for name in spec.scored} == {"control"}, "of every generation its own"
+    assert [spec.metric(name).floor for name in spec.scored] == ["ignorant", "unseen"] * 2

@@ -193,7 +193,7 @@ def test_the_fraction_of_a_row_is_the_one_that_trains_on_its_first_window(size: 
     block = 4
     rows = [window * block + window % block for window in range(size)]  # at any token of their window
     nothing = torch.empty(0)
-    measured = Windows(1, 1, 1, 1, 1)
+    measured = Windows(1, 1, 1, 1)
     train, starts = torch.arange(size)[:, None].expand(size, block), [*rows, size * block]
     stream = StreamData(train, parts, measured, nothing, nothing, nothing, {}, starts, "")
     real = TrainingSet.of(torch.arange(size), REAL)
@@ -201,10 +201,6 @@ def test_the_fraction_of_a_row_is_the_one_that_trains_on_its_first_window(size: 
     assert [stream.fraction_of(row) for row in range(size)] == expected
     assert stream.fraction_of(size) is None, "beyond the windows that are used"
     assert stream.fraction_of(size + 1) is None, "beyond the text"
-    for g in range(parts):  # a generation rewrites all that it has read, and the last of it was new
-        read = torch.cat([fraction(real, i, parts).items for i in range(g + 1)])
-        assert stream.generation_of(len(read)) == g
-        assert int(stream.newest(g)[0, 0]) == int(fraction(real, g, parts).items[0])
 
 
 def knowledge(folder: Path, target: Path, *locations: int | None) -> tuple[tuple[int | None, ...], tuple[int, ...]]:

@@ -180,7 +180,7 @@ class _Bench:
         workload.evaluate(self.model, samples, lambda _: None)
         if workload.settings.measures_fractions:
             part = _items(workload, self.fraction)
-            workload.evaluate_fractions(self.model, Fractions(part, part), lambda _: None)
+            workload.evaluate_fractions(self.model, Fractions(0, part, part), lambda _: None)
 
     def _counted(self, work: Callable[[], Any]) -> Cost:
         run = DryRun(self.model, self.device)

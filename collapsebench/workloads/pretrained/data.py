@@ -45,43 +45,19 @@ class StreamData:
     row_starts: list[int]
     sha256: str
 
-    @property
-    def oldest(self) -> Tensor:
-        """Evaluation windows of the oldest fraction, (m, block) int64."""
-        return evenly(self._fraction(0), self.measured.oldest).long()
-
-    @property
-    def later(self) -> Tensor:
-        """Evaluation windows of all fractions except the oldest, (m, block) int64."""
-        return evenly(self.train[len(self._fraction(0)) :], self.measured.later).long()
-
-    def newest(self, generation: int) -> Tensor:
-        """Evaluation windows of the fraction that is new to a generation, (m, block) int64."""
-        return evenly(self._fraction(generation), self.measured.newest).long()
-
-    def _fraction(self, index: int) -> Tensor:
-        return fraction(TrainingSet.of(self.train, REAL), index, self.parts).items
-
     def compared(self, samples: Tensor) -> Tensor:
         """The samples that are compared between generations: the rewritten oldest fraction.
 
         Later generations write more, and diversity depends on the amount of text. All samples if the windows are not
         divided.
         """
-        return samples if self.parts == 1 else samples[: len(self._fraction(0))]
-
-    def generation_of(self, written: int) -> int:
-        """The generation that rewrites this many windows; it rewrites as many as it has read."""
-        return self._part(written - 1)
+        return samples[: len(fraction(TrainingSet.of(self.train, REAL), 0, self.parts))] if self.parts > 1 else samples
 
     def fraction_of(self, row: int) -> int | None:
         """The fraction of the training windows in which a row begins; None if it begins in none of them."""
         size = len(self.train)
         window = self.row_starts[row] // self.train.shape[1] if row < len(self.row_starts) else size
-        return self._part(window) if window < size else None
-
-    def _part(self, window: int) -> int:
-        return ((window + 1) * self.parts - 1) // len(self.train)  # inverse of `policies.fraction`
+        return ((window + 1) * self.parts - 1) // size if window < size else None  # inverse of `policies.fraction`
 
 
 def stream_data(task: Task, tokenizer: PreTrainedTokenizerBase) -> StreamData:

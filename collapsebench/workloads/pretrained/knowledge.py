@@ -66,7 +66,6 @@ class Knowledge:
         if self.newest:
             fewest = min(part.n for part in parts)  # equally many per fraction, so that values are equally noisy
             found["knowledge_newest"] = _share(evenly(correct[self.fractions == generation], fewest))
-            found["knowledge_later"] = _share(correct[self.fractions > 0])
         return found
 
 

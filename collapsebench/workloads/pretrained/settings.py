@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
@@ -148,8 +147,7 @@ class PretrainedEvaluation(Frozen):
     Attributes:
         test_windows, selection_windows: windows of the test and the validation split, evenly spaced.
         oldest_windows: windows of the oldest fraction of the training stream, under ``regenerate-fresh`` only.
-        newest_windows: windows of the fraction that is new to a generation, and as many of all fractions except the
-            oldest; None: not measured.
+        newest_windows: windows of the fraction that is new to a generation; None: not measured.
         knowledge: the KR-test; None: not measured. harness: tasks of the lm-eval harness.
         max_length: maximum tokens of a KR-test or harness item; contexts are truncated on the left.
         batch_size: sequences at a time.
@@ -176,20 +174,13 @@ class Windows(NamedTuple):
     """Maximum numbers of windows that a generation is evaluated on; splits may have fewer.
 
     Attributes:
-        oldest, newest, later: windows of the training stream: of its oldest fraction, of the fraction that is new, and
-            of all fractions except the oldest.
+        oldest, newest: windows of the training stream: of its oldest fraction, and of the fraction that is new.
     """
 
     test: int
     selection: int
     oldest: int
     newest: int
-    later: int
-
-
-# Metrics on text that is new to a generation, and the metrics that give their floors: the same quantity on later text,
-# which the model of generation 0 never saw.
-_UNSEEN: Mapping[str, str] = {"newest_perplexity": "later_perplexity", "knowledge_newest": "knowledge_later"}
 
 
 class PretrainedSettings(WorkloadSettings):
@@ -237,13 +228,11 @@ class PretrainedSettings(WorkloadSettings):
     def measured(self, policy: Policy, horizon: int) -> Windows:
         """Numbers of windows that a generation is evaluated on."""
         wanted, fraction = self.evaluation, self.real_windows(policy) // (horizon + 1)
-        newest = wanted.newest_windows or 0
         return Windows(
             test=wanted.test_windows,
             selection=wanted.selection_windows,
             oldest=min(wanted.oldest_windows or 0, fraction),
-            newest=min(newest, fraction),
-            later=min(newest, fraction * horizon),
+            newest=min(wanted.newest_windows or 0, fraction),
         )
 
     def check_policy(self, policy: Policy) -> None:
@@ -266,15 +255,16 @@ class PretrainedSettings(WorkloadSettings):
         """Metrics of the fractions of the training stream, including the KR-test's, then those of the harness."""
         wanted, names = self.evaluation, []
         names += ["oldest_perplexity"] if wanted.oldest_windows else []
-        names += ["newest_perplexity", "later_perplexity"] if wanted.newest_windows else []
+        names += ["newest_perplexity"] if wanted.newest_windows else []
         if wanted.knowledge:
             names += ["knowledge_retention", "knowledge_retention_all"]
-            names += ["knowledge_newest", "knowledge_later"] if wanted.newest_windows else []
+            names += ["knowledge_newest"] if wanted.newest_windows else []
         fractions = [knowledge_fraction(g) for g in range(1, horizon + 1)] if wanted.knowledge else []
         return (*(METRICS[name] for name in names), *fractions, *(task.declared_metric for task in wanted.harness))
 
-    def unseen(self) -> Mapping[str, str]:
-        return _UNSEEN
+    @property
+    def measures_fractions(self) -> bool:
+        return self.evaluation.oldest_windows is not None
 
     def without_floor(self) -> tuple[str, ...]:
         return tuple(task.metric_name for task in self.evaluation.harness if task.chance is None)

@@ -23,7 +23,7 @@ from collapsebench.metrics.harness import check_harness, evaluate_harness
 from collapsebench.metrics.harness_settings import item_source
 from collapsebench.metrics.knowledge_retention import answer
 from collapsebench.metrics.language_model import predict
-from collapsebench.policies import REAL, TrainingSet
+from collapsebench.policies import REAL, Fractions, TrainingSet
 from collapsebench.seeding import Randomness
 from collapsebench.task import Task
 from collapsebench.workloads import Measurement, OnElements, finite
@@ -41,12 +41,8 @@ from collapsebench.workloads.pretrained.sampling import beginnings_of, contexts_
 from collapsebench.workloads.pretrained.settings import PretrainedSettings
 from collapsebench.workloads.pretrained.supplies import item_folders, knowledge_file, model_folder
 from collapsebench.workloads.processes import my_share, world_size
-from collapsebench.workloads.text.measures import (
-    perplexity,
-    prediction_measures,
-    sample_measures,
-    unigram_floors,
-)
+from collapsebench.workloads.text.data import evenly
+from collapsebench.workloads.text.measures import perplexity, prediction_measures, sample_measures, unigram_floors
 from collapsebench.workloads.text.observed import observe_tokens
 from collapsebench.workloads.work import updates_of
 
@@ -156,33 +152,32 @@ class PretrainedWorkload:
         test, selection = (predict(model, windows, size, on_elements) for windows in (text.test, text.selection))
         measured = {
             **prediction_measures(test, selection),
-            **self._fractions(model, len(samples), on_elements),
             **sample_measures(text.compared(samples).numpy(), text.train_counts.numpy()),
-            **self._knowledge(model, len(samples), on_elements),
             **self._harness(model, size, on_elements),
         }
         return finite(measured)
 
-    def _fractions(self, model: PreTrainedModel, written: int, on_elements: OnElements) -> dict[str, Measurement]:
-        """Perplexities on parts of the training stream, for a model that rewrote `written` windows of it."""
-        text, parts = self.text, {}
-        if text.measured.oldest:
-            parts["oldest_perplexity"] = text.oldest
-        if text.measured.newest:
-            parts |= {"newest_perplexity": text.newest(text.generation_of(written)), "later_perplexity": text.later}
-        losses = {
-            name: predict(model, windows, self.settings.evaluation.batch_size, on_elements).loss
-            for name, windows in parts.items()
-        }
-        return {name: Measurement(perplexity(loss.double().mean()), len(loss)) for name, loss in losses.items()}
+    def evaluate_fractions(
+        self, model: PreTrainedModel, known: Fractions, on_elements: OnElements
+    ) -> dict[str, Measurement]:
+        model.eval()
+        size, measured = self.settings.evaluation.batch_size, {}
+        for name, part, n in (
+            ("oldest_perplexity", known.oldest, self.text.measured.oldest),
+            ("newest_perplexity", known.newest, self.text.measured.newest),
+        ):
+            if n:
+                loss = predict(model, evenly(part.items, n).long(), size, on_elements).loss
+                measured[name] = Measurement(perplexity(loss.double().mean()), len(loss))
+        return finite(measured | self._knowledge(model, known.generation, on_elements))
 
-    def _knowledge(self, model: PreTrainedModel, written: int, on_elements: OnElements) -> dict[str, Measurement]:
+    def _knowledge(self, model: PreTrainedModel, generation: int, on_elements: OnElements) -> dict[str, Measurement]:
         if self.knowledge is None:
             return {}
         settings = self.settings.evaluation
         size, length = settings.batch_size, settings.max_length
         answers = answer(model, self.tokenizer, self.knowledge.items, size, length, on_batch=on_elements)
-        return self.knowledge.measured(answers.correct, self.text.generation_of(written))
+        return self.knowledge.measured(answers.correct, generation)
 
     def _harness(self, model: PreTrainedModel, size: int, on_elements: OnElements) -> dict[str, Measurement]:
         if not self.benchmarks:
@@ -203,12 +198,7 @@ class PretrainedWorkload:
         text = self.text
         most_frequent = text.train_counts.argmax()
         return {
-            **unigram_floors(
-                text.train_counts,
-                perplexity=text.test,
-                selection_perplexity=text.selection,
-                **({"oldest_perplexity": text.oldest} if text.measured.oldest else {}),
-            ),
+            **unigram_floors(text.train_counts, perplexity=text.test, selection_perplexity=text.selection),
             "next_token_accuracy": float((text.test[:, 1:] == most_frequent).double().mean()),
             **dict.fromkeys(("knowledge_retention", "knowledge_newest"), _GUESS),
             **{t.metric_name: t.chance for t in self.settings.evaluation.harness if t.chance is not None},

@@ -127,7 +127,7 @@ class TextWorkload:
         limit, size = self.settings.evaluation.fraction_windows, self.settings.evaluation.batch_size
         assert limit is not None
         measured = {}
-        for name, part in known._asdict().items():
+        for name, part in (("oldest", known.oldest), ("newest", known.newest)):
             loss = predict(model, evenly(part.items, limit).long(), size, on_elements).loss.double()
             measured[f"{name}_nll_per_byte"] = Measurement(float(loss.mean()), len(loss))
         return finite(measured)
