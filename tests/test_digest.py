@@ -33,9 +33,9 @@ NEVER = ("scored", "calibrated_on", "checks")  # sections that are not part of t
 PUBLISHED = {
     "markov-micro@1": "a74a67be2dab9b70c10dc243242ffb5e07177639d6c58751856761ec19724de5",
     "text-bytes-micro@1": "45e722859be2e49d03a6a063cbe48472ed48b46dbb5c632788a43bda92fdfe20",
-    "text-bytes-micro-accumulate@1": "113418feb8ad162b626830ed2292a64f2121ee30ae873e5a073806cccefb93e2",
+    "text-bytes-micro-accumulate@1": "c2f7652a42d143f52fade6160f60e6c6a4eb5e25c5eaaf8deaddc7cbdc9039d5",
     "text-bytes-micro-fresh@1": "9042f44080dd73b4f9326cec74b2b833928451684e74af4ff9209a7c5d3eb617",
-    "text-bytes-micro-mix@1": "b643b94a72ed335cfee0b7787926ad2bd204820b0f42dcb0467771208be83c32",
+    "text-bytes-micro-mix@1": "2cf666930afd35543347b9edb4d11230cbacc5b879d227bae6294806ea79ad9b",
     "text-bytes-micro-sharp@1": "d148151f12d37d7311bf64b6e948b856ccd27277ae6776740ea0f9aaefa98e4b",
     "diffusion-cifar10@1": "2d79c55eb1b80b8c39aed978a398e6cc351da6bf22bc89a83ffbc5e3784ea6d0",
     "diffusion-mnist-micro@1": "111114babf005be9dc010bca34ef07a087da31c89b6cd419e5b08a96e59bf779",
