@@ -352,6 +352,29 @@ BASED: dict[str, dict[str, Any]] = {
         "workload.sampler": {"pixels": "draws"},
         "scored": {"negative_elbo": {}},
     },
+    "diffusion": {  # the model knows bars of other places
+        "name": "tiny-diffusion-based",
+        "title": "A tiny diffusion model on bars and crosses, every generation from a base model",
+        "horizon": 2,
+        "init": "base",
+        "base": {
+            "file": "base.safetensors",
+            "sha256": None,
+            "data": {"source": "local-images", "path": "others"},
+            "training": {
+                "batch_size": 16,
+                "weight_decay": 0.0,
+                "first": {"epochs": 2, "learning_rate": 5.0e-3, "decay": "cosine"},
+            },
+        },
+        "policy.size": 64,
+        "workload.training.rescale": True,
+        "workload.training.first": {"epochs": 4, "learning_rate": 1.0e-2, "decay": "cosine"},
+        "workload.training.later": None,
+        "workload.schedule": {"train_steps": 10, "beta_schedule": "squaredcos_cap_v2", "sample_steps": 10},
+        "workload.sampler": {"process": "ancestral"},
+        "scored": {"denoising_loss": {}},
+    },
 }
 
 
@@ -359,13 +382,13 @@ def write_based_task(folder: Path, kind: str = "text", train: bool = True, **cha
     """Write a tiny task that starts from a base model, and train that; return the path of the task file.
 
     Args:
-        kind: text, markov or vae. train: False leaves the base model to be trained. changes: as `tiny_spec` takes them.
+        kind: one of `BASED`. train: False leaves the base model to be trained. changes: as `tiny_spec` takes them.
     """
     file = write_tiny_task(folder, kind, **(BASED[kind] | changes))
     if kind == "text":
         strange = [" ".join(word[::-1] for word in text.split()) for text in paragraphs(100, seed=8)]
         (folder / "base.txt").write_text("\n\n".join(strange), "utf-8")
-    if kind == "vae":
+    if kind in ("vae", "diffusion"):
         write_bars(folder / "others", 100, seed=8)
     if train:
         threads = torch.get_num_threads()

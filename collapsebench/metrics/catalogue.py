@@ -130,6 +130,14 @@ METRICS: dict[str, Metric] = {
             "linear", "The same on the selection split: tune on this one, never on the test.",
         ),
         Metric(
+            "denoising_loss", "Denoising loss (real test images)", "lower", "", (0.0, math.inf), "linear",
+            "Mean squared error of the predicted noise in held-out real images: DDPM's training objective.",
+        ),
+        Metric(
+            "selection_denoising_loss", "Denoising loss (selection images)", "lower", "", (0.0, math.inf), "linear",
+            "The same on the selection split: tune on this one, never on the test.",
+        ),
+        Metric(
             "kl_to_truth", "KL(truth ‖ model)", "lower", "nats", (0.0, math.inf), "linear",
             "Kullback–Leibler divergence from the known truth, by quadrature.",
         ),

@@ -36,6 +36,11 @@ SHORT: dict[str, Any] = {
     "workload.training.later.updates": 4,
     "workload.schedule.sample_steps": 3,
 }
+ANCESTRAL: dict[str, Any] = {
+    "workload.sampler": {"process": "ancestral"},
+    "workload.schedule.sample_steps": TRAIN_STEPS,
+    "workload.schedule.beta_schedule": "squaredcos_cap_v2",
+}
 
 
 @pytest.fixture(scope="module")
@@ -203,6 +208,65 @@ def test_samples_do_not_depend_on_the_batch_size(
     assert int((in_sevens - images(workload, model).int()).abs().max()) <= 1
 
 
+def test_ancestral_sampling_reverses_every_step_with_fresh_noise(
+    model: Any, variant: Callable[..., DiffusionWorkload], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[int] = []
+    original = diffusion.DDPMScheduler.step
+
+    def spy(self: Any, predicted: Tensor, step: Tensor, *rest: Any, generator: torch.Generator) -> Any:
+        steps.append(int(step))
+        return original(self, predicted, step, *rest, generator=generator)
+
+    monkeypatch.setattr(diffusion.DDPMScheduler, "step", spy)
+    workload = variant(**ANCESTRAL)
+    first = images(workload, model)
+    assert steps == list(range(TRAIN_STEPS - 1, -1, -1))
+    assert torch.equal(images(workload, model), first)
+    in_sevens = images(
+        variant(**ANCESTRAL | {"workload.sampler": {"process": "ancestral", "batch_size": 7}}), model
+    ).int()
+    assert int((in_sevens - first.int()).abs().max()) <= 1
+
+
+def test_ancestral_samples_of_the_best_denoiser_have_the_distribution_of_equation_7(
+    variant: Callable[..., DiffusionWorkload],
+) -> None:
+    """For pixels from N(m, s²) the best prediction is known, and so are mean and variance of every reverse step."""
+    workload = variant(**ANCESTRAL | {"workload.normalisation": {"mean": 0.5, "std": 0.5}})
+    mean, deviation = 0.2, 0.1  # in the units of the network
+
+    class Best(torch.nn.Module):
+        def forward(self, noisy: Tensor, step: Tensor) -> Any:
+            left = kept[int(step)].float()
+            away = noisy - left.sqrt() * mean
+            return SimpleNamespace(sample=(1 - left).sqrt() * away / (left * deviation**2 + 1 - left))
+
+    kept = workload._noising.alphas_cumprod.double()
+    variance = 1.0
+    for step in range(TRAIN_STEPS - 1, -1, -1):
+        left, before = float(kept[step]), float(kept[step - 1]) if step else 1.0
+        beta = 1 - left / before
+        guess = left**0.5 * deviation**2 / (left * deviation**2 + 1 - left)  # of the image, per unit of its noisy form
+        factor = before**0.5 * beta / (1 - left) * guess + (1 - beta) ** 0.5 * (1 - before) / (1 - left)
+        variance = factor**2 * variance + (1 - before) / (1 - left) * beta
+    pixels = (workload._denoised(Best(), 400, generator(), lambda _: None).double() / 255 - 0.5) / 0.5
+    assert float(pixels.mean()) == pytest.approx(mean, abs=0.002)
+    assert float(pixels.std()) == pytest.approx(variance**0.5, rel=0.01)
+    assert 0.8 * deviation < variance**0.5 < deviation  # the posterior's variance is that for a known image
+
+
+def test_ancestral_sampling_that_leaves_out_steps_is_a_task_error(variant: Callable[..., DiffusionWorkload]) -> None:
+    with pytest.raises(TaskError, match="ancestral sampling takes every step, so it equals train_steps"):
+        variant(**{"workload.sampler": {"process": "ancestral"}})
+
+
+def test_ancestral_sampling_keeps_its_steps_in_a_try_out_with_a_smaller_budget(tmp_path: Path) -> None:
+    file = write_tiny_task(tmp_path, "diffusion", **SHORT | ANCESTRAL)
+    settings = load_task(file, budget=0.1).spec.workload
+    assert settings.schedule.sample_steps == settings.schedule.train_steps == TRAIN_STEPS
+
+
 def test_sampling_starts_from_pure_noise_and_ends_at_the_first_step(
     workload: DiffusionWorkload, model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -241,9 +305,11 @@ def test_picture_shows_the_same_noise_in_every_generation(
     shown: list[Tensor] = []
     denoised, show = DiffusionWorkload._denoised, DiffusionWorkload.show
 
-    def spy_denoised(self: DiffusionWorkload, model: Any, noise: Tensor) -> Tensor:
-        noises.append(noise.clone())
-        return denoised(self, model, noise)
+    def spy_denoised(
+        self: DiffusionWorkload, model: Any, n: int, draws: torch.Generator, on_elements: Callable[[int], None]
+    ) -> Tensor:
+        noises.append(torch.randn(n, generator=draws.clone_state()))
+        return denoised(self, model, n, draws, on_elements)
 
     def spy_show(self: DiffusionWorkload, *arguments: Any) -> None:
         show(self, *arguments)
@@ -287,9 +353,10 @@ def test_model_is_the_moving_average_of_its_weights(variant: Callable[..., Diffu
 
 
 def test_average_changes_the_saved_weights_and_not_the_path_of_training(
-    workload: DiffusionWorkload, model: Any, variant: Callable[..., DiffusionWorkload], tmp_path: Path
+    workload: DiffusionWorkload, variant: Callable[..., DiffusionWorkload], tmp_path: Path
 ) -> None:
     passed: list[list[Tensor]] = []
+    model = trained(workload)  # not that of the module, which may have been trained under other settings of torch
     averaging = variant(**{"workload.ema_decay": 0.9})
     averaged = trained(averaging, lambda m: passed.append([p.detach().clone() for p in m.parameters()]))
     assert all(torch.equal(a, b) for a, b in zip(passed[-1], model.parameters(), strict=True))
@@ -313,6 +380,19 @@ def test_noise_rms_is_that_of_an_independent_computation(workload: DiffusionWork
         predicted, noise = predicted_and_true_noise(model, selection, draws)
         errors.append((predicted - noise).double().square())
     assert measured.value == pytest.approx(torch.cat(errors).mean().sqrt().item(), rel=1e-5)
+
+
+@torch.no_grad()
+def test_denoising_loss_is_the_mean_squared_error_on_the_test_images(workload: DiffusionWorkload, model: Any) -> None:
+    measured = workload.evaluate(model, images(workload, model, n=48), lambda n: None)
+    draws = Randomness(RANDOMNESS.task, 0).generator(0, "denoising_loss")
+    test = workload.data.test.pixels
+    looks, rest = divmod(measured["denoising_loss"].n, test.numel())
+    assert looks > 0 == rest
+    pairs = [predicted_and_true_noise(model, test, draws) for _ in range(looks)]
+    expected = torch.cat([(predicted - noise).double().square() for predicted, noise in pairs]).mean().item()
+    assert measured["denoising_loss"].value == pytest.approx(expected, rel=1e-5)
+    assert measured["selection_denoising_loss"].value == pytest.approx(measured["noise_rms"].value ** 2)
 
 
 def test_noise_rms_is_the_same_when_evaluated_twice(workload: DiffusionWorkload, model: Any) -> None:
@@ -407,5 +487,5 @@ def test_sampler_returns_to_pixels(variant: Callable[..., DiffusionWorkload], me
 
     betas = torch.linspace(0.0001, 0.02, TRAIN_STEPS, dtype=torch.float64)
     kept = (1 - betas).cumprod(0)
-    images = workload._denoised(AllNoise(), torch.randn(4, 1, SIDE, SIDE, generator=generator()))
+    images = workload._denoised(AllNoise(), 4, generator(), lambda _: None)
     assert float((images.float() - 255 * mean).abs().max()) <= 0.51

@@ -1,4 +1,4 @@
-"""Denoising diffusion: a small U-Net predicts the noise in an image (DDPM, arXiv 2006.11239); DDIM samples."""
+"""Denoising diffusion: a small U-Net predicts the noise in an image (DDPM, arXiv 2006.11239)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from collapsebench.policies import REAL, TrainingSet
 from collapsebench.seeding import Randomness
 from collapsebench.task import Task
 from collapsebench.workloads import Measurement, OnElements, finite
-from collapsebench.workloads.images.data import ImageData
+from collapsebench.workloads.images.data import ImageData, base_images
 from collapsebench.workloads.images.kind import DIFFUSION, LOOKS
 from collapsebench.workloads.images.metrics import ImageMetrics
 from collapsebench.workloads.images.settings import DiffusionSettings
@@ -48,6 +48,9 @@ class DiffusionWorkload:
         self._noising = DDPMScheduler(  # takes half a millisecond
             noising.train_steps, beta_schedule=noising.beta_schedule, beta_end=noising.beta_end
         )
+
+    def base_items(self) -> TrainingSet:
+        return TrainingSet.of(base_images(self.task), REAL)
 
     def listing(self) -> dict[str, dict[str, str]]:
         return self.data.listing
@@ -113,50 +116,63 @@ class DiffusionWorkload:
         randomness: Randomness,
         on_elements: OnElements,
     ) -> Tensor:
-        shape = (len(prompts), self.data.channels, self.settings.image_size, self.settings.image_size)
-        noise = torch.randn(shape, generator=randomness.generator(generation, "sampling"))
-        made = []
-        for batch in noise.split(self.settings.sampler.batch_size):
-            made.append(self._denoised(model, batch))
-            on_elements(len(batch) * self.settings.schedule.sample_steps)
-        return torch.cat(made)
+        return self._denoised(model, len(prompts), randomness.generator(generation, "sampling"), on_elements)
 
     @torch.inference_mode()
-    def _denoised(self, model: UNet2DModel, noise: Tensor) -> Tensor:
-        """Images, (n, C, S, S) uint8, from their initial noise; DDIM with η = 0 draws no further noise."""
+    def _denoised(self, model: UNet2DModel, n: int, draws: torch.Generator, on_elements: OnElements) -> Tensor:
+        """Images, (n, C, S, S) uint8; all noise is drawn on the CPU, the same for any size of the batches."""
+        scale, size = self.settings.normalisation, self.settings.image_size
+        scheduler = self._sampler()
+        scheduler.set_timesteps(self.settings.schedule.sample_steps)
+        fresh = {"generator": draws} if self.settings.sampler.process == "ancestral" else {}
+        model.eval()
+        images = torch.randn((n, self.data.channels, size, size), generator=draws).to(self.device)
+        for step in scheduler.timesteps:
+            predicted = []
+            for batch in images.split(self.settings.sampler.batch_size):
+                predicted.append(model(batch, on_device(step, self.device)).sample)
+                on_elements(len(batch))
+            images = scheduler.step(torch.cat(predicted), step, images, **fresh).prev_sample
+        images = images.cpu()
+        if not bool(torch.isfinite(images).all()):
+            raise Diverged("sampled images not finite")
+        return ((images * scale.std + scale.mean).clamp(0, 1) * 255).round().to(torch.uint8)
+
+    def _sampler(self) -> DDIMScheduler | DDPMScheduler:
         schedule, scale = self.settings.schedule, self.settings.normalisation
-        scheduler = DDIMScheduler(
+        kind = DDPMScheduler if self.settings.sampler.process == "ancestral" else DDIMScheduler
+        return kind(
             schedule.train_steps,
             beta_schedule=schedule.beta_schedule,
             beta_end=schedule.beta_end,
             timestep_spacing="trailing",
             clip_sample_range=max(scale.mean, 1 - scale.mean) / scale.std,
         )
-        scheduler.set_timesteps(schedule.sample_steps)
-        model.eval()
-        images = noise.to(self.device)
-        for step in scheduler.timesteps:
-            predicted = model(images, on_device(step, self.device)).sample
-            images = scheduler.step(predicted, step, images).prev_sample
-        images = images.cpu()
-        if not bool(torch.isfinite(images).all()):
-            raise Diverged("sampled images not finite")
-        return ((images * scale.std + scale.mean).clamp(0, 1) * 255).round().to(torch.uint8)
 
-    @torch.inference_mode()
     def evaluate(self, model: UNet2DModel, samples: Tensor, on_elements: OnElements) -> dict[str, Measurement]:
-        model.eval()
-        generator = Randomness(self.task.id, 0).generator(0, "noise_rms")
         looked_at = self.data.selection.pixels[: self.settings.evaluation.samples]
-        squares, n = 0.0, 0
-        for _ in range(LOOKS):
-            for pixels in looked_at.split(self.settings.evaluation.batch_size):
-                predicted, noise = self._predict(model, pixels, generator)
-                squares += float((predicted - noise).cpu().double().square().sum())
-                n += noise.numel()
-        measured = {"noise_rms": Measurement((squares / n) ** 0.5, n), **self.metrics.measure(samples)}
+        selection = self._denoising_loss(model, looked_at, "noise_rms")
+        measured = {
+            "denoising_loss": self._denoising_loss(model, self.data.test.pixels, "denoising_loss"),
+            "selection_denoising_loss": selection,
+            "noise_rms": Measurement(selection.value**0.5, selection.n),
+            **self.metrics.measure(samples),
+        }
         on_elements(LOOKS * len(looked_at))
         return finite(measured)
+
+    @torch.inference_mode()
+    def _denoising_loss(self, model: UNet2DModel, pixels: Tensor, purpose: str) -> Measurement:
+        """Mean squared error of the predicted noise; the noise depends on the purpose alone."""
+        model.eval()
+        generator = Randomness(self.task.id, 0).generator(0, purpose)
+        squares, n = 0.0, 0
+        for _ in range(LOOKS):
+            for batch in pixels.split(self.settings.evaluation.batch_size):
+                predicted, noise = self._predict(model, batch, generator)
+                squares += float((predicted - noise).cpu().double().square().sum())
+                n += noise.numel()
+        return Measurement(squares / n, n)
 
     def floors(self) -> dict[str, float]:
         """Metrics of images with independent pixels."""
@@ -166,11 +182,6 @@ class DiffusionWorkload:
         self, folder: Path, model: UNet2DModel, samples: Tensor, prompts: TrainingSet, randomness: Randomness
     ) -> None:
         """Write images from the same initial noise in every generation of every method, to make changes visible."""
-        shape = (
-            min(SHOWN, self.settings.evaluation.samples),
-            self.data.channels,
-            self.settings.image_size,
-            self.settings.image_size,
-        )
-        images = self._denoised(model, torch.randn(shape, generator=randomness.generator(0, "gallery")))
+        n = min(SHOWN, self.settings.evaluation.samples)
+        images = self._denoised(model, n, randomness.generator(0, "gallery"), lambda _: None)
         (folder / "samples.png").write_bytes(png(grid(images.numpy())))

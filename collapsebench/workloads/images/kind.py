@@ -84,9 +84,10 @@ DIFFUSION = Kind(
     blank="collapsebench.workloads.images.blank:blank_diffusion",
     sources=_SOURCES,
     splits=ImageSplits,
-    metrics=(*_METRICS, "noise_rms"),
+    metrics=(*_METRICS, "noise_rms", "denoising_loss", "selection_denoising_loss"),
     options=_options,
     supplies=_SUPPLIES,
     steps="schedule.sample_steps",
     scale=MeasuredScale("sigma", "noise_rms"),
+    base="shipped",
 )

@@ -143,7 +143,7 @@ class UNet(Frozen):
 
 
 class NoiseSchedule(Frozen):
-    """DDPM's forward process, and the number of steps that DDIM (η = 0) takes for sampling.
+    """DDPM's forward process, and the number of steps that sampling takes.
 
     Attributes:
         beta_end: end of the linear schedule. If the last step is not pure noise, the first step of a sampler with few
@@ -167,8 +167,16 @@ class Normalisation(Frozen):
 
 
 class DiffusionSampler(Frozen):
-    """DDIM without added noise: an image is a function of its initial noise."""
+    """How noise becomes an image.
 
+    Attributes:
+        process: ``ddim``: no noise is added (η = 0), so an image is a function of its initial noise, and steps can be
+            left out, which costs quality. ``ancestral``: a draw from the model itself. Every step of the forward
+            process is reversed, with fresh noise of the posterior's variance (arXiv 2006.11239, equation 7).
+        batch_size: images per pass of the network.
+    """
+
+    process: Literal["ddim", "ancestral"] = "ddim"
     batch_size: int = Field(250, ge=1)
 
 
@@ -196,6 +204,14 @@ class DiffusionSettings(ImageSettings):
             raise ValueError(f"image_size must be a multiple of {2 ** (len(self.model.channels) - 1)}")
         return self
 
+    @model_validator(mode="after")
+    def _ancestral_sampling_takes_every_step(self) -> DiffusionSettings:
+        if self.sampler.process == "ancestral" and self.schedule.sample_steps != self.schedule.train_steps:
+            raise ValueError("schedule.sample_steps: ancestral sampling takes every step, so it equals train_steps")
+        return self
+
     def reduced(self, share: Share) -> Self:
+        if self.sampler.process == "ancestral":  # with fewer steps it would be another model
+            return super().reduced(share)
         schedule = self.schedule.model_copy(update={"sample_steps": share(self.schedule.sample_steps, 4)})
         return super().reduced(share).model_copy(update={"schedule": schedule})
