@@ -34,7 +34,7 @@ PUBLISHED = {
     "markov-micro@1": "a74a67be2dab9b70c10dc243242ffb5e07177639d6c58751856761ec19724de5",
     "text-bytes-micro@1": "45e722859be2e49d03a6a063cbe48472ed48b46dbb5c632788a43bda92fdfe20",
     "text-bytes-micro-accumulate@1": "c2f7652a42d143f52fade6160f60e6c6a4eb5e25c5eaaf8deaddc7cbdc9039d5",
-    "text-bytes-micro-fresh@1": "9042f44080dd73b4f9326cec74b2b833928451684e74af4ff9209a7c5d3eb617",
+    "text-bytes-micro-fresh@1": "0eb4f053d8447232e6688f33eaba277ec84927838e30fa4bf11875ff58a72760",
     "text-bytes-micro-mix@1": "2cf666930afd35543347b9edb4d11230cbacc5b879d227bae6294806ea79ad9b",
     "text-bytes-micro-sharp@1": "d148151f12d37d7311bf64b6e948b856ccd27277ae6776740ea0f9aaefa98e4b",
     "diffusion-cifar10@1": "2d79c55eb1b80b8c39aed978a398e6cc351da6bf22bc89a83ffbc5e3784ea6d0",
