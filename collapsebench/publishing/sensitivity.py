@@ -2,7 +2,7 @@
 
     python -m collapsebench.publishing.sensitivity [--submissions FOLDER]
 
-prints the table of ``docs/results.md``, from the committed entries of all ranked tasks.
+prints the tables of ``docs/results.md``, from the committed entries of all ranked tasks.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from collapsebench.task import Task
 MOVED = 0.1  # share of the distance between floor and reference
 LAMBDAS = (0.25, 0.9)
 _STEPS = 200  # points between two generations, for areas within a range of λ
+_SAME = "nothing"
 _SIGNS = {"better": "▲", "worse": "▼", "tied": "≈"}
 
 Scales = dict[str, Scale]
@@ -119,10 +120,22 @@ def scored(board: Board, task: Task, variant: Variant) -> pd.DataFrame:
     return ranked_table(scores, last, tracks)
 
 
-def lines(board: Board) -> Iterator[str]:
-    """The table as Markdown, with one row per ranked task and variant."""
-    yield "| task | scored | mFI / G, and against CE | what changes |"
-    yield "|---|---|---|---|"
+@dataclass(frozen=True)
+class Row:
+    """A ranked task under one variant of the score.
+
+    Attributes:
+        told: mFI / G of every method and its verdict against CE, best first. changes: in comparison with the board.
+    """
+
+    task: str
+    variant: str
+    told: str
+    changes: str
+
+
+def rows(board: Board) -> Iterator[Row]:
+    """All ranked tasks under all variants; of every task, the first row is what the board shows."""
     for task_id in dict.fromkeys(board.table["task"]):
         task = board.tasks[str(task_id)]
         if task.unranked:
@@ -131,23 +144,38 @@ def lines(board: Board) -> Iterator[str]:
         for variant in VARIANTS:
             if variant.name.startswith("mean over") and len(task.spec.scored) == 1:
                 continue
-            table = scored(board, task, variant)
             last = variant.last(task.spec.horizon)
-            rows = records(table)
-            signs = {row["method"]: _SIGNS.get(row["verdict_ce"], "") for row in rows}
-            told = ", ".join(f"{row['method']} {row['mfi'] / last:.2f} {signs[row['method']]}".rstrip() for row in rows)
+            found = records(scored(board, task, variant))
+            signs = {row["method"]: _SIGNS.get(row["verdict_ce"], "") for row in found}
+            told = ", ".join(f"{row['method']} {row['mfi'] / last:.2f} {signs[row['method']]}".rstrip() for row in found)
             before = before or signs
-            yield f"| {task.id} | {variant.name} | {told} | {_changes(before, signs)} |"
+            yield Row(task.id, variant.name, told, _changes(before, signs))
+
+
+def lines(board: Board) -> Iterator[str]:
+    """Two tables as Markdown: what changes per task, and, folded, every task under every variant."""
+    found = list(rows(board))
+    yield "| task | mFI / G as the board scores, and against CE | what the variants change |"
+    yield "|---|---|---|"
+    for task in dict.fromkeys(row.task for row in found):
+        first, *others = (row for row in found if row.task == task)
+        moved = [f"{row.variant}: {row.changes}" for row in others if row.changes != _SAME]
+        yield f"| {task} | {first.told} | {'; '.join(moved) or f'{_SAME}, in all {len(others)}'} |"
+    yield from ("", "<details><summary>Every task under every variant</summary>", "")
+    yield "| task | scored | mFI / G, and against CE | what changes |"
+    yield "|---|---|---|---|"
+    yield from (f"| {row.task} | {row.variant} | {row.told} | {row.changes} |" for row in found)
+    yield from ("", "</details>")
 
 
 def _changes(before: dict[str, str], now: dict[str, str]) -> str:
     moved = [f"{name}: {was} → {now[name]}" for name, was in before.items() if now[name] != was]
     order = "" if list(before) == list(now) else "the order of the means"
-    return "; ".join([*moved, *([order] if order else [])]) or "nothing"
+    return "; ".join([*moved, *([order] if order else [])]) or _SAME
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(prog="python -m collapsebench.publishing.sensitivity", description=__doc__)
     parser.add_argument("--submissions", type=Path, default=bundled("submissions"), help="folder of the entries")
     given = parser.parse_args()
