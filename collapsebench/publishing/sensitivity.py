@@ -147,7 +147,9 @@ def rows(board: Board) -> Iterator[Row]:
             last = variant.last(task.spec.horizon)
             found = records(scored(board, task, variant))
             signs = {row["method"]: _SIGNS.get(row["verdict_ce"], "") for row in found}
-            told = ", ".join(f"{row['method']} {row['mfi'] / last:.2f} {signs[row['method']]}".rstrip() for row in found)
+            told = ", ".join(
+                f"{row['method']} {row['mfi'] / last:.2f} {signs[row['method']]}".rstrip() for row in found
+            )
             before = before or signs
             yield Row(task.id, variant.name, told, _changes(before, signs))
 

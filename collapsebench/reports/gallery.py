@@ -93,26 +93,25 @@ def image_rows(chains: list[ShownChain]) -> list[dict[str, Any]]:
 
 
 def write_gallery(chains: list[ShownChain], folder: Path) -> list[Path]:
-    """Write one picture of images from the same noise, generations × methods; nothing for tasks without images.
+    """Write one picture of images from the same noise, method by method, one generation below the other.
 
     Returns:
-        The file, if there is one.
+        The file; nothing for tasks without images.
     """
     if not _has(chains, _IMAGES):
         return []
-    rows = []
-    for g in range(max(len(chain.generations) for chain in chains)):
-        pictures: list[Image.Image | None] = []
-        for chain in chains:
-            generation = chain.generations[g] if g < len(chain.generations) else None
+    blocks = []
+    for chain in chains:
+        rows: list[tuple[str, Image.Image | None]] = []
+        for g, generation in enumerate(chain.generations):
             if generation is None:
-                pictures.append(None)
+                rows.append(("diverged", None))
                 continue
             with Image.open(generation / _IMAGES) as picture:
-                pictures.append(top_rows(picture, 1))
-        rows.append((f"generation {g}", pictures))
+                rows.append((f"generation {g}", top_rows(picture, 1)))
+        blocks.append((chain.method, rows))
     path = folder / GALLERY
-    sheet([chain.method for chain in chains], rows).save(path, "PNG")
+    sheet(blocks).save(path, "PNG")
     return [path]
 
 

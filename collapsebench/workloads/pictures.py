@@ -17,7 +17,7 @@ _PAPER = 255
 _SECONDS_PER_FRAME = 0.7
 _CAPTION = 20  # pixels
 _SIDE = 84  # pixels of an enlarged image: differences between neighbouring generations can be seen
-_SPACE = 24  # pixels between the parts of a sheet
+_SPACE = 24  # pixels between the blocks of a sheet
 _MARGIN = 130  # pixels of a sheet's row captions
 _INK, _WHITE = (40, 40, 40), (255, 255, 255)
 
@@ -59,27 +59,28 @@ def write_animation(grids: Sequence[tuple[str, Image.Image]], path: Path) -> Non
     )  # fmt: skip
 
 
-def sheet(headings: Sequence[str], rows: Sequence[tuple[str, Sequence[Image.Image | None]]]) -> Image.Image:
-    """Put grids side by side, enlarged, to compare them.
+def sheet(blocks: Sequence[tuple[str, Sequence[tuple[str, Image.Image | None]]]]) -> Image.Image:
+    """Put grids below one another, enlarged, to compare them.
 
     Args:
-        headings: caption of each column. rows: (caption, grid of each column), from top to bottom; grids have the same
-            size; None leaves a place empty. At least one place is not.
+        blocks: (heading, rows), from top to bottom; a row is (caption, grid). Grids have the same size; None leaves a
+            place empty. At least one place is not.
     """
-    large = [[picture and _enlarged(picture) for picture in pictures] for _, pictures in rows]
-    width, height = next(picture for pictures in large for picture in pictures if picture).size
-    top = 2 * _CAPTION
-    canvas = Image.new(
-        "RGB", (_MARGIN + len(headings) * (width + _SPACE), top + len(rows) * (height + _SPACE // 4)), _WHITE
-    )
-    for i, heading in enumerate(headings):
-        _write(canvas, (_MARGIN + i * (width + _SPACE), _CAPTION // 3), heading)
-    for r, ((caption, _), pictures) in enumerate(zip(rows, large, strict=True)):
-        y = top + r * (height + _SPACE // 4)
-        _write(canvas, (6, y + (height - _CAPTION) // 2), caption)
-        for i, picture in enumerate(pictures):
+    parts = [
+        (heading, [(caption, picture and _enlarged(picture)) for caption, picture in rows]) for heading, rows in blocks
+    ]
+    width, height = next(picture for _, rows in parts for _, picture in rows if picture).size
+    heights = [2 * _CAPTION + len(rows) * (height + _GAP) for _, rows in parts]
+    canvas = Image.new("RGB", (_MARGIN + width, sum(heights) + (len(parts) - 1) * _SPACE), _WHITE)
+    top = 0
+    for (heading, rows), taken in zip(parts, heights, strict=True):
+        _write(canvas, (_MARGIN, top + _CAPTION // 3), heading)
+        for i, (caption, picture) in enumerate(rows):
+            y = top + 2 * _CAPTION + i * (height + _GAP)
+            _write(canvas, (6, y + (height - _CAPTION) // 2), caption)
             if picture:
-                canvas.paste(picture, (_MARGIN + i * (width + _SPACE), y))
+                canvas.paste(picture, (_MARGIN, y))
+        top += taken + _SPACE
     return canvas
 
 
