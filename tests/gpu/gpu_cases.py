@@ -91,7 +91,8 @@ def _write_small(name: str, kind: str, folder: Path, changes: dict[str, Any]) ->
         spec["base"]["file"] = "base.safetensors"
     classifier = spec["workload"].get("evaluation", {}).get("classifier")
     if classifier:
-        shutil.copy(task.path.parent / classifier["file"], folder / classifier["file"])
+        file = task.path.parent / classifier["file"]
+        classifier["file"] = shutil.copy(file, folder / file.name).name
     if kind == "text":
         (folder / "text.txt").write_text("\n\n".join(paragraphs(150)), "utf-8")
     elif kind in ("vae", "diffusion"):
