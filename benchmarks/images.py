@@ -26,7 +26,7 @@ from torch import Tensor
 from collapsebench.metrics.extractors import ClassifierFeatures, cached_features
 from collapsebench.metrics.frechet import frechet_distance
 from collapsebench.seeding import Randomness
-from collapsebench.task import load_task
+from collapsebench.task import load_task, registered_tasks
 from collapsebench.workloads.images.diffusion import DiffusionWorkload
 
 
@@ -36,7 +36,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    workload = DiffusionWorkload(load_task("diffusion-mnist-micro"), "cpu")
+    task = registered_tasks()["diffusion-mnist-micro"].with_name("task@1.yaml")  # which samples by DDIM
+    workload = DiffusionWorkload(load_task(task), "cpu")
     compare_distance(workload, given.images, given.repeats)
     compare_sampling(workload, given.images, given.repeats)
 
