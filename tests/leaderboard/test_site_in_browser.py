@@ -137,7 +137,7 @@ def test_page_fits_a_phone(path: str, visit: Open) -> None:
 
 
 def test_links_of_a_view_lead_to_it(visit: Open) -> None:
-    page = visit("task?task=text-wiki-micro@1&metric=perplexity&threshold=0.5&methods=ce&methods=focal")
+    page = visit("task?task=text-bytes-micro@1&metric=perplexity&threshold=0.5&methods=ce&methods=focal")
     chosen = set(page.locator('[data-testid="stMultiSelect"]').inner_text().split())
     assert chosen == {"Methods", "ce", "focal"}
     page.get_by_role("button", name="Link to this view").click()
@@ -206,8 +206,8 @@ SHOTS = (
     ("board", "", 1440, "light"),
     ("board-phone", "", 390, "light"),
     ("board-dark", "", 1440, "dark"),
-    ("task", "task?task=text-wiki-micro@1", 1440, "light"),
-    ("gallery", "gallery?task=vae-mnist-micro@1&view=all+generations", 1440, "light"),
+    ("task", "task?task=text-bytes-micro@1", 1440, "light"),
+    ("gallery", "gallery?task=vae-mnist-micro@2&view=all+generations", 1440, "light"),
     ("compare", "compare?a=tce&b=ce", 1440, "light"),
     ("submission", "submission", 1440, "light"),
 )
