@@ -167,7 +167,7 @@ SAMPLING_GENERATION_1: dict[str, tuple[Any, str, int]] = {
     "text": (text_sampling, "draw", 16 + 9),
     "pretrained-lm": (stream_sampling, "draw", 2 * 8 + 8 + 5),  # two batches of chunks in generation 0
     "vae": (vae.VaeWorkload, "_means", 3 + 1 + 2),  # three batches and what is shown, per generation
-    "diffusion": (DDIMScheduler, "step", 2 * (3 + 1) + 3),
+    "diffusion": (DDIMScheduler, "step", 2 * (1 + 1) + 2),  # two steps of sampling and of what is shown
     "gmm": (gmm, "_draw", 1 + 1 + 1),  # the real data, generation 0, generation 1
     "markov": (markov, "draw", 2 * 9 + 8 + 4),  # the real sequences and the held-out ones, generation 0
 }
