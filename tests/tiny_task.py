@@ -283,6 +283,16 @@ def write_tiny_task(folder: Path, kind: str = "text", **changes: Any) -> Path:
 
 
 # Changes that make a tiny task, as `tiny_spec` takes them, one whose generations all start from a base model.
+_BASE_OF_IMAGES: dict[str, Any] = {  # it knows bars of other places
+    "file": "base.safetensors",
+    "sha256": None,
+    "data": {"source": "local-images", "path": "others"},
+    "training": {
+        "batch_size": 16,
+        "weight_decay": 0.0,
+        "first": {"epochs": 2, "learning_rate": 5.0e-3, "decay": "cosine"},
+    },
+}
 BASED: dict[str, dict[str, Any]] = {
     "text": {  # bytes; the model knows its letters, and not one word of what it is then trained on
         "name": "tiny-based",
@@ -328,21 +338,12 @@ BASED: dict[str, dict[str, Any]] = {
         "workload.training.first": {"epochs": 4, "learning_rate": 0.3, "decay": "cosine"},
         "workload.training.later": None,
     },
-    "vae": {  # black and white; the model knows bars of other places
+    "vae": {  # black and white
         "name": "tiny-vae-based",
         "title": "A tiny VAE on bars and crosses, every generation from a base model",
         "horizon": 2,
         "init": "base",
-        "base": {
-            "file": "base.safetensors",
-            "sha256": None,
-            "data": {"source": "local-images", "path": "others"},
-            "training": {
-                "batch_size": 16,
-                "weight_decay": 0.0,
-                "first": {"epochs": 2, "learning_rate": 5.0e-3, "decay": "cosine"},
-            },
-        },
+        "base": _BASE_OF_IMAGES,
         "policy.size": 64,
         "workload.pixels": "drawn",
         "workload.training.rescale": True,
@@ -352,21 +353,12 @@ BASED: dict[str, dict[str, Any]] = {
         "workload.sampler": {"pixels": "draws"},
         "scored": {"negative_elbo": {}},
     },
-    "diffusion": {  # the model knows bars of other places
+    "diffusion": {
         "name": "tiny-diffusion-based",
         "title": "A tiny diffusion model on bars and crosses, every generation from a base model",
         "horizon": 2,
         "init": "base",
-        "base": {
-            "file": "base.safetensors",
-            "sha256": None,
-            "data": {"source": "local-images", "path": "others"},
-            "training": {
-                "batch_size": 16,
-                "weight_decay": 0.0,
-                "first": {"epochs": 2, "learning_rate": 5.0e-3, "decay": "cosine"},
-            },
-        },
+        "base": _BASE_OF_IMAGES,
         "policy.size": 64,
         "workload.training.rescale": True,
         "workload.training.first": {"epochs": 4, "learning_rate": 1.0e-2, "decay": "cosine"},

@@ -1,14 +1,17 @@
-"""How far ranks depend on the scoring: the committed table is what the command prints, and its variants are right."""
+"""Results and how far they depend on the scoring: the page has what the commands print, and the variants are right."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from collapsebench.paths import bundled
+from collapsebench.publishing import findings, sensitivity
 from collapsebench.publishing.board import Board, read_board
-from collapsebench.publishing.sensitivity import MOVED, VARIANTS, lines, scored
+from collapsebench.publishing.sensitivity import MOVED, VARIANTS, scored
 from collapsebench.publishing.validation import known_tasks
 from collapsebench.scoring.fidelity import Scale, fidelity
 
@@ -21,7 +24,8 @@ def board() -> Board:
     return read_board(bundled("submissions"), known_tasks())
 
 
-def test_page_has_the_table_that_the_command_prints(board: Board) -> None:
+@pytest.mark.parametrize("lines", [findings.lines, sensitivity.lines], ids=["findings", "sensitivity"])
+def test_page_has_the_tables_that_the_commands_print(board: Board, lines: Callable[[Board], Iterator[str]]) -> None:
     page = ROOT / "docs" / "results.md"
     if not page.is_file():
         pytest.skip("the documentation is not part of the wheel")
