@@ -137,12 +137,12 @@ def test_page_fits_a_phone(path: str, visit: Open) -> None:
 
 
 def test_links_of_a_view_lead_to_it(visit: Open) -> None:
-    page = visit("task?task=text-bytes-micro@1&metric=perplexity&threshold=0.5&methods=ce&methods=focal")
+    page = visit("task?task=text-bytes-micro@1&metric=nll_per_byte&threshold=0.5&methods=ce&methods=focal")
     chosen = set(page.locator('[data-testid="stMultiSelect"]').inner_text().split())
     assert chosen == {"Methods", "ce", "focal"}
     page.get_by_role("button", name="Link to this view").click()
     link = page.locator('[data-testid="stPopoverBody"] code').inner_text()
-    for part in ("task=text-wiki-micro@1", "metric=perplexity", "threshold=0.5", "methods=ce", "methods=focal"):
+    for part in ("task=text-bytes-micro@1", "metric=nll_per_byte", "threshold=0.5", "methods=ce", "methods=focal"):
         assert part in link
     again = visit("task?" + link.partition("?")[2])
     assert set(again.locator('[data-testid="stMultiSelect"]').inner_text().split()) == chosen
