@@ -35,7 +35,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/cheats"), help="directory of the runs")
     parser.add_argument("--seeds", type=int, default=5, help="how many of the official seeds")
     parser.add_argument("--generations", type=int, help="the last generation; the task's horizon when absent")
-    parser.add_argument("--write", type=Path, help=f"file for the tables; also {CHEATS_FILE} beside each task")
+    parser.add_argument("--write", type=Path, help=f"page for the tables; also {CHEATS_FILE} beside each task")
     given = parser.parse_args()
     tasks = [load_task(name) for name in given.tasks] or list(ranked_micro_tasks())
     console = plain_console(stderr=True)
@@ -45,22 +45,27 @@ def main() -> int:
             told = f"{event.method} seed {event.seed}: generation {event.generation} {event.phase}"
             console.print(told, markup=False, highlight=False)
 
-    parts, broken = [INTRODUCTION], False
+    sections, broken = {}, False
     for task in tasks:
         last = task.spec.horizon if given.generations is None else given.generations
         found = judge(task, given.out, task.spec.seeds[: given.seeds], last, listener=listener)
-        parts.append(table(found))
+        sections[task.spec.name] = table(found)
         rule = judged(found)
         broken |= not rule["kept"]
         if given.write is not None:
             write_json(task.path.parent / CHEATS_FILE, {"seeds": found.seeds, "rules": [rule]})
-        print(parts[-1], flush=True)
+            old = given.write.read_text() if given.write.exists() else ""
+            write_atomically(given.write, page(old, sections))
+        print(sections[task.spec.name], flush=True)
     if not tasks:
-        parts.append("No registered task is micro, ranked and calibrated at the moment.\n")
-        print(parts[-1])
-    if given.write is not None:
-        write_atomically(given.write, "\n".join(parts))
+        print("No registered task is micro, ranked and calibrated at the moment.")
     return int(broken)
+
+
+def page(old: str, sections: dict[str, str]) -> str:
+    """The page `old` with the sections of these tasks, by name; those of other tasks stay."""
+    parts = {part.partition("@")[0]: f"## {part.rstrip()}\n" for part in old.split("\n## ")[1:]}
+    return "\n".join([INTRODUCTION, *(text for _, text in sorted({**parts, **sections}.items()))])
 
 
 def judged(found: Judgement) -> dict[str, object]:

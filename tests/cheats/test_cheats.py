@@ -12,7 +12,7 @@ from tiny_task import write_based_task
 sys.path.insert(0, str(Path(__file__).parent))
 
 from judging import CHEATS, HERE, Cheat, Judgement, Verdict, judge, ranked_micro_tasks, verified
-from run import table
+from run import page, table
 
 from collapsebench.api import prepare
 from collapsebench.errors import DataError
@@ -120,3 +120,11 @@ def test_a_memory_that_one_process_cannot_prevent_is_found_by_verification(name:
     trial = prepare(task, [cheat.spec], [0], tmp_path / "runs", 1, "cpu")
     trial.run("inline")
     assert verified(Verdict(cheat, "better"), trial.cells[0]).outcome == "caught"
+
+
+def test_page_keeps_the_sections_of_other_tasks() -> None:
+    first = page("", {"b": "## b@1\n\nold\n", "c": "## c@1\n\nkept\n"})
+    second = page(first, {"b": "## b@2\n\nnew\n", "a": "## a@1\n\nadded\n"})
+    assert [line for line in second.splitlines() if line.startswith("#")] == ["# Cheats", "## a@1", "## b@2", "## c@1"]
+    assert "old" not in second
+    assert page(second, {}) == second

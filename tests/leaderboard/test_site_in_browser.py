@@ -152,7 +152,7 @@ def test_links_of_a_view_lead_to_it(visit: Open) -> None:
 def test_filter_goes_into_the_address_and_comes_back(visit: Open) -> None:
     page = visit()
     page.get_by_role("button", name="gmm", exact=True).click()
-    page.get_by_role("heading", name="text-wiki-micro@1").wait_for(state="detached")
+    page.get_by_role("heading", name="text-bytes-micro@1").wait_for(state="detached")
     settle(page)
     assert "modality=gmm" in page.url
     tasks = page.get_by_role("heading", name=re.compile("@"))
