@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 from command import collapsebench
 from tiny_task import paragraphs, write_bars, write_tiny_task
 
@@ -29,6 +30,16 @@ def test_task_on_a_text_is_ready_to_be_run(tmp_path: Path) -> None:
     again = collapsebench("init", "text", "My notes.txt", cwd=tmp_path)
     assert again.code == 2
     assert "is there already" in again.err
+
+
+def test_tutorial_shows_the_task_that_is_written(tmp_path: Path) -> None:
+    (tmp_path / "corpus.txt").write_text("\n\n".join(paragraphs(4000)), "utf-8")
+    assert collapsebench("init", "text", "corpus.txt", "--task", ".", cwd=tmp_path).code == 0
+    written = yaml.safe_load((tmp_path / "task.yaml").read_text("utf-8"))
+    tutorial = Path(__file__).parents[2] / "docs" / "adding-a-task.md"
+    block = re.search(r"```yaml\n(# collapsebench compare.*?)```", tutorial.read_text("utf-8"), re.DOTALL)
+    assert block
+    assert yaml.safe_load(block[1]) == written
 
 
 def test_task_on_images_gets_its_classifier_and_is_ready(tmp_path: Path) -> None:
