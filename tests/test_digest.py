@@ -39,7 +39,7 @@ PUBLISHED = {
     "text-bytes-micro-sharp@1": "d148151f12d37d7311bf64b6e948b856ccd27277ae6776740ea0f9aaefa98e4b",
     "diffusion-cifar10@1": "2d79c55eb1b80b8c39aed978a398e6cc351da6bf22bc89a83ffbc5e3784ea6d0",
     "diffusion-mnist-micro@1": "111114babf005be9dc010bca34ef07a087da31c89b6cd419e5b08a96e59bf779",
-    "diffusion-mnist-micro@2": "e2d827233106be62e0257edb4f13474f5f5815340d7e76fd2a9eb7a3f086264f",
+    "diffusion-mnist-micro@2": "4dce2bf529ab2c0a6713cefc7cff5889b9a04a429dd8d6e69a1413159a8b297f",
     "gmm-micro@1": "7470f162c5795964265da9c65c9df196218a9a0760637e8ab8e0b8212bd6ebb9",
     "text-wiki-micro@1": "4927de88ce8d5a45b4833df89b44d120f98b852181a0aaa3b52e72977d256a4b",
     "text-wikitext2-gpt2@1": "c68558bef8b9c8af9a1d4b36b959fa9c0933cc0c7c7832e9b94b9159bfbcdd28",
