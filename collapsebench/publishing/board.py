@@ -32,7 +32,7 @@ from collapsebench.scoring.table import Scores, SeedTable, ranked_table, unranke
 from collapsebench.task import Task
 
 KEYS = ["task", "track", "method", "digest"]
-_DESCRIPTION = ("tier", "retired", "unranked", "modality", "what", "date", "authors", "verified", "curve")
+_DESCRIPTION = ("tier", "retired", "unranked", "modality", "symbols", "what", "date", "authors", "verified", "curve")
 _MANY = 200  # number of files above which reading them in processes is faster
 _AT_ONCE = 32  # files per piece of work
 _SHARED = ("mfi", "mfi_low", "mfi_high", "start", "start_low", "start_high", "start_uncapped")
@@ -168,6 +168,7 @@ def _described(
         retired=task.spec.retired is not None,
         unranked=task.unranked is not None,
         masked_gradient=entry.map(lambda e: e.masked_gradient).astype(float),
+        symbols=task.spec.kind.symbols(task.spec.workload),
         track=entry.map(lambda e: e.track),
         modality=task.spec.workload.kind,
         digest=digest,
@@ -304,8 +305,8 @@ def rank_of(board: Board, entry: Entry, submission: Submission) -> dict[str, Any
     table = _ranked(scores, task, {**tracks, label: entry.track})
     (row,) = table[table["method"] == label].to_dict("records")
     found = {str(column): value for column, value in row.items()}
-    found["masked_gradient"] = entry.masked_gradient
-    return {**found, "method": entry.name, "entries": 1 + int((here["track"] == entry.track).sum())}
+    shown = {"masked_gradient": entry.masked_gradient, "symbols": task.spec.kind.symbols(task.spec.workload)}
+    return {**found, **shown, "method": entry.name, "entries": 1 + int((here["track"] == entry.track).sum())}
 
 
 def seed_table(board: Board, task_id: str) -> SeedTable:

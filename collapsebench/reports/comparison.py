@@ -38,7 +38,8 @@ class Comparison(Compared):
         curves: fidelities: method, seed, generation, metric, fidelity.
         scores: per method, seed and metric (``all`` is that which binds), as
             `collapsebench.scoring.seed_scores.seed_scores` has them.
-        table: one row per method, best first, the control last; with ``masked_gradient``, mean over the cells.
+        table: one row per method, best first, the control last; with ``masked_gradient``, mean over the cells,
+            and ``symbols``, whether p is the probability of a symbol.
     """
 
     curves: pd.DataFrame
@@ -121,7 +122,8 @@ def read_comparison(
     table = ranked_table(found.scores, last)
     table = unranked(table) if task.unranked else table
     engagement = engagement_of(raw, cells, published)
-    table = table.assign(masked_gradient=table["method"].map(masked_gradients(engagement)))
+    masked = table["method"].map(masked_gradients(engagement))
+    table = table.assign(masked_gradient=masked, symbols=task.spec.kind.symbols(task.spec.workload))
     notes += _notes(task, raw, last, cells) + _notes_on_published(published, cells) + _notes_on_power(task, table, last)
     return Comparison(
         task=task, folder=folder, generations=last, raw=raw, engagement=engagement, table=table, cells=cells,

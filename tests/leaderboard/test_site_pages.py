@@ -180,6 +180,9 @@ def test_what_a_loss_masks_is_shown_where_it_was_measured(tmp_path: Path, tasks:
     write(content, tmp_path)
     ranking = ranking_tables(site(tmp_path))[0].set_index("method")["masked_gradient"]
     assert (ranking["Masks"], ranking["Before"]) == ("only 3.0 %", "–")
+    other = tmp_path / "density"
+    write(engaged(valid_submission(tasks["gmm"], name="Masks"), 0.3), other)
+    assert list(ranking_tables(site(other))[0]["masked_gradient"]) == ["30 % (p is a density)"]
     page = site(tmp_path, "task", task=task.id)
     assert not page.exception
     assert any("leaves out" in header.value for header in page.header)

@@ -111,6 +111,13 @@ def test_a_row_says_how_little_its_loss_masks(masked, told):
     assert ("masks only" in reason(mine | about)) == told.startswith("only")
 
 
+def test_a_row_says_where_confidence_is_a_density():
+    row = {"method": "mine", "masked_gradient": 0.312}
+    assert masks_text(row | {"symbols": False}) == "31 % (p is a density)"
+    assert masks_text(row | {"symbols": True}) == masks_text(row) == "31 %"
+    assert masks_text(row | {"symbols": False, "method": "ce"}) == "–"
+
+
 def test_a_table_without_engagement_has_no_column_for_it():
     old, new = {"method": "old"}, {"method": "new", "masked_gradient": 0.1}
     assert [c.header for c in COLUMNS if c not in shown_columns([old])] == ["masks"]
