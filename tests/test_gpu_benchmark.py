@@ -26,7 +26,7 @@ def test_all_parts_run_in_small_on_a_processor() -> None:
             "copy: ",
             "80% masked: time",
             "text-bytes-micro@1 sampling: ",
-            "tiny-diffusion@1 training: ",
+            "diffusion-mnist-micro@2 training: ",
         ),
         *(
             "training: ",
