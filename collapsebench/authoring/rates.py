@@ -57,7 +57,7 @@ class Machine(Frozen):
     """A device and its rates, by kind of workload.
 
     Attributes:
-        processor: model name of the CPU. device: ``cpu``, or the name of the GPU.
+        processor: the CPU, as `running.environment.processor` calls it. device: ``cpu``, or the name of the GPU.
     """
 
     processor: str

@@ -63,7 +63,7 @@ def circumstances(device: str, threads: int) -> dict[str, Any]:
         "packages": package_versions(),
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
-        "processor": processor(),
+        "processor": f"{processor()}, {torch.backends.cpu.get_cpu_capability()}",  # the instructions that torch uses
         "gpu": gpu,
         "precision": f"float32, matrix products {torch.get_float32_matmul_precision()}",
         "threads": threads,
@@ -72,12 +72,22 @@ def circumstances(device: str, threads: int) -> dict[str, Any]:
 
 
 def processor() -> str:
-    """Model name of the CPU; empty if unknown."""
+    """The CPU's name, with family and model where the system tells them; empty if unknown."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return processor_in(Path("/proc/cpuinfo").read_text())
     except OSError:
         return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+
+
+def processor_in(cpuinfo: str) -> str:
+    """The first CPU in the text of Linux's ``/proc/cpuinfo``.
+
+    On rented machines the name alone covers several generations of a CPU, whose results differ in the last digits.
+    """
+    lines = cpuinfo.strip().split("\n\n", 1)[0].splitlines()
+    about = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    name, family, model = (about.get(key) for key in ("model name", "cpu family", "model"))
+    return f"{name} (family {family}, model {model})" if name and family and model else name or ""
 
 
 def git_state() -> dict[str, Any] | None:
