@@ -168,7 +168,9 @@ def _each(submission: Submission) -> Iterator[tuple[str, GenerationResult]]:
 
 
 def _metrics(submission: Submission, task: Task) -> Iterator[Problem]:
-    known, expected = {name: task.spec.metric(name) for name in task.spec.metrics}, None
+    known = {name: task.spec.metric(name) for name in task.spec.metrics}
+    growing = task.spec.policy.name == "regenerate-fresh"  # a generation writes as many items as it was trained on
+    names, expected = set[str](), dict[int, dict[str, int]]()
     for path, g in _each(submission):
         for name in task.spec.scored:
             if name not in g.metrics:
@@ -188,10 +190,13 @@ def _metrics(submission: Submission, task: Task) -> Iterator[Problem]:
                     "not-a-multiple", f"{place}.value", f"{measured.value!r}", f"a multiple of 1/{measured.n}"
                 )
         sizes = {name: measured.n for name, measured in g.metrics.items()}
-        expected = expected or sizes
-        if sizes != expected:
-            different = sorted(k for k in sizes.keys() | expected.keys() if sizes.get(k) != expected.get(k))
-            allowed = "the same metrics on as many elements in every seed and generation"
+        names = names or set(sizes)
+        first = expected.setdefault(g.generation if growing else 0, sizes)
+        different = sorted(
+            (names ^ set(sizes)) | {k for k in first.keys() | sizes.keys() if first.get(k) != sizes.get(k)}
+        )
+        if different:
+            allowed = "the same metrics on as many elements in every seed" + ("" if growing else " and generation")
             yield Problem("metric-n", f"{path}.metrics", f"{', '.join(different)} differ", allowed)
         yield from _related(path, g)
 

@@ -91,6 +91,20 @@ def test_engagement_may_be_there_in_every_generation_in_some_or_in_none(text, tm
     assert b"engagement" not in canonical_bytes(plain)
 
 
+def test_samples_may_grow_where_a_generation_rewrites_all_it_knows(tmp_path):
+    task = tiny_task(tmp_path, "text", **{"policy.name": "regenerate-fresh"})
+    content, place = content_of(valid_submission(task)), "generations.1.metrics.repetition.n"
+    for seed in range(len(task.spec.seeds)):
+        content = put(content, f"results.{seed}.{place}", 2 * at(content, f"results.{seed}.{place}"))
+    assert problems_of(write_content(content, tmp_path), task) == []
+    other = put(content, f"results.1.{place}", 361)
+    assert [p.code for p in problems_of(write_content(other, tmp_path), task)] == ["metric-n"]
+    fewer = content
+    for seed in range(len(task.spec.seeds)):
+        fewer = drop(fewer, f"results.{seed}.generations.1.metrics.repetition")
+    assert {p.code for p in problems_of(write_content(fewer, tmp_path), task)} == {"metric-n"}
+
+
 GENERATION_1 = "results.0.generations.1."
 METRICS = GENERATION_1 + "metrics."
 DIVERGED: Edits = {
