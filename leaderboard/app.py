@@ -18,6 +18,8 @@ PAGES = (
     ("check", "Check a file", "Validate a submission before you send it; nothing is kept."),
     ("rules", "Rules and cost", "The protocol, the cost of each task, changes to the board."),
 )
+# On a phone, a table of a card is scrolled, not the page.
+WIDE_TABLES = '[data-testid="stMarkdownContainer"] table { display: block; overflow-x: auto; max-width: 100%; }'
 
 pages = [
     st.Page(HERE / "views" / f"{name}.py", title=title, url_path=name, default=name == "board", help=told)
@@ -26,6 +28,7 @@ pages = [
 page = st.navigation(pages, position="top")
 st.set_page_config(page_title=f"{page.title} · collapsebench", page_icon=str(HERE / "icon.svg"), layout="wide")
 st.logo(HERE / "logo.svg", size="large")
+st.html(f"<style>{WIDE_TABLES}</style>")
 page.run()
 st.caption(
     f"collapsebench {__version__}. Every number is recomputed from the raw metrics of the submissions. The site loads "

@@ -129,7 +129,7 @@ def test_page_loads_without_complaints_and_from_its_own_origin(path: str, visit:
     assert page.title().endswith("· collapsebench")
 
 
-@pytest.mark.parametrize("path", PAGES)
+@pytest.mark.parametrize("path", [*PAGES, "task?task=text-bytes-micro-fresh@1"])
 def test_page_fits_a_phone(path: str, visit: Open) -> None:
     page = visit(path, width=390)
     wide = "m => m.scrollWidth > m.clientWidth"
