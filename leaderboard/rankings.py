@@ -40,8 +40,9 @@ def show_ranking(table: pd.DataFrame, key: str, alt: str) -> None:
     """Show a task's ranking as an interactive table."""
     text = st.column_config.TextColumn
     config: dict[str, Any] = {}
+    widths = _WIDTHS if table["symbols"].all() else _WIDTHS | {"masked_gradient": 152}  # "19 % (p is a density)"
     for column in COLUMNS:
-        config[column.name] = _configured(column)
+        config[column.name] = _configured(column, widths.get(column.name, 84))
         if column.ends is not None:
             config[f"{column.name}_ends"] = text("95 %", help=column.meaning, width=112)
     config |= {
@@ -58,8 +59,8 @@ def show_ranking(table: pd.DataFrame, key: str, alt: str) -> None:
     st.dataframe(ranking(table), key=key, hide_index=True, placeholder="–", alt=alt, column_config=config)
 
 
-def _configured(column: Column) -> Any:
-    header, width = column.header.removesuffix(" [95 %]"), _WIDTHS.get(column.name, 84)
+def _configured(column: Column, width: int) -> Any:
+    header = column.header.removesuffix(" [95 %]")
     if column.number:
         return st.column_config.NumberColumn(header, help=column.meaning, width=width, format="%.2f")
     pinned = column in (RANK, METHOD)

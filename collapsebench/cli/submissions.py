@@ -81,6 +81,7 @@ def validate(
     from collapsebench.publishing.validation import (
         Context,
         known_tasks,
+        names_a_task,
         published_entries,
         submission_files,
         validate_content,
@@ -88,8 +89,11 @@ def validate(
     )
 
     known = known_tasks(tasks or ())
-    published = published_entries(None, known)
     files = submission_files([Path(path) for path in paths if path != "-"])
+    folders = {path.resolve().parent for path in files}
+    anywhere = "-" in paths or not all(map(names_a_task, folders))
+    alike = {i: task for i, task in known.items() if anywhere or i in {folder.name for folder in folders}}
+    published = published_entries(None, alike)
     verdicts = validate_files(files, known, published)
     if "-" in paths:
         verdicts.append(validate_content(sys.stdin.buffer.read(MAX_BYTES + 1), None, Context(known, published)))

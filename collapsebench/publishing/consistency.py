@@ -221,8 +221,9 @@ def _related(path: str, g: GenerationResult) -> Iterator[Problem]:
 
 
 def _counters(submission: Submission, task: Task) -> Iterator[Problem]:
+    counts = {g: allowed_counts(task.spec, g) for g in range(task.spec.horizon + 1)}
     for path, g in _each(submission):
-        trained, sampled = allowed_counts(task.spec, g.generation)
+        trained, sampled = counts.get(g.generation, ((), ()))  # another generation is a problem of its own
         if trained and g.elements_trained not in trained:
             yield Problem("counters", f"{path}.elements_trained", str(g.elements_trained), _either(trained))
         if sampled and g.elements_sampled not in sampled:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import datetime
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,7 +90,7 @@ def draft_submissions(directory: Path, method: str | None, about: About, out: Pa
             runs are incomplete; the message lists what is missing, with the command that computes it.
     """
     found = {folder: cells_of(folder, None, None) for folder in run_folders(directory)}
-    context = _context(out)
+    context = _context(out, {folder.name for folder in found})
     chosen = _chosen_method([cell["about"] for cells in found.values() for cell in cells], method, directory)
     drafts = []
     for folder, cells in found.items():
@@ -99,11 +99,12 @@ def draft_submissions(directory: Path, method: str | None, about: About, out: Pa
     return drafts
 
 
-def _context(out: Path) -> Context:
-    """Known tasks, and the entries of the committed folder and of `out`, which may be the same folder."""
+def _context(out: Path, task_ids: Collection[str]) -> Context:
+    """Known tasks, and their entries with these ids in the committed folder and in `out`, perhaps the same folder."""
     tasks = known_tasks()
+    alike = {task_id: task for task_id, task in tasks.items() if task_id in task_ids}
     folders = {folder.resolve() for folder in (bundled("submissions"), out)}
-    return Context(tasks, [entry for folder in sorted(folders) for entry in published_entries(folder, tasks)])
+    return Context(tasks, [entry for folder in sorted(folders) for entry in published_entries(folder, alike)])
 
 
 def _chosen_method(runs: list[dict[str, Any]], asked: str | None, directory: Path) -> str:
@@ -162,7 +163,7 @@ def _draft(task: Task, cells: list[dict[str, Any]], about: About, out: Path, con
     file = out / submission_path(submission, written)
     if task.id not in context.tasks:  # the user's own task file
         tasks = context.tasks | {task.id: task}
-        context = Context(tasks, published_entries(out, tasks))
+        context = Context(tasks, published_entries(out, {task.id: task}))
     problems = validate_content(written, file, context).problems
     return Draft(submission, written, file, task, problems)
 

@@ -103,12 +103,22 @@ def known_tasks(further: Iterable[Path] = ()) -> dict[str, Task]:
 
 
 def published_entries(folder: Path | None = None, tasks: dict[str, Task] | None = None) -> list[Entry]:
-    """The valid submissions of a folder (None: the committed ones); empty if the folder does not exist."""
+    """The valid submissions of a folder (None: the committed ones); empty if the folder does not exist.
+
+    Args:
+        tasks: entries of other tasks are left out; what lies in the folder of another task is not even read.
+    """
     folder = bundled("submissions") if folder is None else folder
     known = known_tasks() if tasks is None else tasks
-    files = submission_files([folder]) if folder.is_dir() else []
+    found = submission_files([folder]) if folder.is_dir() else []
+    files = [path for path in found if path.parent.name in known or not names_a_task(path.parent)]
     entries = (validate_content(read_bounded(path), path, Context(known)).entry for path in files)
     return [entry for entry in entries if entry is not None]
+
+
+def names_a_task(folder: Path) -> bool:
+    """Whether a folder's name is that of a task, ``name@version``; only entries of this task may lie in it."""
+    return "@" in folder.name
 
 
 def submission_files(paths: Sequence[Path]) -> list[Path]:
@@ -291,7 +301,7 @@ def _file_problems(content: bytes, submission: Submission, path: Path | None) ->
         wanted = Path(submission_path(submission, content))
         if path.name != wanted.name:
             problems.append(Problem("digest", "(file name)", ascii(path.name)[1:-1][:_SHOWN], wanted.name))
-        elif "@" in path.parent.name and path.parent.name != wanted.parent.name:
+        elif names_a_task(path.parent) and path.parent.name != wanted.parent.name:
             problems.append(Problem("folder", "(folder)", ascii(path.parent.name)[1:-1], wanted.parent.name))
     return problems
 
