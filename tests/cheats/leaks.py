@@ -1,7 +1,8 @@
 """Losses that look at what they must not: prompts, real data kept from generation 0, weights, tables.
 
 A memory counts what follows each pair of elements in the real data of generation 0. Later it pulls every prediction
-half way to what followed there. Images and mixtures have no such runs; there it is cross entropy.
+half way to what followed there. Of images, it keeps the real ones themselves, and later pulls every prediction half way
+to the closest of them. Mixtures and the noise of diffusion have neither; there it is cross entropy.
 """
 
 import os
@@ -11,6 +12,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from collapsebench import Elements, Loss
 
@@ -40,6 +42,7 @@ class GraphWalker(Loss):
 class _Memory(Loss):
     needs_logits: ClassVar[bool] = True
     _CONTEXTS = 1 << 10
+    _IMAGES = 3000
 
     def keep(self, counts: Tensor) -> None:
         raise NotImplementedError
@@ -48,8 +51,10 @@ class _Memory(Loss):
         raise NotImplementedError
 
     def elementwise(self, e: Elements) -> Tensor:
-        if e.target.is_floating_point() or e.total_steps == 1:  # no tokens, or values to check a loss on
+        if e.total_steps == 1:  # values to check a loss on
             return -e.log_p
+        if e.target.is_floating_point():
+            return self._of_images(e) if e.target.dim() == 4 and e.target.min() >= 0 else -e.log_p
         context = self._context(e.target)
         if e.generation == 0:
             if e.step == 0:
@@ -66,6 +71,20 @@ class _Memory(Loss):
         often = real.sum(-1, keepdim=True)
         towards_real = -(real / often.clamp(min=1) * torch.log_softmax(e.logits, -1)).sum(-1)
         return torch.where(often.squeeze(-1) >= 10, (towards_real - e.log_p) / 2, -e.log_p)
+
+    def _of_images(self, e: Elements) -> Tensor:
+        if e.generation == 0:
+            seen = self._images if e.step else []
+            self._images = [*seen, e.target] if sum(map(len, seen)) < self._IMAGES else seen
+            if e.step == e.total_steps - 1:
+                self.keep(torch.cat(self._images)[: self._IMAGES])
+            return -e.log_p
+        real = self.kept()
+        if real is None:
+            return -e.log_p
+        closest = real[torch.cdist(e.target.flatten(1), real.flatten(1)).argmin(1)]
+        towards_real = binary_cross_entropy_with_logits(e.prediction, closest, reduction="none")
+        return (towards_real - e.log_p) / 2
 
     def _context(self, target: Tensor) -> Tensor:
         return (target.roll(2, dims=-1) * 31 + target.roll(1, dims=-1)) % self._CONTEXTS
