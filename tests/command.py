@@ -21,9 +21,7 @@ _context: ForkServerContext = multiprocessing.get_context("forkserver")
 _IMPORTED = (
     *("api", "cli.main", "cli.submissions", "cli.terminal", "reports.report", "reports.plots", "running.loop"),
     *("workloads.text.workload", "workloads.images.vae", "workloads.images.diffusion", "workloads.mixture.workload"),
-    *("workloads.markov.workload", "workloads.pretrained.workload"),
-    *("publishing.submit", "publishing.validation", "publishing.verify", "publishing.board"),
-    *("authoring.calibration", "authoring.doctor", "authoring.estimate", "authoring.tuning"),
+    "workloads.markov.workload",
 )
 assert all(find_spec(f"collapsebench.{name}") for name in _IMPORTED)  # the server passes over what does not exist
 _context.set_forkserver_preload([f"collapsebench.{name}" for name in _IMPORTED])

@@ -90,10 +90,10 @@ def validate(
 
     known = known_tasks(tasks or ())
     files = submission_files([Path(path) for path in paths if path != "-"])
-    folders = {path.resolve().parent for path in files}
-    anywhere = "-" in paths or not all(map(names_a_task, folders))
-    alike = {i: task for i, task in known.items() if anywhere or i in {folder.name for folder in folders}}
-    published = published_entries(None, alike)
+    folders = {path.parent for path in files}
+    of_any_task = "-" in paths or not all(map(names_a_task, folders))  # else only entries of the same tasks matter
+    named = {folder.name for folder in folders}
+    published = published_entries(None, {i: task for i, task in known.items() if of_any_task or i in named})
     verdicts = validate_files(files, known, published)
     if "-" in paths:
         verdicts.append(validate_content(sys.stdin.buffer.read(MAX_BYTES + 1), None, Context(known, published)))

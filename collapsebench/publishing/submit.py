@@ -90,8 +90,9 @@ def draft_submissions(directory: Path, method: str | None, about: About, out: Pa
             runs are incomplete; the message lists what is missing, with the command that computes it.
     """
     found = {folder: cells_of(folder, None, None) for folder in run_folders(directory)}
-    context = _context(out, {folder.name for folder in found})
-    chosen = _chosen_method([cell["about"] for cells in found.values() for cell in cells], method, directory)
+    runs = [cell["about"] for cells in found.values() for cell in cells]
+    context = _context(out, {run["task"]["id"] for run in runs})
+    chosen = _chosen_method(runs, method, directory)
     drafts = []
     for folder, cells in found.items():
         if own := [cell for cell in cells if cell["about"]["method"]["id"] == chosen]:
@@ -100,11 +101,11 @@ def draft_submissions(directory: Path, method: str | None, about: About, out: Pa
 
 
 def _context(out: Path, task_ids: Collection[str]) -> Context:
-    """Known tasks, and their entries with these ids in the committed folder and in `out`, perhaps the same folder."""
+    """Known tasks, and the entries of some in the committed folder and in `out`, which may be the same folder."""
     tasks = known_tasks()
-    alike = {task_id: task for task_id, task in tasks.items() if task_id in task_ids}
+    run = {task_id: task for task_id, task in tasks.items() if task_id in task_ids}
     folders = {folder.resolve() for folder in (bundled("submissions"), out)}
-    return Context(tasks, [entry for folder in sorted(folders) for entry in published_entries(folder, alike)])
+    return Context(tasks, [entry for folder in sorted(folders) for entry in published_entries(folder, run)])
 
 
 def _chosen_method(runs: list[dict[str, Any]], asked: str | None, directory: Path) -> str:

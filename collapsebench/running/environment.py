@@ -63,7 +63,8 @@ def circumstances(device: str, threads: int) -> dict[str, Any]:
         "packages": package_versions(),
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
-        "processor": f"{processor()}, {torch.backends.cpu.get_cpu_capability()}",  # the instructions that torch uses
+        # With the vector instructions that torch uses; not every system tells a name.
+        "processor": f"{processor() or platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
         "gpu": gpu,
         "precision": f"float32, matrix products {torch.get_float32_matmul_precision()}",
         "threads": threads,

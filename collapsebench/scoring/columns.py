@@ -118,8 +118,8 @@ def binding_text(row: Row) -> str:
 def masks_text(row: Row) -> str:
     """How much of cross entropy's gradient the loss masks: ``31 %``, ``only 0.4 %``; a dash where it is meaningless.
 
-    Cross entropy masks nothing, and the control is cross entropy. Where elements are no symbols, it is said that what
-    the loss takes for confidence is a density.
+    Cross entropy masks nothing, and the control is cross entropy. Where elements are no symbols, the text says that
+    p, which the loss takes for confidence, is a density.
     """
     masked = row.get("masked_gradient")
     if masked is None or row["method"] in ("ce", CONTROL):
@@ -209,9 +209,8 @@ MASKS = Column(
     masks_text,
     "The share of cross entropy's gradient on elements that the loss masks, that is, to which it gives at most 5 % of "
     "its mean gradient. Mean over generations and seeds. Only: less than 5 %, so masking explains little of the score. "
-    "Weighting elements differently is not masking. p is a density: an element is an error, and p its density relative "
-    "to the peak. It is not the probability of a symbol, so a loss that acts on confidence does not do here what its "
-    "paper describes.",
+    "Weighting elements differently is not masking. p is a density: of an error or a point, relative to a peak. It "
+    "is not the probability of a symbol, so a loss that acts on confidence does not do here what its paper describes.",
 )
 COLUMNS = (RANK, METHOD, MFI, RATIO_CE, RATIO_TCE, START, RETENTION, FI, MASKS, BINDING)
 """The columns of every table of methods, in their order."""

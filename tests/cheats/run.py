@@ -54,7 +54,7 @@ def main() -> int:
         broken |= not rule["kept"]
         if given.write is not None:
             write_json(task.path.parent / CHEATS_FILE, {"seeds": found.seeds, "rules": [rule]})
-            old = given.write.read_text() if given.write.exists() else ""
+            old = given.write.read_text("utf-8") if given.write.exists() else ""
             write_atomically(given.write, page(old, sections))
         print(sections[task.spec.name], flush=True)
     if not tasks:
