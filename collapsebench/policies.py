@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 from collapsebench.errors import DataError
 
 if TYPE_CHECKING:
-    from collapsebench.task import Policy
+    from collapsebench.task_spec import Policy
 
 REAL = -1
 

@@ -46,7 +46,8 @@ GIVEN: dict[str, Any] = {
 frozen.Frozen = Grown  # type: ignore[misc]
 
 from collapsebench.digest import digest_of  # noqa: E402
-from collapsebench.task import TaskSpec, load_task, registered_tasks  # noqa: E402
+from collapsebench.task import load_task, registered_tasks  # noqa: E402
+from collapsebench.task_spec import TaskSpec  # noqa: E402
 
 
 def places(section: frozen.Frozen, content: dict[str, Any], path: str) -> Iterator[tuple[str, dict[str, Any]]]:

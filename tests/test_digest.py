@@ -16,7 +16,8 @@ from tiny_task import KINDS, tiny_spec
 from collapsebench import digest
 from collapsebench.frozen import Frozen
 from collapsebench.paths import bundled
-from collapsebench.task import TaskSpec, load_task, registered_tasks
+from collapsebench.task import load_task, registered_tasks
+from collapsebench.task_spec import TaskSpec
 from collapsebench.workloads.kinds import KINDS as RECORDS
 from collapsebench.workloads.training_settings import Training
 

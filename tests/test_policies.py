@@ -23,7 +23,7 @@ from collapsebench.policies import (
     next_training_set,
     prompts,
 )
-from collapsebench.task import Policy
+from collapsebench.task_spec import Policy
 
 HORIZON = 4
 ALL = ["replace", "accumulate", "accumulate-subsample", "mix", "fresh-mix", "regenerate-fresh"]

@@ -16,8 +16,9 @@ from collapsebench.authoring.calibration import frozen_text
 from collapsebench.authoring.calibration_record import Record
 from collapsebench.errors import RunError, TaskError
 from collapsebench.metrics.scored import Scored
-from collapsebench.task import CalibratedOn, TaskSpec, load_task
+from collapsebench.task import load_task
 from collapsebench.task_files import RELATIVE_PATHS, as_yaml, read_task_file
+from collapsebench.task_spec import CalibratedOn, TaskSpec
 from collapsebench.workloads import load_workload
 from collapsebench.workloads.kinds import KINDS as RECORDS
 from collapsebench.workloads.pretrained.supplies import item_folders, knowledge_file, model_folder

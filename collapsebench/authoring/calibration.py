@@ -28,8 +28,9 @@ from collapsebench.metrics.scored import Scored
 from collapsebench.running.cells import Cell
 from collapsebench.running.plan import plan
 from collapsebench.running.results import CALIBRATION, cells_of, raw_metrics
-from collapsebench.task import DIGITS, Task, load_task
+from collapsebench.task import Task, load_task
 from collapsebench.task_files import EXTENDS, as_yaml, read_mapping
+from collapsebench.task_spec import DIGITS
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ from collapsebench.frozen import Frozen
 from collapsebench.metrics.scored import Scored
 from collapsebench.scoring.fidelity import Scale
 from collapsebench.scoring.scales import scale_of
-from collapsebench.task import CALIBRATION_FILE, PROCESSOR_FILE, Task, TaskSpec
+from collapsebench.task import CALIBRATION_FILE, PROCESSOR_FILE, Task
 from collapsebench.task_files import own_file
+from collapsebench.task_spec import TaskSpec
 
 CONFIDENT = "confident_elements"
 """Listed among the metrics: the share of training elements with p > 0.9 (`collapsebench.scoring.engagement`)."""

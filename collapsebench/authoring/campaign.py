@@ -15,7 +15,8 @@ from collapsebench.errors import TaskError
 from collapsebench.files import write_atomically
 from collapsebench.methods import CONTROL
 from collapsebench.running.campaign import CAMPAIGN_FILE, Campaign, Cost
-from collapsebench.task import DIGITS, Task, load_task
+from collapsebench.task import Task, load_task
+from collapsebench.task_spec import DIGITS
 
 METHODS = ("ce", CONTROL, "focal", "tce")
 

@@ -18,7 +18,7 @@ from collapsebench.methods import CONTROL
 from collapsebench.scoring.fidelity import ALL, Array, Scale, unclipped_fidelity
 from collapsebench.scoring.power import detectable
 from collapsebench.scoring.table import score_methods
-from collapsebench.task import TaskSpec
+from collapsebench.task_spec import TaskSpec
 
 DECAY = (0.3, 0.7)  # mFI / G of cross entropy under policy replace
 BELOW_CONTROL = 0.9  # share of the control's mFI, under the other policies
@@ -170,7 +170,7 @@ def _control(measured: Measured) -> Rule:
 
 def _awake(measured: Measured) -> Iterator[Rule]:
     """There must be elements of which the model is confident, since losses against collapse act on these."""
-    if not measured.spec.kind.symbols(measured.spec.workload):
+    if not measured.spec.symbols:
         return
     frame = measured.record.frame()
     mine = frame[(frame["metric"] == CONFIDENT) & (frame["method"] == "ce")].groupby("generation")["value"].mean()

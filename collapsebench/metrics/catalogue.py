@@ -1,6 +1,6 @@
 """The metrics shared by all tasks: name, direction, unit, bounds, and how each becomes a fidelity.
 
-A task can define further metrics of its own; `collapsebench.task.TaskSpec.metric` knows both. No torch here.
+A task can define further metrics of its own; `collapsebench.task_spec.TaskSpec.metric` knows both. No torch here.
 """
 
 from __future__ import annotations

@@ -168,7 +168,7 @@ def _described(
         retired=task.spec.retired is not None,
         unranked=task.unranked is not None,
         masked_gradient=entry.map(lambda e: e.masked_gradient).astype(float),
-        symbols=task.spec.kind.symbols(task.spec.workload),
+        symbols=task.spec.symbols,
         track=entry.map(lambda e: e.track),
         modality=task.spec.workload.kind,
         digest=digest,
@@ -305,7 +305,7 @@ def rank_of(board: Board, entry: Entry, submission: Submission) -> dict[str, Any
     table = _ranked(scores, task, {**tracks, label: entry.track})
     (row,) = table[table["method"] == label].to_dict("records")
     found = {str(column): value for column, value in row.items()}
-    shown = {"masked_gradient": entry.masked_gradient, "symbols": task.spec.kind.symbols(task.spec.workload)}
+    shown = {"masked_gradient": entry.masked_gradient, "symbols": task.spec.symbols}
     return {**found, **shown, "method": entry.name, "entries": 1 + int((here["track"] == entry.track).sum())}
 
 

@@ -22,7 +22,8 @@ from collapsebench.publishing.submission import (
     Submission,
 )
 from collapsebench.scoring.fidelity import Scale, unclipped_fidelity
-from collapsebench.task import Task, TaskSpec
+from collapsebench.task import Task
+from collapsebench.task_spec import TaskSpec
 from collapsebench.workloads.work import real_share, work_of
 
 _REFERENCE_ROUNDING = 1e-4  # references are frozen with six digits

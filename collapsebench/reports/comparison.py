@@ -123,7 +123,7 @@ def read_comparison(
     table = unranked(table) if task.unranked else table
     engagement = engagement_of(raw, cells, published)
     masked = table["method"].map(masked_gradients(engagement))
-    table = table.assign(masked_gradient=masked, symbols=task.spec.kind.symbols(task.spec.workload))
+    table = table.assign(masked_gradient=masked, symbols=task.spec.symbols)
     notes += _notes(task, raw, last, cells) + _notes_on_published(published, cells) + _notes_on_power(task, table, last)
     return Comparison(
         task=task, folder=folder, generations=last, raw=raw, engagement=engagement, table=table, cells=cells,

@@ -13,8 +13,9 @@ from pydantic import Field, ValidationError
 from collapsebench.errors import TaskError
 from collapsebench.frozen import Frozen
 from collapsebench.methods import CONTROL
-from collapsebench.task import DIGITS, Task, load_task
+from collapsebench.task import Task, load_task
 from collapsebench.task_files import read_mapping
+from collapsebench.task_spec import DIGITS
 
 CAMPAIGN_FILE = "campaign.yaml"
 

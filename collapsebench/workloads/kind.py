@@ -15,7 +15,8 @@ from collapsebench.workloads.work import Sizes
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from collapsebench.task import Task, TaskSpec
+    from collapsebench.task import Task
+    from collapsebench.task_spec import TaskSpec
 
 Option = Literal["model", "data", "features", "inception"]
 SampleFormat = Literal["text", "images", "density"]

@@ -9,7 +9,7 @@ from collapsebench.frozen import Frozen
 from collapsebench.metrics.catalogue import Metric
 
 if TYPE_CHECKING:
-    from collapsebench.task import Policy
+    from collapsebench.task_spec import Policy
 
 Share = Callable[[int, int], int]
 

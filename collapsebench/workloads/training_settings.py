@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from collapsebench.frozen import Frozen
 
 if TYPE_CHECKING:
-    from collapsebench.task import Policy
+    from collapsebench.task_spec import Policy
 
 
 class Stage(Frozen):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collapsebench.task import Policy, TaskSpec
+    from collapsebench.task_spec import Policy, TaskSpec
     from collapsebench.workloads.settings import WorkloadSettings
 
 

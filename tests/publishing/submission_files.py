@@ -21,7 +21,8 @@ from collapsebench.publishing.consistency import Problem, allowed_counts
 from collapsebench.publishing.entries import Entry
 from collapsebench.publishing.submission import Submission, canonical_bytes, submission_path
 from collapsebench.publishing.validation import validate_files
-from collapsebench.task import Task, TaskSpec, load_task
+from collapsebench.task import Task, load_task
+from collapsebench.task_spec import TaskSpec
 from collapsebench.workloads.work import real_share
 
 # Where curves that are not scored begin and what they tend to; for scored ones the task says it.

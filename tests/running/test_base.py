@@ -29,7 +29,8 @@ from collapsebench.running import training
 from collapsebench.running.artifacts import RunDirectory
 from collapsebench.running.cells import Cell
 from collapsebench.running.loop import Chain
-from collapsebench.task import TaskSpec, load_task
+from collapsebench.task import load_task
+from collapsebench.task_spec import TaskSpec
 from collapsebench.workloads import load_workload
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -27,7 +27,8 @@ from collapsebench.policies import TrainingSet, choose
 from collapsebench.running import loop
 from collapsebench.running.artifacts import RunDirectory
 from collapsebench.seeding import Randomness
-from collapsebench.task import Policy, load_task
+from collapsebench.task import load_task
+from collapsebench.task_spec import Policy
 from collapsebench.workloads import load_workload
 
 N = 8  # points per generation: 1 - 1/n is 0.27 standard deviations of a ratio below 1

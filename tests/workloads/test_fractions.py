@@ -23,7 +23,8 @@ from collapsebench.running.artifacts import RunDirectory
 from collapsebench.running.loop import Chain
 from collapsebench.scoring.fidelity import fidelity
 from collapsebench.scoring.scales import task_scales
-from collapsebench.task import TaskSpec, load_task, registered_tasks
+from collapsebench.task import load_task, registered_tasks
+from collapsebench.task_spec import TaskSpec
 from collapsebench.workloads import load_workload
 from collapsebench.workloads.work import fraction_items, work_of
 

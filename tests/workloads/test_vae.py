@@ -209,11 +209,11 @@ def test_p_of_a_drawn_pixel_is_the_decoders_probability_of_it(variant: Callable[
     assert observed.prediction is not None
     white = observed.prediction.sigmoid()
     torch.testing.assert_close(observed.log_p.exp(), torch.where(items == 255, white, 1 - white))
-    assert drawn.task.spec.kind.symbols(drawn.settings)
+    assert drawn.task.spec.symbols
 
 
 def test_p_of_a_grey_pixel_is_no_probability(workload: VaeWorkload) -> None:
-    assert not workload.task.spec.kind.symbols(workload.settings)
+    assert not workload.task.spec.symbols
 
 
 # The size of a loss

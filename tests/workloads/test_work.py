@@ -21,7 +21,8 @@ from collapsebench.running.cells import Cell
 from collapsebench.running.progress import Event
 from collapsebench.running.progress_account import plan_of
 from collapsebench.running.progress_display import _Board
-from collapsebench.task import Policy, Task, TaskSpec, load_task
+from collapsebench.task import Task, load_task
+from collapsebench.task_spec import Policy, TaskSpec
 from collapsebench.workloads.work import Sizes, planned_elements, real_share, work_of
 
 POLICIES = get_args(Policy.model_fields["name"].annotation)

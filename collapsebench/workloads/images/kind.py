@@ -10,7 +10,7 @@ from collapsebench.workloads.images.sizes import image_sizes
 from collapsebench.workloads.kind import Kind, MeasuredScale, Option, Passes
 
 if TYPE_CHECKING:
-    from collapsebench.task import TaskSpec
+    from collapsebench.task_spec import TaskSpec
 
 LOOKS = 2  # noise levels at which the error on each selection image is measured
 _SOURCES = ("mnist-5k", "glyphs", "local-images", "torchvision")

@@ -11,7 +11,7 @@ from collapsebench.workloads.settings import Share, WorkloadSettings
 from collapsebench.workloads.training_settings import Training
 
 if TYPE_CHECKING:
-    from collapsebench.task import Policy
+    from collapsebench.task_spec import Policy
 
 Extractor = Literal["classifier", "inception", "efficientnet-lite0"]
 Width = Annotated[int, Field(gt=0)]

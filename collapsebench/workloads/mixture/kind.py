@@ -10,7 +10,8 @@ from collapsebench.workloads.mixture.settings import GmmSettings
 from collapsebench.workloads.work import Sizes
 
 if TYPE_CHECKING:
-    from collapsebench.task import Task, TaskSpec
+    from collapsebench.task import Task
+    from collapsebench.task_spec import TaskSpec
 
 
 def _points(spec: TaskSpec) -> int:

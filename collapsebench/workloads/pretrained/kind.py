@@ -11,7 +11,8 @@ from collapsebench.workloads.pretrained.settings import PretrainedSettings
 from collapsebench.workloads.work import Sizes
 
 if TYPE_CHECKING:
-    from collapsebench.task import Task, TaskSpec
+    from collapsebench.task import Task
+    from collapsebench.task_spec import TaskSpec
 
 
 def _windows(spec: TaskSpec) -> int:

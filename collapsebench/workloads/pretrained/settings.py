@@ -12,7 +12,7 @@ from collapsebench.metrics.harness_settings import HarnessTask
 from collapsebench.workloads.settings import Share, WorkloadSettings
 
 if TYPE_CHECKING:
-    from collapsebench.task import Policy
+    from collapsebench.task_spec import Policy
 
 
 class Architecture(Frozen):

@@ -10,7 +10,8 @@ from collapsebench.workloads.text.settings import TextSettings
 from collapsebench.workloads.work import Sizes, fraction_items
 
 if TYPE_CHECKING:
-    from collapsebench.task import Task, TaskSpec
+    from collapsebench.task import Task
+    from collapsebench.task_spec import TaskSpec
 
 
 def _evaluated(spec: TaskSpec) -> int:

@@ -13,7 +13,7 @@ from collapsebench.workloads.settings import WorkloadSettings
 from collapsebench.workloads.training_settings import Training
 
 if TYPE_CHECKING:
-    from collapsebench.task import Policy
+    from collapsebench.task_spec import Policy
 
 BYTES = 257
 """Vocabulary size without merges: the 256 bytes and the end-of-document token."""
