@@ -18,6 +18,7 @@ from collapsebench.task_files import TaskFile, own_file, read_task_file, told
 from collapsebench.task_spec import DIGITS, TaskSpec
 
 CALIBRATION_FILE, PROCESSOR_FILE, CHEATS_FILE = "calibration.json", "processor.json", "cheats.json"  # hold its rules
+_SPLITS_FILE = "splits.json"
 
 
 class Task:
@@ -78,9 +79,12 @@ class Task:
 
     @property
     def split_listing(self) -> dict[str, dict[str, str]] | None:
-        """Frozen splits, {split: {sha256 of the document: title}}, from ``splits.json`` beside the task file."""
-        file = self.path.parent / "splits.json"
-        return json.loads(file.read_text("utf-8")) if file.is_file() else None
+        """Frozen splits, {split: {sha256 of the document: title}}, from ``splits.json`` beside the task file.
+
+        An older version on other data has its own (`own_file`).
+        """
+        files = (own_file(self.path, _SPLITS_FILE), self.path.with_name(_SPLITS_FILE))
+        return next((json.loads(file.read_text("utf-8")) for file in files if file.is_file()), None)
 
     @cached_property
     def broken_rules(self) -> dict[str, str]:

@@ -22,8 +22,9 @@ class Policy(Frozen):
     Attributes:
         size: items per generation: samples drawn, and items trained on unless the policy accumulates.
         real_share: share of real items, for ``mix`` and ``fresh-mix`` only.
-        real_data: which real items a chain knows, if a base model is shipped. ``per-seed``: its seed draws them from
-            the training split. ``shared``: they are drawn once, and all seeds know the same in the same order.
+        real_data: which real items a chain knows, if generations start anew (`TaskSpec.starts_anew`). ``per-seed``: its
+            seed draws them from the training split. ``shared``: they are drawn once, and all seeds know the same in the
+            same order.
     """
 
     name: Literal["replace", "accumulate", "accumulate-subsample", "mix", "fresh-mix", "regenerate-fresh"]
@@ -145,8 +146,10 @@ class TaskSpec(Frozen):
         given = self.init == "base" and self.kind.base == "given"  # it is the model of the section workload
         if (self.init == "base" and not given) != (self.base is not None):
             raise ValueError("the section base is required for init: base, and only there")
-        if self.policy.real_data == "shared" and self.base is None:
-            raise ValueError("policy.real_data: without the section base all seeds know the same anyway; leave it out")
+        if self.policy.real_data == "shared" and not self.starts_anew:
+            raise ValueError(
+                "policy.real_data: without the section base or init: scratch all seeds know the same anyway; leave it out"
+            )
         if self.base is not None and self.kind.base == "none":
             raise ValueError(f"init: a {self.kind.name} task cannot start from a base model yet")
         if self.base is not None and getattr(self.workload.training, "later", None) is not None:
@@ -171,6 +174,14 @@ class TaskSpec(Frozen):
     def kind(self) -> Kind:
         """The record of the task's kind of workload."""
         return KINDS[self.workload.kind]
+
+    @property
+    def starts_anew(self) -> bool:
+        """Whether every generation starts from fresh weights, or from a base model that is shipped with the task.
+
+        Then each chain knows only as much real data as a generation trains on.
+        """
+        return self.init == "scratch" or self.base is not None
 
     @property
     def symbols(self) -> bool:

@@ -67,12 +67,12 @@ def work_of(spec: TaskSpec, generation: int, real: int | None = None) -> Work:
 
 
 def known_items(spec: TaskSpec, real: int | None) -> int | None:
-    """Number of real items that a chain can use: all `real` ones, or those drawn for it if a base model is shipped.
+    """Number of real items that a chain can use: all `real` ones, or those drawn for it if generations start anew.
 
     Generation 0 is trained on `policy.size` of them, so that its budget equals that of every other generation. The rest
     is kept for later generations, for policies that add new real items.
     """
-    return real if spec.base is None else spec.policy.size + spec.policy.reserved(spec.horizon)
+    return spec.policy.size + spec.policy.reserved(spec.horizon) if spec.starts_anew else real
 
 
 def fraction_items(spec: TaskSpec, real: int | None = None) -> int | None:
