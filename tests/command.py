@@ -24,7 +24,7 @@ _IMPORTED = (
     "workloads.markov.workload",
 )
 assert all(find_spec(f"collapsebench.{name}") for name in _IMPORTED)  # the server passes over what does not exist
-_context.set_forkserver_preload([f"collapsebench.{name}" for name in _IMPORTED])
+_context.set_forkserver_preload([*(f"collapsebench.{name}" for name in _IMPORTED), "frozen_heap"])
 
 
 @dataclass(frozen=True)

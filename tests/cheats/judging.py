@@ -52,6 +52,7 @@ CHEATS = (
         Cheat(f"learning_less.py:{name}", "learns less")
         for name in ("Frozen", "EveryTenthStep", "StopsAfterATenth", "ConstantAwful", "Noise")
     ),
+    Cheat("anchors.py:Anchored", "learns less"),
     Cheat("equivalents.py:Times:factor=0.25", "equivalent"),
     Cheat("equivalents.py:Times:factor=4", "equivalent"),
     *(
@@ -61,8 +62,8 @@ CHEATS = (
             "Table", "TableInText", "TableInDigits", "TableInManyParameters",
         )
     ),
-    Cheat("distortions.py:Tempered:tau=0.8", "distortion"),
-    Cheat("distortions.py:Tempered:tau=1.25", "distortion"),
+    *(Cheat(f"distortions.py:Tempered:tau={tau}", "distortion") for tau in (0.8, 0.95, 1.05, 1.25)),
+    *(Cheat(f"odds.py:TemperedOdds:tau={tau}", "distortion") for tau in (0.8, 0.95, 1.05, 1.25)),
     Cheat("distortions.py:Memorises", "distortion"),
 )  # fmt: skip
 

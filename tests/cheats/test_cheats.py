@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_task import write_based_task
+from tiny_task import write_based_task, write_tiny_task
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -33,24 +33,26 @@ def one_of_each_family(tasks: list[Task]) -> list[str]:
 
 
 FAMILIES = one_of_each_family(RANKED)
-# Fidelity is 1 at what cross entropy reached at generation 0, and 0 at what the base model has, measured once.
+# Fidelity is 1 at what cross entropy reached at generation 0, and 0 at what the stationary distribution has.
 JUDGED: dict[str, Any] = {
     "seeds": [0, 1, 2],
     "horizon": 1,
+    "init": "scratch",
     "data.sequences": 2000,
     "policy.size": 256,
     "workload.length": 17,
     "workload.training.rescale": True,
-    "workload.training.first": {"epochs": 8, "learning_rate": 0.3, "decay": "cosine"},
-    "scored": {"transition_kl": {"reference": 0.048, "floor": 0.337}},
+    "workload.training.first": {"epochs": 8, "learning_rate": 0.15, "decay": "cosine"},
+    "workload.training.later": None,
+    "scored": {"transition_kl": {"reference": 0.0246, "floor": 0.928}},
 }
 
 
 @pytest.fixture(scope="module")
 def judged(tmp_path_factory: pytest.TempPathFactory) -> Judgement:
-    """The cheats on a tiny task that starts from a base model: two generations, three seeds."""
+    """The cheats on a tiny task that starts from nothing: two generations, three seeds."""
     folder = tmp_path_factory.mktemp("cheats")
-    task = load_task(write_based_task(folder, "markov", **JUDGED))
+    task = load_task(write_tiny_task(folder, "markov", **JUDGED))
     return judge(task, folder / "runs", task.spec.seeds, task.spec.horizon, "inline")
 
 
@@ -58,6 +60,14 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Judgement:
 def test_rule_2_holds_for_every_cheat(judged: Judgement, cheat: Cheat) -> None:
     (verdict,) = [v for v in judged.verdicts if v.cheat == cheat]
     assert verdict.holds, verdict
+
+
+def test_base_model_that_holds_the_truth_in_another_shape_is_found(tmp_path: Path) -> None:
+    task = load_task(write_based_task(tmp_path, "markov", **(JUDGED | {"init": "base"})))  # the truth, squared
+    trial = prepare(task, ["ce", f"{HERE}/anchors.py:Anchored"], [0], tmp_path / "runs", 1, "cpu")
+    trial.run("inline")
+    last = trial.comparison().raw.query("generation == 1 and metric == 'transition_kl'").set_index("method")["value"]
+    assert last["Anchored"] < last["ce"] / 2
 
 
 def test_tables_as_parameters_are_refused_and_nothing_else_is(judged: Judgement) -> None:
@@ -74,7 +84,7 @@ def test_memory_on_the_class_does_not_reach_the_next_generation(judged: Judgemen
     found = {v.cheat.loss.partition(":")[2]: v for v in judged.verdicts}
     on_class, on_torch = found["MemoryOnClass"].difference, found["MemoryOnTorch"].difference
     assert on_class == pytest.approx(0, abs=1e-4)  # up to rounding, as it asks for the logits
-    assert abs(on_torch) > 0.01  # what one process cannot prevent, and `verify` finds
+    assert abs(on_torch) > 0.003  # what one process cannot prevent, and `verify` finds
 
 
 def test_table_says_what_became_of_every_cheat(judged: Judgement) -> None:
@@ -93,7 +103,9 @@ def installed(name: str) -> Task:
 
 
 # At much less of the budget a second generation is worse than the base model, and there is nothing to win by learning.
-@pytest.mark.parametrize("name", [*FAMILIES[:1], *(pytest.param(n, marks=pytest.mark.slow) for n in FAMILIES[1:])])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n == "markov-micro" else pytest.mark.slow) for n in FAMILIES]
+)
 def test_learning_nothing_loses_on_a_ranked_task_at_a_quarter_of_its_budget(name: str, tmp_path: Path) -> None:
     installed(name)
     trial = prepare(load_task(name, 0.25), ["ce", f"{HERE}/learning_less.py:Frozen"], [0], tmp_path, 1, "cpu")
@@ -115,7 +127,7 @@ def test_rule_2_holds_on_a_ranked_task(name: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["MemoryOnTorch", "MemoryInFile"])
 def test_a_memory_that_one_process_cannot_prevent_is_found_by_verification(name: str, tmp_path: Path) -> None:
-    task = load_task(write_based_task(tmp_path / "task", "markov", **JUDGED))
+    task = load_task(write_tiny_task(tmp_path / "task", "markov", **JUDGED))
     cheat = Cheat(f"leaks.py:{name}", "leak")
     trial = prepare(task, [cheat.spec], [0], tmp_path / "runs", 1, "cpu")
     trial.run("inline")
