@@ -13,7 +13,9 @@
 VENV ?= .venv
 PYTHON ?= python3
 OUT ?= runs
-TASKS ?= markov-micro text-bytes-micro text-bytes-micro-sharp vae-mnist-micro
+TEXT := text-bytes-micro
+TASKS ?= markov-micro $(TEXT) $(addprefix $(TEXT)-,sharp mix accumulate fresh) vae-mnist-micro vae-mnist-micro-accumulate \
+         diffusion-mnist-micro
 TASK ?= text-bytes-micro
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed

@@ -110,14 +110,14 @@ def tasks(bench: Bench) -> Lines:
         if case.missing:
             yield f"{case}: skipped, it needs {', '.join(case.missing)}"
             continue
-        more = {} if bench.quick else _LARGER.get(case.kind, {})
+        more = {} if bench.quick else LARGER.get(case.kind, {})
         yield from _phases(bench, case.write(bench.folder / str(case), **more))
 
 
-_LARGER: dict[str, dict[str, Any]] = {
+LARGER: dict[str, dict[str, Any]] = {
     "text": {"policy.size": 320, "workload.evaluation.test_windows": 320},
-    "vae": {"workload.training.first.updates": 200},
-    "diffusion": {"workload.training.first.updates": 60},
+    "vae": {"policy.size": 2000},
+    "diffusion": {"policy.size": 200},
     "gmm": {"workload.training.first.updates": 200},
     "markov": {"policy.size": 512},
 }

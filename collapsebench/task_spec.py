@@ -147,9 +147,7 @@ class TaskSpec(Frozen):
         if (self.init == "base" and not given) != (self.base is not None):
             raise ValueError("the section base is required for init: base, and only there")
         if self.policy.real_data == "shared" and not self.starts_anew:
-            raise ValueError(
-                "policy.real_data: without the section base or init: scratch all seeds know the same anyway; leave it out"
-            )
+            raise ValueError("policy.real_data: without base or init: scratch all seeds know the same; leave it out")
         if self.base is not None and self.kind.base == "none":
             raise ValueError(f"init: a {self.kind.name} task cannot start from a base model yet")
         if self.base is not None and getattr(self.workload.training, "later", None) is not None:

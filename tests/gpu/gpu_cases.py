@@ -86,6 +86,7 @@ def _write_small(name: str, kind: str, folder: Path, changes: dict[str, Any]) ->
     for path, value in ({"horizon": HORIZON} | _SMALL[kind] | changes).items():
         _set(spec, path.split("."), value)
     folder.mkdir(parents=True, exist_ok=True)
+    size = spec["policy"]["size"]
     if "base" in spec:
         shutil.copy(task.base_weights(), folder / "base.safetensors")
         spec["base"]["file"] = "base.safetensors"
@@ -94,9 +95,9 @@ def _write_small(name: str, kind: str, folder: Path, changes: dict[str, Any]) ->
         file = task.path.parent / classifier["file"]
         classifier["file"] = shutil.copy(file, folder / file.name).name
     if kind == "text":
-        (folder / "text.txt").write_text("\n\n".join(paragraphs(150)), "utf-8")
+        (folder / "text.txt").write_text("\n\n".join(paragraphs(max(150, 2 * size))), "utf-8")
     elif kind in ("vae", "diffusion"):
-        write_bars(folder / "images", 120)
+        write_bars(folder / "images", 80 + 2 * size)
     file = folder / "task.yaml"
     file.write_text(yaml.safe_dump(spec, sort_keys=False), "utf-8")
     return file

@@ -25,7 +25,6 @@ from collapsebench.api import run
 from collapsebench.running import training
 from collapsebench.seeding import Randomness
 from collapsebench.task import load_task
-from collapsebench.workloads.pretrained import accelerated
 
 pytestmark = pytest.mark.gpu
 
@@ -65,6 +64,8 @@ def rounding(precision: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Products in float32 or TF32, or forward passes under autocast where the task's own precision is bfloat16."""
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     if precision == "bfloat16":  # also on a processor, which else trains in float32
+        from collapsebench.workloads.pretrained import accelerated  # needs accelerate, which may be absent
+
         monkeypatch.setattr(accelerated, "HALF_PRECISION_ON", ("cuda", "cpu"))
     yield
 

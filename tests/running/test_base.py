@@ -166,8 +166,19 @@ def test_seeds_of_a_task_with_shared_real_data_know_the_same_in_the_same_order(
     assert orders[0] != orders[1], "everything else is drawn by the seed"
 
 
+def test_chain_from_scratch_knows_what_a_generation_is_trained_on(tmp_path: Path) -> None:
+    file = write_tiny_task(tmp_path / "task", "markov", init="scratch")
+    known = [chain(file, "ce", seed, tmp_path) for seed in (0, 1)]
+    assert [len(one.real) for one in known] == [64, 64]
+    assert len(known[0].workload.real) > 64
+    assert rows(known[0].real.items) != rows(known[1].real.items)
+    shared = write_tiny_task(tmp_path / "shared", "markov", init="scratch", **{"policy.real_data": "shared"})
+    first, second = (chain(shared, "ce", seed, tmp_path) for seed in (0, 1))
+    assert torch.equal(first.real.items, second.real.items)
+
+
 def test_real_data_that_nothing_draws_cannot_be_shared() -> None:
-    with pytest.raises(ValidationError, match=r"policy\.real_data: without the section base all seeds know the same"):
+    with pytest.raises(ValidationError, match=r"policy\.real_data: without base or init: scratch all seeds know"):
         TaskSpec.model_validate(tiny_spec("text", **{"policy.real_data": "shared"}))
 
 
