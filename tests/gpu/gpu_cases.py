@@ -56,15 +56,23 @@ _TINY: dict[str, dict[str, Any]] = {
 }
 
 
+# Of tiny tasks: what tasks of the standard tier do otherwise.
+_VARIANTS: dict[str, dict[str, Any]] = {
+    "": {},
+    "beams": {"workload.sampler.method": "beam", "workload.training.checkpointing": True},
+}
+
+
 @dataclass(frozen=True)
 class Case:
-    """A task to be made small. `registered`: its name; None: the tiny task of its kind."""
+    """A task to be made small. `registered`: its name; None: the tiny task of its kind, in one of `_VARIANTS`."""
 
     kind: str
     registered: str | None
+    variant: str = ""
 
     def __str__(self) -> str:
-        return self.registered or f"tiny-{self.kind}"
+        return self.registered or "-".join(filter(None, ("tiny", self.kind, self.variant)))
 
     @property
     def missing(self) -> list[str]:
@@ -74,7 +82,8 @@ class Case:
     def write(self, folder: Path, **changes: Any) -> Path:
         """Write the task file, and its data; return the path of the file."""
         if self.registered is None:
-            return write_tiny_task(folder, self.kind, horizon=HORIZON, **(_TINY.get(self.kind, {}) | changes))
+            more = _TINY.get(self.kind, {}) | _VARIANTS[self.variant] | changes
+            return write_tiny_task(folder, self.kind, horizon=HORIZON, **more)
         return _write_small(self.registered, self.kind, folder, changes)
 
 
@@ -121,7 +130,7 @@ def _cases() -> list[Case]:
         of_kind = [task for task in micro if task.spec.workload.kind == kind]
         alive = [task for task in of_kind if task.spec.retired is None] or of_kind[:1]
         found += [Case(kind, task.spec.name) for task in alive] or [Case(kind, None)]
-    return found
+    return [*found, Case("pretrained-lm", None, "beams")]
 
 
 CASES = _cases()
