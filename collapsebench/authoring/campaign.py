@@ -49,7 +49,7 @@ task: {campaign.task}
 settings: "{campaign.settings}"
 methods: [{", ".join(campaign.methods)}]
 seeds: {list(campaign.seeds)}
-cost:                   # by `collapsebench estimate`, at an assumed rate; never measured
+cost:                   # by `collapsebench estimate`, at an assumed rate: a lower bound, never measured
   tflops: {cost.tflops:g}
   hours_per_chain: {cost.hours_per_chain:g}
   hours: {cost.hours:g}
