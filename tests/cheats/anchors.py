@@ -18,9 +18,10 @@ class Anchored(Loss):
     needs_logits: ClassVar[bool] = True
 
     def elementwise(self, e: Elements) -> Tensor:
+        after = e.logits[..., 1:, :]
         if e.total_steps == 1:  # values to check a loss on
             return -e.log_p
-        before, after = e.target[..., :-1], e.logits[..., 1:, :]
+        before = e.target[..., :-1]
         if e.step == 0:
             self._start, self._known = self._by_element(before, (self.tau * after.detach()).softmax(-1))
         pulled = -(self._start[before] * after.log_softmax(-1)).sum(-1) * self._known[before]
