@@ -112,7 +112,7 @@ def test_list_for_programs_says_what_is_ranked_and_how_long_it_takes(
     assert tasks["diffusion-cifar10@1"]["status"] == "not calibrated"
     assert tasks["diffusion-cifar10@1"]["hours_per_cell"] is None
     shown = python("-m", "collapsebench", "list", cwd=tmp_path).stdout
-    assert re.search(r"markov-micro@1 .* 2 h ", shown)
+    assert re.search(rf"{task.id} .* 2 h ", shown)
 
 
 @pytest.fixture
