@@ -94,7 +94,7 @@ class Verdict:
     def holds(self) -> bool | None:
         """Whether the rule holds for a verdict; None if the rule does not apply."""
         expected = {
-            "learns less": ("worse",),
+            "learns less": ("refused", "worse"),
             "equivalent": ("tied",),
             "leak": ("refused", "worse", "tied", "caught"),
         }

@@ -15,7 +15,8 @@ from judging import CHEATS, HERE, Cheat, Judgement, Verdict, judge, ranked_micro
 from run import page, table
 
 from collapsebench.api import prepare
-from collapsebench.errors import DataError
+from collapsebench.errors import DataError, UserError
+from collapsebench.methods import load_method
 from collapsebench.running.preflight import check_supplies
 from collapsebench.scoring.fidelity import ALL
 from collapsebench.task import Task, load_task
@@ -73,6 +74,13 @@ def test_base_model_that_holds_the_truth_in_another_shape_is_found(tmp_path: Pat
 def test_tables_as_parameters_are_refused_and_nothing_else_is(judged: Judgement) -> None:
     refused = {v.cheat.loss.partition(":")[2] for v in judged.verdicts if v.outcome == "refused"}
     assert refused == {"Table", "TableInText", "TableInDigits", "TableInManyParameters"}
+
+
+def test_loss_that_a_task_has_no_logits_for_is_refused_and_that_is_fine() -> None:
+    anchored = next(cheat for cheat in CHEATS if cheat.loss == "anchors.py:Anchored")
+    with pytest.raises(UserError, match="has no logits"):
+        load_method(anchored.spec, "vae")
+    assert Verdict(anchored, "refused").holds
 
 
 def test_there_is_nothing_behind_log_p(judged: Judgement) -> None:
