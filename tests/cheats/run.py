@@ -21,13 +21,13 @@ from collapsebench.task import CHEATS_FILE, load_task
 INTRODUCTION = """# Cheats
 
 Made by `python tests/cheats/run.py TASK … --write docs/cheats.md`; the losses are in [tests/cheats/](../tests/cheats/).
-One task of each family that shares a kind of model and its start is judged. On a ranked task, a loss that learns less
-is significantly worse than cross entropy. A loss that is the same in another unit ties with it. A loss that looks at
-what it must not see is refused, exposed by `verify`, or not significantly better (two-sided paired t-test, 5 %). Only a
-leak that pays is handed to `verify`, so one that does not pay here says nothing about a better way to use the same
-leak. A difference whose whole 95 % interval is within 2 % of cross entropy's mFI also counts as a tie. With five seeds,
-a tie says little unless the difference is exactly 0: see its interval. Distortions are shown, but no rule decides on
-them.
+Of each family that shares a kind of model and its start, one task is judged; what has no section here was not judged
+yet. On a ranked task, a loss that learns less is significantly worse than cross entropy. A loss that is the same in
+another unit ties with it. A loss that looks at what it must not see is refused, exposed by `verify`, or not
+significantly better (two-sided paired t-test, 5 %). Only a leak that pays is handed to `verify`, so one that does not
+pay here says nothing about a better way to use the same leak. A difference whose whole 95 % interval is within 2 % of
+cross entropy's mFI also counts as a tie. With five seeds, a tie says little unless the difference is exactly 0: see its
+interval. Distortions are shown, but no rule decides on them.
 """
 
 
