@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,35 +63,12 @@ def shown_chains(comparison: Compared) -> list[ShownChain]:
 
 def texts(chains: list[ShownChain]) -> list[dict[str, Any]]:
     """Generations × methods, each cell the first excerpts, None where it diverged; empty for other tasks than text."""
-    if not _has(chains, _TEXTS):
-        return []
-    rows = []
-    for g in range(max(len(chain.generations) for chain in chains)):
-        cells = []
-        for chain in chains:
-            folder = chain.generations[g] if g < len(chain.generations) else None
-            shown = folder and RunDirectory(folder.parent).read(g, _TEXTS)[:_SHOWN_TEXTS]
-            cells.append({"method": chain.method, "texts": shown})
-        rows.append({"generation": g, "cells": cells})
-    return rows
+    return _rows(chains, "texts", _TEXTS, _excerpts)
 
 
 def image_rows(chains: list[ShownChain]) -> list[dict[str, Any]]:
     """Rows of generations × methods, each cell the images made from the same noise; empty for other tasks."""
-    if not _has(chains, _IMAGES):
-        return []
-    rows = []
-    for g in range(max(len(chain.generations) for chain in chains)):
-        cells = []
-        for chain in chains:
-            folder = chain.generations[g] if g < len(chain.generations) else None
-            if folder is None:
-                cells.append({"method": chain.method, "image": None})
-                continue
-            with Image.open(folder / _IMAGES) as picture:
-                cells.append({"method": chain.method, "image": base64.b64encode(png(top_rows(picture, 1))).decode()})
-        rows.append({"generation": g, "cells": cells})
-    return rows
+    return _rows(chains, "image", _IMAGES, _first_row)
 
 
 def write_gallery(chains: list[ShownChain], folder: Path) -> list[Path]:
@@ -146,6 +125,31 @@ def densities(chains: list[ShownChain]) -> dict[str, list[dict[str, list[float]]
         ]
         for chain in chains
     }
+
+
+def _rows(chains: list[ShownChain], key: str, name: str, shown: Callable[[Path], Any]) -> list[dict[str, Any]]:
+    """Generations × methods: what ``shown`` makes of the file ``name`` of a generation; None where it diverged."""
+    if not _has(chains, name):
+        return []
+    rows = []
+    for g in range(max(len(chain.generations) for chain in chains)):
+        folders = {chain.method: chain.generations[g] if g < len(chain.generations) else None for chain in chains}
+        cells = [
+            {"method": method, key: None if folder is None else shown(folder / name)}
+            for method, folder in folders.items()
+        ]
+        rows.append({"generation": g, "cells": cells})
+    return rows
+
+
+def _excerpts(file: Path) -> list[Any]:
+    excerpts: list[Any] = json.loads(file.read_text("utf-8"))
+    return excerpts[:_SHOWN_TEXTS]
+
+
+def _first_row(file: Path) -> str:
+    with Image.open(file) as picture:
+        return base64.b64encode(png(top_rows(picture, 1))).decode()
 
 
 def _has(chains: list[ShownChain], name: str) -> bool:
