@@ -52,7 +52,7 @@ PUBLISHED = {
     "text-wikitext2-smollm2@1": "86bcc81bb9e2d9bd0d5d7d998249337e3288013530d461f4662a6cb40adf0d86",
     "text-wikitext2-smollm2@2": "cef093d97095cfce3453250619cdd6d44f83bf5725a74c4597e6e77dcca50c2d",
     "vae-mnist@1": "69ad142859436d1bfdfc0d2854be84b14005ed2d3051e45292e5ff4a25a2a874",
-    "vae-mnist@2": "ae9a0da36cdcf160b589471328db135abfc763eb6063761de9c68b330a764bef",
+    "vae-mnist@2": "444a38d7cc57f7d016c76de3c47476fda2cd00255c5bd87b28c680b2eb3dd5ff",
     "vae-mnist-micro@1": "fa5110b5234d9d8bd153ec206196f195422601a82166df757b6407ddc8b1092f",
     "vae-mnist-micro@2": "63a322aa4f29f7ea7042b46c5d2b50b18ebf9f3de57ce970950c0a78d265bf1c",
     "vae-mnist-micro-accumulate@1": "55cdb36039aeba093c7ce9333be042be00e103b136cf2b802d05eca37631f55a",
