@@ -102,7 +102,7 @@ VARIANTS = (
     Variant(f"floor {MOVED:.0%} nearer", _moved("floor", MOVED)),
     Variant(f"λ from {LAMBDAS[0]} to {LAMBDAS[1]} alone", score=_within_lambdas),
     Variant("mean over metrics, not the smallest", score=_mean_over_metrics),
-    Variant("half of the horizon", last=lambda last: (last + 1) // 2),
+    Variant("half of the horizon, rounded up", last=lambda last: (last + 1) // 2),
 )
 
 

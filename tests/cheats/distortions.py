@@ -20,8 +20,14 @@ class Tempered(Loss):
 
 
 class Memorises(Loss):
-    """Minus the log-odds: its pull does not fade as an element becomes sure, so the model learns its data by heart."""
+    """Minus the log-odds: its pull does not fade as an element becomes sure, so the model learns its data by heart.
+
+    With a share under 1, the rest is cross entropy: an element weighs 1 − share + share / (1 − p) times what it weighs
+    there.
+    """
+
+    share: float = 1.0
 
     def elementwise(self, e: Elements) -> Tensor:
         log_p = e.log_p.clamp(max=-1e-4)
-        return torch.log(-torch.expm1(log_p)) - log_p
+        return self.share * torch.log(-torch.expm1(log_p)) - log_p
