@@ -30,21 +30,32 @@ FI = f"fi_{HEADLINE:g}"
 
 def lines(board: Board) -> Iterator[str]:
     """The table as Markdown: a row per ranked task on which ce and the shown methods have entries."""
-    yield from _head("task", "policy", "CE, mFI / G", *(f"{name}: {c.header}" for name in SHOWN for c in COLUMNS))
+    titles = (f"{name}: {column.header}" for name in SHOWN for column in COLUMNS)
+    yield from markdown_head("task", "policy", "CE, mFI / G", *titles)
     for task, rows in _tasks(board):
         shown = [column.text(rows[name]) for name in SHOWN for column in COLUMNS]
-        yield _line(task.id, task.spec.policy.name, f"{rows['ce']['mfi'] / task.spec.horizon:.2f}", *shown)
+        yield markdown_row(task.id, task.spec.policy.name, f"{rows['ce']['mfi'] / task.spec.horizon:.2f}", *shown)
 
 
 def behind(board: Board) -> Iterator[str]:
     """What the signs hide, per task: the largest ratio that mFI allows, p before correction, and ratios of FI(0.75)."""
-    titles = ("p, uncorrected", f"FI({HEADLINE:g}), ratio to CE")
-    yield from _head("task", "seeds", "G / mFI of CE", *(f"{name}: {title}" for name in SHOWN for title in titles))
+    titles = (f"{name}: {of}" for name in SHOWN for of in ("p, uncorrected", f"FI({HEADLINE:g}), ratio to CE"))
+    yield from markdown_head("task", "seeds", "G / mFI of CE", *titles)
     for task, rows in _tasks(board):
         scores = board.scores([rows[name]["digest"] for name in ("ce", *SHOWN)]).scores
         scores = scores[scores["metric"] == ALL].pivot(index="seed", columns="method")
         tests = [text for name in SHOWN for text in (_p(scores, name), _fi(scores, name))]
-        yield _line(task.id, str(len(scores)), f"{task.spec.horizon / rows['ce']['mfi']:.2f}", *tests)
+        yield markdown_row(task.id, str(len(scores)), f"{task.spec.horizon / rows['ce']['mfi']:.2f}", *tests)
+
+
+def markdown_head(*titles: str) -> tuple[str, str]:
+    """The first two lines of a table in Markdown."""
+    return markdown_row(*titles), "|" + "---|" * len(titles)
+
+
+def markdown_row(*cells: str) -> str:
+    """A line of a table in Markdown."""
+    return f"| {' | '.join(cells)} |"
 
 
 def _tasks(board: Board) -> Iterator[tuple[Task, Mapping[str, dict[str, Any]]]]:
@@ -73,14 +84,6 @@ def _fi(scores: pd.DataFrame, name: str) -> str:
     if scores[f"{FI}_censored"][name].any():
         return f"≥ {found.estimate:.2f}"
     return f"{found.estimate:.2f} [{found.low:.2f}, {found.high:.2f}]"
-
-
-def _head(*titles: str) -> tuple[str, str]:
-    return _line(*titles), "|" + "---|" * len(titles)
-
-
-def _line(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def main() -> None:
