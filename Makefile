@@ -3,7 +3,7 @@
 # make leaderboard  the site over the committed submissions
 # make processor-test TASK=text-bytes-micro   the baselines again with the instructions of an old processor (rule 7)
 # make test         the tests
-# make test-gpu     the tests of a GPU, with the Python that is there; COLLAPSEBENCH_TEST_DEVICE=cpu puts the CPU in its place
+# make test-gpu     the tests of a GPU, with the Python of .venv or python3; COLLAPSEBENCH_TEST_DEVICE=cpu puts the CPU in its place
 # make cheats       losses that cheat, on every ranked micro task; hours, resumes; writes docs/cheats.md
 # make check        format, lint, imports, types, tests
 #

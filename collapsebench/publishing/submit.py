@@ -245,13 +245,19 @@ def _method(run: dict[str, Any], about: About) -> dict[str, Any]:
         raise UserError(
             f"{method['name']} has no description. Say in a paragraph what it does and why: --card TEXT or --card FILE."
         )
+    card = card.strip()
+    if len(card) > _CARD_LENGTH:
+        raise UserError(
+            f"the description of {method['name']} has {len(card):,} characters, and at most {_CARD_LENGTH:,} are "
+            "allowed: shorten it, or give a shorter one with --card TEXT or --card FILE. Nothing was written."
+        )
     return {
         "name": method["name"],
         "loss": loss,
         "parameters": method["parameters"],
         "track": method["track"],
         "source_sha256": method["source_sha256"],
-        "card": card.strip()[:_CARD_LENGTH],
+        "card": card,
         "url": about.url,
     }
 

@@ -235,6 +235,7 @@ def test_damaged_artefact_is_not_submitted(workplace: Path) -> None:
         (["runs", "--method", "ce", *AUTHORS, "--url", "javascript:alert(1)"], "method.url"),
         (["runs", "--method", "ce", *AUTHORS, "--licence", "my own, see file"], "licence"),
         (["runs", "--method", "ce", *AUTHORS, "--card", "nowhere.md"], "--card nowhere.md cannot be read"),
+        (["runs", "--method", "ce", *AUTHORS, "--card", "word " * 401], "has 2,004 characters, and at most 2,000"),
         (["runs", "--method", "ce", *AUTHORS, "--supersedes", "12"], "supersedes"),
     ],
 )
