@@ -35,6 +35,7 @@ class Cells:
         fidelity: within [0, 1], cells × metrics × generations 0..G. 0 from the first diverged generation of a cell on;
             a value of NaN or ±inf is 0 in its own generation.
         start: fidelity of generation 0, not clipped to [0, 1], cells × metrics.
+        diverged: whether a cell diverged in generation G or before, one per cell.
     """
 
     methods: tuple[str, ...]
@@ -42,6 +43,7 @@ class Cells:
     metrics: tuple[str, ...]
     fidelity: Array
     start: Array
+    diverged: npt.NDArray[np.bool_]
 
     def named(self, method: str) -> Cells:
         """The same cells, all under one name of a method."""
@@ -99,7 +101,7 @@ def fidelity_cells(raw: pd.DataFrame, scales: Mapping[str, Scale], horizon: int 
     _check_raw(raw)
     metrics = tuple(sorted(scales))
     if raw.empty:
-        return Cells((), (), metrics, np.zeros((0, len(metrics), 1)), np.zeros((0, len(metrics))))
+        return Cells((), (), metrics, np.zeros((0, len(metrics), 1)), np.zeros((0, len(metrics))), np.zeros(0, bool))
     horizon = int(raw["generation"].max()) if horizon is None else horizon
     rows = _Rows.of(raw)
     short = _incomplete(rows, horizon)
@@ -133,7 +135,7 @@ def cells_of_values(
         curves[:, m] = np.where(alive, fidelity(values[:, m], scales[name], generations), 0.0)
         start[:, m] = np.where(alive[:, 0], unclipped_fidelity(values[:, m, 0], scales[name]), 0.0)
     methods, seeds = zip(*names, strict=True)
-    return Cells(methods, seeds, metrics, curves, start)
+    return Cells(methods, seeds, metrics, curves, start, diverged_from < values.shape[-1])
 
 
 def joined(cells: Sequence[Cells]) -> Cells:
@@ -145,6 +147,7 @@ def joined(cells: Sequence[Cells]) -> Cells:
         metrics=cells[0].metrics,
         fidelity=np.concatenate([part.fidelity for part in cells]),
         start=np.concatenate([part.start for part in cells]),
+        diverged=np.concatenate([part.diverged for part in cells]),
     )
 
 

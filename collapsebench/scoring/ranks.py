@@ -18,6 +18,8 @@ from collapsebench.scoring.statistics import paired_t, two_sided_p
 LEVEL = 0.05
 """Share of entries whose rank interval may miss their true rank, and of tables that may contain a wrong verdict."""
 
+Flags = npt.NDArray[np.bool_]
+
 _CLASSES = (4, 12, 50, 200)
 
 
@@ -34,7 +36,30 @@ def size_class(entries: int) -> int:
     return next((limit for limit in _CLASSES if entries <= limit), largest)
 
 
-def rank_intervals(mfi: Array) -> npt.NDArray[np.int64]:
+def tested(mfi: Array, other: Array, diverged: Flags, other_diverged: Flags) -> tuple[Array, npt.NDArray[np.int64]]:
+    """Student's paired t statistic of every entry against one.
+
+    Seeds that diverge take from an entry's mean, but their spread would hide that it is worse on all others. So where
+    an entry has such seeds, it is also tested on the seeds in which neither side diverged, and this test counts if it
+    finds that entry worse, with a smaller p.
+
+    Args:
+        mfi, diverged: entries × seeds. other, other_diverged: of the one, seeds.
+
+    Returns:
+        t and the number of seeds, as in `paired_t`.
+    """
+    t, n = paired_t(mfi, other)
+    either = diverged | other_diverged
+    if not either.any():
+        return t, n
+    t_alive, n_alive = paired_t(np.where(either, np.nan, mfi), other)
+    to_blame = np.where(t_alive < 0, diverged.any(axis=1), other_diverged.any())
+    counts = to_blame & (two_sided_p(t_alive, n_alive) < two_sided_p(t, n))
+    return np.where(counts, t_alive, t), np.where(counts, n_alive, n)
+
+
+def rank_intervals(mfi: Array, diverged: Flags | None = None) -> npt.NDArray[np.int64]:
     """Best and worst rank of every entry, an interval that contains its true rank with 95 % probability.
 
     The best rank is 1 + the number of entries that are significantly better, the worst K − the number that are
@@ -43,21 +68,25 @@ def rank_intervals(mfi: Array) -> npt.NDArray[np.int64]:
 
     Args:
         mfi: entries × seeds, NaN for a seed that an entry does not have.
+        diverged: entries × seeds: whether that cell diverged (see `tested`); None: none did.
 
     Returns:
         K × 2, ranks from 1. Two entries with fewer than two seeds in common are never significantly different.
     """
     entries, seeds = mfi.shape
+    gone = np.zeros(mfi.shape, dtype=bool) if diverged is None else diverged
     level = LEVEL / (size_class(entries) - 1)
     limits = np.array([np.inf, np.inf, *(stats.t.isf(level / 2, n - 1) for n in range(2, seeds + 1))])
     ranks = np.empty((entries, 2), dtype=np.int64)
     for entry in range(entries):
-        t, n = paired_t(mfi, mfi[entry])
+        t, n = tested(mfi, mfi[entry], gone, gone[entry])
         ranks[entry] = 1 + (t > limits[n]).sum(), entries - (t < -limits[n]).sum()
     return ranks
 
 
-def verdicts(mfi: Array, baselines: Array, own: Sequence[int | None]) -> npt.NDArray[np.int64]:
+def verdicts(
+    mfi: Array, baselines: Array, own: Sequence[int | None], diverged: tuple[Flags, Flags] | None = None
+) -> npt.NDArray[np.int64]:
     """Which entries are better or worse than the baselines: Holm's procedure over all comparisons of a table.
 
     The tests are two-sided although a badge says "better". So they agree with the 95 % intervals of the differences,
@@ -67,14 +96,16 @@ def verdicts(mfi: Array, baselines: Array, own: Sequence[int | None]) -> npt.NDA
     Args:
         mfi: entries × seeds, NaN for a seed that an entry does not have. baselines: baselines × the same seeds.
         own: which entry each baseline is, None if it is not in this table. An entry is not compared with itself.
+        diverged: which cells of the entries and of the baselines diverged (see `tested`); None: none did.
 
     Returns:
         Entries × baselines: 1 better, −1 worse, 0 no significant difference.
     """
-    t, p = np.zeros((len(mfi), len(baselines))), np.ones((len(mfi), len(baselines)))
+    t, p = np.zeros((2, len(mfi), len(baselines)))
     compared = np.ones(t.shape, dtype=bool)
+    mine, theirs = diverged or (np.zeros(mfi.shape, dtype=bool), np.zeros(np.shape(baselines), dtype=bool))
     for column, (values, entry) in enumerate(zip(baselines, own, strict=True)):
-        found, n = paired_t(mfi, values)
+        found, n = tested(mfi, values, mine, theirs[column])
         t[:, column], p[:, column] = np.nan_to_num(found), two_sided_p(found, n)
         if entry is not None:
             compared[entry, column] = False

@@ -48,6 +48,7 @@ def seed_scores(cells: Cells, thresholds: Sequence[float] = THRESHOLDS) -> pd.Da
           1 when a curve rises,
         - ``generation``: the one that costs this mFI most (−1: nothing is lost that two digits would show),
         - ``binds``: the metric itself; ``smallest``: the one with the smallest mFI in this seed,
+        - ``diverged``: whether the cell did,
         - ``fi_0.9``, … : FI(λ) of the curve itself, in generations, ``fi_0.9_censored``: it is a lower bound.
 
         The rows with metric `ALL` repeat those of the entry's binding metric (the first by name in a tie), except for
@@ -118,6 +119,7 @@ def _long(cells: Cells, columns: Mapping[str, npt.NDArray[Any]]) -> pd.DataFrame
             "method": np.repeat(np.array(cells.methods, dtype=object), rows),
             "seed": np.repeat(np.array(cells.seeds, dtype=np.int64), rows),
             "metric": np.tile(np.array([*cells.metrics, ALL], dtype=object), len(cells.seeds)),
+            "diverged": np.repeat(cells.diverged, rows),
             **{name: values.ravel() for name, values in columns.items()},
         }
     )

@@ -50,11 +50,13 @@ class SeedTable:
     Attributes:
         methods: names, in the order in which they first appear. seeds: sorted.
         mfi: methods × seeds, in generations; NaN for a seed that a method does not have.
+        diverged: methods × seeds: whether that cell diverged.
     """
 
     methods: tuple[str, ...]
     seeds: tuple[int, ...]
     mfi: Array
+    diverged: npt.NDArray[np.bool_]
 
     @staticmethod
     def of(scores: pd.DataFrame) -> SeedTable:
@@ -68,9 +70,16 @@ class SeedTable:
         seeds, column = np.unique(over_all["seed"].to_numpy(dtype=np.int64), return_inverse=True)
         mfi = np.full((len(methods), len(seeds)), np.nan)
         mfi[row, column] = over_all["mfi"].to_numpy(dtype=np.float64)
+        diverged = np.zeros(mfi.shape, dtype=bool)
+        diverged[row, column] = over_all["diverged"].to_numpy(dtype=bool)
         if int((~np.isnan(mfi)).sum()) < len(over_all):
             raise ValueError("scores have more than one row for a method and seed")
-        return SeedTable(tuple(map(str, methods)), tuple(map(int, seeds)), mfi)
+        return SeedTable(tuple(map(str, methods)), tuple(map(int, seeds)), mfi, diverged)
+
+    def rows(self, methods: Sequence[str]) -> tuple[Array, npt.NDArray[np.bool_]]:
+        """mFI of these methods by seed, and which of their cells diverged."""
+        places = [self.methods.index(method) for method in methods]
+        return self.mfi[places], self.diverged[places]
 
     def row(self, method: str) -> Array | None:
         """mFI of a method by seed; None if it is not there."""
@@ -170,10 +179,10 @@ def _standing(
     """Best rank, worst rank and verdicts by baseline of the methods of a group; none for the control."""
     if not group or group[0] == CONTROL:
         return {}
-    mfi = table.mfi[[table.methods.index(method) for method in group]]
-    ranks = rank_intervals(mfi)
+    (mfi, diverged), (theirs, their_diverged) = table.rows(group), table.rows(list(baselines))
+    ranks = rank_intervals(mfi, diverged)
     own = [group.index(name) if name in group else None for name in baselines]
-    found = verdicts(mfi, np.reshape(list(baselines.values()), (len(baselines), mfi.shape[1])), own)
+    found = verdicts(mfi, theirs, own, (diverged, their_diverged))
     standing = {}
     for row, method in enumerate(group):
         against = {name: _VERDICTS[int(found[row, column])] for column, name in enumerate(baselines)}

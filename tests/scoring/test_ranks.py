@@ -44,6 +44,24 @@ def test_failing_a_seed_completely_needs_no_special_case():
     assert rank_intervals(np.array([[5.0, 5.2, 5.1], [0.0, 0.0, 0.0]])).tolist() == [[1, 1], [2, 2]]
 
 
+def test_a_diverged_seed_hides_no_loss_on_the_others():
+    mfi = noisy([5.0, 4.7])
+    mfi[1, 3] = 0.0
+    diverged = mfi == 0.0
+    assert rank_intervals(mfi).tolist() == [[1, 2], [1, 2]]  # the one seed that differs most makes the test blind
+    assert rank_intervals(mfi, diverged).tolist() == [[1, 1], [2, 2]]
+    assert verdicts(mfi, mfi[:1], [0], (diverged, diverged[:1])).ravel().tolist() == [0, -1]
+    assert verdicts(mfi, mfi[1:], [1], (diverged, diverged[1:])).ravel().tolist() == [1, 0]
+
+
+def test_a_diverged_seed_is_not_forgiven():
+    mfi = noisy([5.0, 5.3])
+    mfi[1, 3] = 0.0
+    diverged = mfi == 0.0
+    assert rank_intervals(mfi, diverged).tolist() == [[1, 2], [1, 2]]
+    assert verdicts(mfi, mfi[:1], [0], (diverged, diverged[:1])).ravel().tolist() == [0, 0]
+
+
 @settings(deadline=None)
 @given(st.integers(0, 1000), st.integers(3, 12))
 def test_removing_an_entry_changes_no_verdict_within_a_size_class(draw, entries):

@@ -25,7 +25,14 @@ def cells_of(*curves: dict[str, list[float]], method: str = "ce") -> Cells:
     """Cells of one method, one per seed, from a curve per metric."""
     metrics = tuple(sorted(curves[0]))
     fidelity = np.array([[curve[metric] for metric in metrics] for curve in curves], dtype=float)
-    return Cells((method,) * len(curves), tuple(range(len(curves))), metrics, fidelity, fidelity[..., 0])
+    return Cells(
+        (method,) * len(curves),
+        tuple(range(len(curves))),
+        metrics,
+        fidelity,
+        fidelity[..., 0],
+        np.zeros(len(curves), bool),
+    )
 
 
 def overall(*curves: dict[str, list[float]]) -> pd.DataFrame:
@@ -88,7 +95,7 @@ def test_smallest_mean_takes_less_noise_for_loss_than_the_mean_of_the_smallest()
     rng = np.random.default_rng(0)
     noisy = 0.5 + 0.05 * rng.normal(size=(100, 10, 2, 1)) + np.zeros(5)
     entry = [
-        seed_scores(Cells(("m",) * 10, tuple(range(10)), ("a", "b"), f, f[..., 0]))
+        seed_scores(Cells(("m",) * 10, tuple(range(10)), ("a", "b"), f, f[..., 0], np.zeros(10, bool)))
         .query("metric == 'all'")["mfi"]
         .mean()
         for f in noisy
@@ -106,6 +113,7 @@ def test_methods_have_binding_metrics_of_their_own():
         one.metrics,
         np.concatenate([one.fidelity, other.fidelity]),
         np.concatenate([one.start, other.start]),
+        np.concatenate([one.diverged, other.diverged]),
     )
     scores = seed_scores(both)
     assert scores[scores["metric"] == ALL].set_index("method")["binds"].to_dict() == {"x": "a", "y": "b"}

@@ -20,7 +20,9 @@ def falling(method: str, speed: float, seeds: int = 5, start: float = 1.0) -> pd
     curves = np.stack(
         [np.clip(start - (speed + noise) * share * np.arange(LAST + 1), 0, 1) for share in (1.0, 0.5)], axis=1
     )
-    return seed_scores(Cells((method,) * seeds, tuple(range(seeds)), ("a", "b"), curves, curves[..., 0]))
+    return seed_scores(
+        Cells((method,) * seeds, tuple(range(seeds)), ("a", "b"), curves, curves[..., 0], np.zeros(seeds, bool))
+    )
 
 
 def table_of(*scores: pd.DataFrame, tracks=None) -> pd.DataFrame:
