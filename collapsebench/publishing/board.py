@@ -188,11 +188,12 @@ def _ranked(scores: pd.DataFrame, task: Task, tracks: dict[str, str]) -> pd.Data
 def verification(entry: Entry, attestations: list[Attestation]) -> Verified:
     """Summarise attestations: a difference outweighs a match, and a stranger's match outweighs an author's.
 
-    A difference on another kind of machine is ignored, because recursion amplifies rounding.
+    A difference on another kind of machine is ignored, because recursion amplifies rounding. A match of generation 0
+    alone shows nothing about recursion, and is inconclusive.
     """
     if any(a.outcome == "differed" and a.alike for a in attestations):
         return "disputed"
-    matched = [a for a in attestations if a.outcome == "matched"]
+    matched = [a for a in attestations if a.outcome == "matched" and a.generations > 0]
     if any(a.by not in entry.authors for a in matched):
         return "verified"
     return "by its authors" if matched else "inconclusive" if attestations else "no"

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from collapsebench.methods import CONTROL, registered_methods
 from collapsebench.publishing.plain_png import check_plain_png
+from collapsebench.publishing.registered_defaults import registered_defaults
 from collapsebench.publishing.submission import (
     DensitySamples,
     GenerationResult,
@@ -106,6 +107,24 @@ def _method(submission: Submission) -> Iterator[Problem]:
                 "baseline-digest", "method.source_sha256", f"{method.source_sha256} as {method.name!r}",
                 f"{_digest(path)} for the registered {name}; a method of your own needs a name of its own",
             )  # fmt: skip
+        elif method.loss == name:
+            yield from _registered_parameters(submission)
+
+
+def _registered_parameters(submission: Submission) -> Iterator[Problem]:
+    """A registered method has its own parameters, and its name says which of them are not at their defaults."""
+    method, defaults = submission.method, registered_defaults()[submission.method.loss]
+    given = method.parameters
+    if given.keys() != defaults.keys():
+        path = "method.parameters"
+        yield Problem("baseline-parameters", path, f"{sorted(given)}", f"those of {method.loss}: {sorted(defaults)}")
+        return
+    changed = {key for key, value in defaults.items() if given[key] != value}
+    named = {part.partition("=")[0] for part in method.name.partition(":")[2].split(",")}
+    if hidden := sorted(changed - named):
+        told = ",".join(f"{key}={given[key]}" for key in hidden)
+        allowed = f"a name that says what differs from {method.loss}, such as {method.loss}:{told}"
+        yield Problem("baseline-parameters", "method.name", method.name, allowed)
 
 
 @cache

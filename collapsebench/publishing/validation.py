@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from collapsebench.errors import UserError
+from collapsebench.methods import registered_methods
 from collapsebench.paths import bundled
 from collapsebench.publishing.bounded_json import Unreadable, parse_bounded
 from collapsebench.publishing.consistency import Problem, check_against_task
@@ -70,6 +71,18 @@ class Context:
         keys = _keys(entry)
         found = {other.sha256: other for key in keys for other in self._by_key.get(key, [])}
         return [other for sha256, other in found.items() if sha256 != entry.sha256]
+
+    def corrects(self, entry: Entry, other: Entry) -> bool:
+        """Whether an entry supersedes another one, directly or through others between them."""
+        seen: set[str] = set()
+        digest = entry.supersedes
+        while digest is not None and digest not in seen:
+            if digest == other.digest:
+                return True
+            seen.add(digest)
+            between = self.named(entry.task_id, digest)
+            digest = None if between is None else between.supersedes
+        return False
 
     def named(self, task_id: str, digest: str) -> Entry | None:
         """The published entry of a task with this digest, if there is one."""
@@ -315,6 +328,9 @@ def _against_others(entry: Entry, context: Context) -> list[Problem]:
     if replaced is not None and not set(entry.authors) & set(replaced.authors):
         given = f"an entry by {', '.join(replaced.authors)}"
         problems.append(Problem("supersedes", "supersedes", given, "an entry that has an author in common"))
+    if replaced is not None and replaced.name in registered_methods() and entry.name != replaced.name:
+        allowed = f"a corrected entry of {replaced.name}, which is registered"
+        problems.append(Problem("supersedes", "supersedes", f"{entry.name} for {replaced.name}", allowed))
     reference = context.reference(entry.task_id)
     if reference is not None and reference.data_sha256 != entry.data_sha256:
         allowed = f"{reference.data_sha256}, the data of {reference.path.name}"
@@ -322,15 +338,17 @@ def _against_others(entry: Entry, context: Context) -> list[Problem]:
     if reference is not None and reference.sizes != entry.sizes and entry.measured and reference.measured:
         allowed = f"as many elements per scored metric as in {reference.path.name}"
         problems.append(Problem("metric-n", "results[0].generations[0].metrics", "other sample sizes", allowed))
+    if entry.digest in context.superseded:  # what it shares with others is reported for the entries that replace it
+        return problems
     for other in context.alike(entry):
-        if other.digest in (entry.supersedes, *context.superseded) or other.supersedes == entry.digest:
+        if context.corrects(entry, other):
             continue
-        if entry.what == other.what:
-            allowed = f"one entry per method and task; to replace it, set supersedes to {other.digest}"
-            problems.append(Problem("duplicate", "method", f"{entry.name} is in {other.path.name}", allowed))
-        else:
+        if entry.what != other.what:
             theirs = set(other.chains.values())
             copied = [seed for seed, chain in entry.chains.items() if chain is not None and chain in theirs]
             given = f"seeds {copied} have the raw metrics of {other.path.name}"
             problems.append(Problem("copied", "results", given, "the method's own results"))
+        elif other.digest not in context.superseded:
+            allowed = f"one entry per method and task; to replace it, set supersedes to {other.digest}"
+            problems.append(Problem("duplicate", "method", f"{entry.name} is in {other.path.name}", allowed))
     return problems

@@ -69,7 +69,12 @@ def longer(submission: Submission, generations: int) -> Submission:
 
 
 def attest(
-    path: Path, by: str, outcome: str = "matched", sha256: str | None = None, processor: str | None = None
+    path: Path,
+    by: str,
+    outcome: str = "matched",
+    sha256: str | None = None,
+    processor: str | None = None,
+    generations: int = 1,
 ) -> Path:
     machine = Submission.model_validate_json(path.read_bytes()).provenance[0]
     if processor is not None:
@@ -79,7 +84,7 @@ def attest(
             schema_version=1,
             submission_sha256=sha256 or sha256_of(path.read_bytes()),
             seed=0,
-            generations=1,
+            generations=generations,
             outcome=outcome,  # type: ignore[arg-type]
             tolerance=0.005,
             compared=10,
@@ -218,6 +223,12 @@ def test_attestations_decide_what_counts_as_verified(
     board = board_of(tmp_path, text_task)
     assert board.table["verified"].item() == verified
     assert sum(len(found) for found in board.attestations.values()) == len(attestations)
+
+
+def test_a_match_of_generation_0_alone_is_inconclusive(tmp_path: Path, text_task: Task) -> None:
+    path = write(valid_submission(text_task, name="Plain"), tmp_path)
+    attest(path, "C. Reader", generations=0)
+    assert board_of(tmp_path, text_task).table["verified"].item() == "inconclusive"
 
 
 def test_difference_on_another_machine_is_inconclusive(tmp_path: Path, text_task: Task) -> None:

@@ -26,6 +26,7 @@ from submission_files import (
 from tiny_task import KINDS
 
 from collapsebench.methods import registered_methods
+from collapsebench.publishing.registered_defaults import registered_defaults
 from collapsebench.publishing.submission import Excerpt, canonical_bytes, plain_text
 from collapsebench.publishing.validation import validate_files
 from collapsebench.task import Task
@@ -143,7 +144,13 @@ def test_every_data_policy_has_valid_submissions(name, tmp_path):
 
 def registered(name: str) -> Edits:
     digest = hashlib.sha256(registered_methods()[name].read_bytes()).hexdigest()
-    return {"method.name": name, "method.loss": name, "method.source_sha256": digest}
+    parameters = registered_defaults()[name]
+    return {
+        "method.name": name,
+        "method.loss": name,
+        "method.source_sha256": digest,
+        "method.parameters": parameters,
+    }
 
 
 def everywhere(metric: str, value: Any) -> Edits:
@@ -169,6 +176,11 @@ AGAINST_TASK: list[tuple[str, Edits, str, str]] = [
     ("text", {"method.loss": "tce:TCE"}, "baseline-digest", "method.source_sha256"),
     ("text", {"method.name": "focal", "method.loss": "focal"}, "baseline-digest", "method.source_sha256"),
     ("text", registered("tce") | {"method.loss": "tce.py:TCE"}, "baseline-digest", "method.source_sha256"),
+    ("text", registered("tce") | {"method.parameters.gamma": 0.5}, "baseline-parameters", "method.name"),
+    ("text", registered("tce") | {"method.name": "tce:reduction=mean", "method.parameters.gamma": 0.5},
+     "baseline-parameters", "method.name"),
+    ("text", registered("tce") | {"method.parameters.note": 1}, "baseline-parameters", "method.parameters"),
+    ("text", registered("tce") | {"method.parameters.reduction": DROP}, "baseline-parameters", "method.parameters"),
     ("text", registered("ce"), "first-generation", "results[*].generations[0].metrics.perplexity.value"),
     ("text", ACCURATE, "first-generation", "results[*].generations[0].metrics.next_token_accuracy.value"),
     ("text", {"results": lambda old: old[::-1]}, "seeds-order", "results"),

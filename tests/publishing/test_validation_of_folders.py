@@ -197,6 +197,31 @@ def test_a_replacement_names_what_it_replaces(task, tmp_path):
     assert codes([path, write(old, tmp_path)], task) == {path.name: [], write(old, tmp_path).name: []}
 
 
+def test_a_replacement_can_be_replaced(task, tmp_path):
+    first = valid_submission(task)
+    second = changed(changed(first, "method.card", "Better told."), "supersedes", entry_of(first).digest)
+    third = changed(changed(first, "method.card", "Better still."), "supersedes", entry_of(second).digest)
+    paths = [write(one, tmp_path) for one in (first, second, third)]
+    assert codes(paths, task) == {path.name: [] for path in paths}
+
+
+def test_a_copy_of_what_is_replaced_is_refused_and_not_the_original(task, tmp_path):
+    original = valid_submission(task, name="One")
+    better = changed(valid_submission(task, name="One", seed_noise=0.02), "supersedes", entry_of(original).digest)
+    copy = content_of(valid_submission(task, name="Two"))
+    copy["authors"] = ["Z"]
+    copy["results"] = content_of(original)["results"]
+    paths = [write(original, tmp_path), write(better, tmp_path), write_content(copy, tmp_path)]
+    assert codes(paths, task) == {paths[0].name: [], paths[1].name: [], paths[2].name: ["copied"]}
+
+
+def test_a_baseline_is_replaced_by_that_baseline_only(task, tmp_path):
+    baseline = changed(valid_submission(task), "method.name", "ce")
+    path = write(valid_submission(task, name="Mine", seed_noise=0.02, supersedes=entry_of(baseline).digest), tmp_path)
+    (problem,) = problems_of(path, task, entry_of(baseline))
+    assert (problem.code, problem.given) == ("supersedes", "Mine for ce")
+
+
 def test_a_replacement_of_what_is_not_there_is_refused(task, tmp_path):
     there = valid_submission(task, name="One")
     new = valid_submission(task, name="Two", supersedes="0" * 16)
