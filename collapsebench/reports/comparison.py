@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import pandas as pd
 
 from collapsebench.errors import UserError
+from collapsebench.methods import CONTROL
 from collapsebench.publishing.entries import Entry, engagement_rows
 from collapsebench.publishing.published_power import published_power
 from collapsebench.publishing.submission import raw_frame
@@ -98,7 +99,7 @@ def read_comparison(
         folder: ``<out>/<task>@<version>``.
         task: None: the registered task of that name and version, else the one of the path in ``run.json``.
         method_ids, seeds: which cells; None: all there are.
-        generations: G; None: the last generation that any cell has.
+        generations: G; None: the last generation that any cell has; the task's, where all that reached it diverged.
         published: submissions of the same task to compare with; one whose name a cell has is left out.
 
     Raises:
@@ -110,25 +111,43 @@ def read_comparison(
     for data_sha256 in {cell["about"]["task"]["data_sha256"] for cell in cells}:
         task.require_scale(data_sha256)
     raw = measured_metrics(folder, cells, generations)
-    last = int(raw["generation"].max()) if generations is None else generations
+    last = _last(raw, task) if generations is None else generations
     published = tuple(e for e in published if e.name not in set(raw["method"]))
-    frames = [raw_frame(entry.submission) for entry in published]
-    raw = pd.concat([raw, *(frame[frame["generation"] <= last] for frame in frames)], ignore_index=True)
+    raw = pd.concat([raw, *_published_frames(published, raw, last)], ignore_index=True)
     raw, notes = complete_cells(folder, raw, last)
     try:
         found = score_methods(raw, scales, last)
     except ValueError as error:
         raise UserError(f"{folder} cannot be scored: {error}.") from error
-    table = ranked_table(found.scores, last)
-    table = unranked(table) if task.unranked else table
+    tracks = {cell["label"]: cell["about"]["method"]["track"] for cell in cells} | {e.name: e.track for e in published}
+    table = ranked_table(found.scores, last, tracks)
+    table = unranked(table, tracks) if task.unranked else table
     engagement = engagement_of(raw, cells, published)
     masked = table["method"].map(masked_gradients(engagement))
     table = table.assign(masked_gradient=masked, symbols=task.spec.symbols)
-    notes += _notes(task, raw, last, cells) + _notes_on_published(published, cells) + _notes_on_power(task, table, last)
+    notes += _notes(task, raw, last, cells) + _notes_on_tracks(table, tracks)
+    notes += _notes_on_published(published, cells) + _notes_on_power(task, table, last)
     return Comparison(
         task=task, folder=folder, generations=last, raw=raw, engagement=engagement, table=table, cells=cells,
         notes=notes, published=published, curves=found.curves, scores=found.scores,
     )  # fmt: skip
+
+
+def _last(raw: pd.DataFrame, task: Task) -> int:
+    """The last generation that was measured; the task's, if every cell that got furthest diverged there."""
+    last = int(raw["generation"].max())
+    survived = (raw["status"] != DIVERGED) & (raw["generation"] == last)
+    return last if survived.any() else task.spec.horizon
+
+
+def _published_frames(published: Sequence[Entry], raw: pd.DataFrame, last: int) -> list[pd.DataFrame]:
+    """Raw metrics of published entries, of the seeds that were run here if there are such, so that means compare."""
+    frames = []
+    for entry in published:
+        frame = raw_frame(entry.submission)
+        shared = frame["seed"].isin(set(raw["seed"]))
+        frames.append(frame[(frame["generation"] <= last) & (shared | (not shared.any()))])
+    return frames
 
 
 def measured_metrics(folder: Path, cells: list[dict[str, Any]], generations: int | None) -> pd.DataFrame:
@@ -191,6 +210,12 @@ def _notes(task: Task, raw: pd.DataFrame, last: int, cells: list[dict[str, Any]]
     return notes
 
 
+def _notes_on_tracks(table: pd.DataFrame, tracks: Mapping[str, str]) -> list[str]:
+    there = sorted({tracks[method] for method in table["method"] if method != CONTROL})
+    told = " and ".join(there)
+    return [f"Methods of the tracks {told} are ranked separately (protocol 2.4)."] if len(there) > 1 else []
+
+
 def notes_on_runs(task: Task, raw: pd.DataFrame, cells: list[dict[str, Any]]) -> list[str]:
     """How runs differ from official ones and from one another."""
     notes = []
@@ -221,6 +246,9 @@ def _notes_on_published(published: Sequence[Entry], cells: list[dict[str, Any]])
         return []
     files = ", ".join(f"{e.name} ({e.digest})" for e in published)
     notes = [f"Published results, not run here: {files}."]
+    run = {cell["about"]["seed"] for cell in cells}
+    if any(run & e.chains.keys() and not e.chains.keys() <= run for e in published):
+        notes.append("Of the published seeds only those are used that were run here, so means differ from the board's.")
     here = [c["about"] | c["about"]["circumstances"] for c in cells]
     names: dict[str, list[str]] = {}
     for entry in published:

@@ -459,6 +459,23 @@ def test_other_machine_of_a_published_result_is_noted(with_published: Path) -> N
     assert "ce ran elsewhere: processor Another one there" in finished.out
     assert "torch 2.6.0 there" in finished.out
     assert "tce ran elsewhere" not in finished.out
+    assert "Of the published seeds only those are used that were run here" in finished.out
+    table = json.loads((with_published / "runs/tiny-gmm@1/comparison.json").read_text())["table"]
+    assert {row["method"]: row["seeds"] for row in table} == {"MyLoss": 1, "ce": 1, "tce": 1}
+
+
+def test_tracks_are_ranked_separately(workplace: Path) -> None:
+    for file in workplace.glob("runs/tiny-gmm@1/MyLoss*/seed-*/run.json"):
+        run = json.loads(file.read_text())
+        run["method"]["track"] = "provenance"
+        file.write_text(json.dumps(run))
+    finished = collapsebench("report", "runs/tiny-gmm@1", cwd=workplace)
+    assert finished.code == 0, finished.err
+    assert "Methods of the tracks loss and provenance are ranked separately" in finished.out
+    table = json.loads((workplace / "runs/tiny-gmm@1/comparison.json").read_text())["table"]
+    ranks = {row["method"]: (row["rank_best"], row["rank_worst"]) for row in table}
+    assert ranks["MyLoss:beta=0.2"] == (1, 1)
+    assert all(worst <= 2 for _, worst in (ranks["ce"], ranks["tce"]))
 
 
 def test_leaderboard_ranks_the_submissions_and_lists_broken_ones(with_published: Path) -> None:
