@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pandas as pd
@@ -30,7 +31,7 @@ from collapsebench.running.plan import plan
 from collapsebench.running.results import CALIBRATION, cells_of, raw_metrics
 from collapsebench.task import Task, load_task
 from collapsebench.task_files import EXTENDS, as_yaml, read_mapping
-from collapsebench.task_spec import DIGITS
+from collapsebench.task_spec import DIGITS, TaskSpec
 
 
 @dataclass(frozen=True)
@@ -205,12 +206,28 @@ def _scale(task: Task, raw: pd.DataFrame, floors: Mapping[str, float]) -> dict[s
     means = raw.groupby(["method", "metric", "generation"])["value"].mean().map(_rounded)
     rounded = {name: _rounded(floor) for name, floor in floors.items()}
     require_scale(task, {name: means["ce", name, 0] for name in task.spec.scored}, rounded)
-    found = {}
-    for name in task.spec.scored:
-        grows = task.spec.metric(name).reference == "control"
-        later = tuple(means[CONTROL, name, g] for g in range(1, task.spec.horizon + 1)) if grows else None
-        found[name] = Scored(reference=means["ce", name, 0], floor=rounded[name], later=later)
-    return found
+    return {name: _scaled(task.spec, name, means, rounded[name]) for name in task.spec.scored}
+
+
+def _scaled(spec: TaskSpec, name: str, means: pd.Series, floor: float) -> Scored:
+    """The scale of a metric from its rounded means by method, metric and generation."""
+    grows = spec.metric(name).reference == "control"
+    later = tuple(means[CONTROL, name, g] for g in range(1, spec.horizon + 1)) if grows else None
+    return Scored(reference=means["ce", name, 0], floor=floor, later=later)
+
+
+def _scale_of(spec: TaskSpec, record: Record, name: str) -> Scored | None:
+    """The scale of a metric that follows from the values of a record; None if it lacks some of them."""
+    means = record.frame().groupby(["method", "metric", "generation"])["value"].mean().map(_rounded)
+    measured = record.unseen.get(name) or record.base.get(name)
+    floor = record.floors.get(name)
+    lower = spec.metric(name).direction == "lower"  # of others, chance may be the floor
+    if floor is None or (measured and lower and _rounded(fmean(measured)) != _rounded(floor)):
+        return None
+    try:
+        return _scaled(spec, name, means, _rounded(floor))
+    except KeyError:
+        return None
 
 
 def check(task: Task) -> list[str]:
@@ -231,6 +248,11 @@ def check(task: Task) -> list[str]:
         problems.append(f"data: the record has {record.data_sha256[:DIGITS]}…, the task says {there}")
     if task.spec.scored != record.scored:
         problems.append("scored: the task has another scale than the record")
+    problems += [
+        f"scored: {name} does not follow from the values of the record"
+        for name, scale in record.scored.items()
+        if scale != _scale_of(task.spec, record, name)
+    ]
     if not problems and (rules_of(task.spec, record)) != record.rules:
         problems.append("rules: they do not follow from the values of the record; calibrate again")
     return problems
@@ -249,8 +271,9 @@ def _values(task: Task, raw: pd.DataFrame) -> list[Values]:
 def _engagement(cells: list[dict[str, Any]]) -> list[Values]:
     found = []
     for cell in cells:
-        shares = [shares[CONFIDENT] for _, shares in sorted(cell["engagement"].items()) if shares]
-        if shares:
+        by_generation = dict(sorted(cell["engagement"].items()))
+        shares = [shares[CONFIDENT] for shares in by_generation.values() if shares]
+        if len(shares) == len(by_generation) > 0:  # values are by generation, so none may be missing
             about = cell["about"]
             found.append(Values(method=cell["label"], seed=about["seed"], metric=CONFIDENT, values=tuple(shares)))
     return found

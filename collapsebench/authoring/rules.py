@@ -146,7 +146,7 @@ def _decay(measured: Measured) -> Rule:
         low, high = DECAY
         kept = low <= ce / horizon <= high
         return Rule(rule="decay", kept=kept, told=f"{told}; the rule asks for {low:g} to {high:g} of ce")
-    kept = ce <= BELOW_CONTROL * control
+    kept = DECAY[0] * horizon <= ce <= BELOW_CONTROL * control
     share = 1 - ce / control if control > 0 else 0.0
     return Rule(rule="decay", kept=kept, told=f"{told}; ce is {share:.1%} below, the rule asks for a tenth")
 
@@ -185,8 +185,9 @@ def _awake(measured: Measured) -> Iterator[Rule]:
 
 
 def _seeds(measured: Measured) -> Rule:
-    n = len(measured.spec.seeds)
-    return Rule(rule="seeds", kept=n >= SEEDS, told=f"seeds: {n} official ones; the rule asks for {SEEDS}")
+    n, values = len(measured.spec.seeds), measured.fidelities
+    complete = all(set(values[values["method"] == m]["seed"]) == set(measured.spec.seeds) for m in ("ce", CONTROL))
+    return Rule(rule="seeds", kept=n >= SEEDS and complete, told=f"seeds: {n} official ones; the rule asks for {SEEDS}")
 
 
 def _noise(measured: Measured) -> Iterator[Rule]:

@@ -57,7 +57,7 @@ class Entry:
         method = submission.method
         parameters = sorted((k, float(v) if isinstance(v, int | float) else v) for k, v in method.parameters.items())
         what = repr((method.source_sha256, method.loss, parameters))
-        first = submission.results[0].generations[0].metrics
+        first = next((m for r in submission.results if (m := r.generations[0].metrics)), {})
         sizes = sorted((name, first[name].n) for name in submission.task.scored if name in first)
         return Entry(
             path=path,
@@ -79,7 +79,7 @@ class Entry:
 
     @property
     def measured(self) -> bool:
-        """Whether anything was measured, which is not the case if the first seed diverged at once."""
+        """Whether anything was measured, which is not the case if every seed diverged at once."""
         return self.sizes != _digest("[]")
 
     @property

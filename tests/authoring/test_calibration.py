@@ -245,7 +245,7 @@ def sound(tmp_path: Path) -> Callable[..., Path]:
     """Write a task and a record that meet every rule, except for a change to the record or the task."""
 
     def written(change: Callable[[dict[str, Any]], None] = lambda record: None, **of_task: Any) -> Path:
-        scored = {
+        scored: dict[str, Any] = {
             "nll_per_byte": {"reference": 1.5, "floor": 2.0},
             "next_token_accuracy": {"reference": 0.5, "floor": 0.4},
         }
@@ -254,6 +254,9 @@ def sound(tmp_path: Path) -> Callable[..., Path]:
         measured_on = {"settings": load_task(file).sha256[:16], "data": "5e" * 8}
         changed(file, calibrated_on=measured_on)
         content = sound_record(file)
+        for name, scale in content["scored"].items():
+            first = [v["values"][0] for v in content["values"] if (v["method"], v["metric"]) == ("ce", name)]
+            scale["reference"] = float(f"{sum(first) / len(first):.6g}")
         change(content)
         record = Record.model_validate_json(json.dumps(content))
         changed(file, scored={name: s.model_dump() for name, s in record.scored.items()})
@@ -308,6 +311,10 @@ def slow(record: dict[str, Any]) -> None:
         row["phases"]["train"] = 200.0
 
 
+def without_a_seed(record: dict[str, Any]) -> None:
+    record["values"] = [row for row in record["values"] if (row["method"], row["seed"]) != ("control", 9)]
+
+
 def upside_down(record: dict[str, Any]) -> None:
     record["scored"]["next_token_accuracy"] = {"reference": 0.3, "floor": 0.4}
 
@@ -318,6 +325,7 @@ BROKEN: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "control decays": (scaled("control", 0.9, 2), "control: mean fidelity 0.900 to 1.000"),
     "noise": (noisy, "noise: standard deviation of nll_per_byte"),
     "another rate is better": (better_elsewhere, "best: of 9 settings, learning rate × 2 and length × 2 is the best"),
+    "a seed was not measured": (without_a_seed, "seeds: 10 official ones"),
     "nothing to leave out": (sleepy, "awake: 5.0% 30.0% 40.0%"),
     "too long": (slow, "cheap: a cell of ce takes 220.0 s"),
     "base is better": (upside_down, "learning: the reference of next_token_accuracy is worse than its floor"),
@@ -351,6 +359,9 @@ def test_under_other_policies_ce_must_only_stay_below_the_control(sound: Callabl
     finished = collapsebench("calibrate", raised, "--check", cwd=tmp_path)
     assert finished.code == 0, finished.out
     assert "ce is 35.0% below, the rule asks for a tenth" in finished.out
+    lost = collapsebench("calibrate", sound(scaled("ce", 0.0, 1), **mix), "--check", cwd=tmp_path)
+    assert lost.code == 1
+    assert "BROKEN  decay: mFI / G of ce 0.250" in lost.out, "neither at once nor hardly at all"
 
 
 def test_check_holds_the_record_against_the_task_and_against_itself(sound: Callable[..., Path], tmp_path: Path) -> None:
@@ -363,13 +374,26 @@ def test_check_holds_the_record_against_the_task_and_against_itself(sound: Calla
     assert "BROKEN  data: the record has 5e5e5e5e5e5e5e5e…, the task says 0000000000000000…" in (
         collapsebench("calibrate", task, "--check", cwd=tmp_path).out
     )
-    record = record_of(tmp_path)
-    noisy(record)
-    (tmp_path / "calibration.json").write_text(json.dumps(record), "utf-8")
     changed(task, **{"calibrated_on.data": "5e" * 8})
-    told = collapsebench("calibrate", task, "--check", cwd=tmp_path)
-    assert told.code == 1
-    assert "rules: they do not follow from the values of the record" in told.out
+    for change, problem in (
+        (sleepy, "rules: they do not follow from the values of the record"),
+        (noisy, "scored: nll_per_byte does not follow from the values of the record"),
+    ):
+        record = record_of(tmp_path)
+        change(record)
+        (tmp_path / "calibration.json").write_text(json.dumps(record), "utf-8")
+        told = collapsebench("calibrate", task, "--check", cwd=tmp_path)
+        assert told.code == 1
+        assert f"BROKEN  {problem}" in told.out
+
+
+def test_check_holds_a_floor_against_the_base_model(sound: Callable[..., Path], tmp_path: Path) -> None:
+    def moved(record: dict[str, Any]) -> None:
+        record["scored"]["nll_per_byte"]["floor"] = record["floors"]["nll_per_byte"] = 2.1
+
+    finished = collapsebench("calibrate", sound(moved), "--check", cwd=tmp_path)
+    assert finished.code == 1
+    assert "BROKEN  scored: nll_per_byte does not follow from the values of the record" in finished.out
 
 
 @pytest.mark.parametrize("content", [None, "{}", '{"task": "tiny-based@1", "curves": []}'])
