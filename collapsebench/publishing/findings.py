@@ -80,9 +80,11 @@ def _fi(scores: pd.DataFrame, name: str) -> str:
         return "–"
     found = paired_ratio(scores[FI][name].to_numpy(), scores[FI]["ce"].to_numpy())
     if found.estimate is None:  # below the threshold from the start: a geometric mean of nothing
-        return "0" if not scores[FI][name].any() else "–"
+        return "0" if scores[FI]["ce"].all() and not scores[FI][name].any() else "–"
     if scores[f"{FI}_censored"][name].any():
         return f"≥ {found.estimate:.2f}"
+    if found.low is None or found.high is None:  # one seed
+        return f"{found.estimate:.2f}"
     return f"{found.estimate:.2f} [{found.low:.2f}, {found.high:.2f}]"
 
 

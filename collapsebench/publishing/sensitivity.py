@@ -20,7 +20,7 @@ from collapsebench.publishing.board import Board, read_board
 from collapsebench.publishing.submission import raw_frame
 from collapsebench.publishing.validation import known_tasks
 from collapsebench.scoring.cells import fidelity_cells
-from collapsebench.scoring.columns import records
+from collapsebench.scoring.columns import RANK, records
 from collapsebench.scoring.fidelity import ALL, Scale, non_increasing
 from collapsebench.scoring.scales import task_scales
 from collapsebench.scoring.seed_scores import seed_scores
@@ -140,18 +140,18 @@ def rows(board: Board) -> Iterator[Row]:
         task = board.tasks[str(task_id)]
         if task.unranked:
             continue
-        before: dict[str, str] | None = None
+        before: dict[str, tuple[str, str]] | None = None
         for variant in VARIANTS:
             if variant.name.startswith("mean over") and len(task.spec.scored) == 1:
                 continue
             last = variant.last(task.spec.horizon)
             found = records(scored(board, task, variant))
-            signs = {row["method"]: _SIGNS.get(row["verdict_ce"], "") for row in found}
+            standing = {row["method"]: (_SIGNS.get(row["verdict_ce"], ""), RANK.text(row)) for row in found}
             told = ", ".join(
-                f"{row['method']} {row['mfi'] / last:.2f} {signs[row['method']]}".rstrip() for row in found
+                f"{row['method']} {row['mfi'] / last:.2f} {standing[row['method']][0]}".rstrip() for row in found
             )
-            before = before or signs
-            yield Row(task.id, variant.name, told, _changes(before, signs))
+            before = before or standing
+            yield Row(task.id, variant.name, told, _changes(before, standing))
 
 
 def lines(board: Board) -> Iterator[str]:
@@ -162,7 +162,7 @@ def lines(board: Board) -> Iterator[str]:
     for task in dict.fromkeys(row.task for row in found):
         first, *others = (row for row in found if row.task == task)
         moved = [f"{row.variant}: {row.changes}" for row in others if row.changes != _SAME]
-        yield f"| {task} | {first.told} | {'; '.join(moved) or f'{_SAME}, in all {len(others)}'} |"
+        yield f"| {task} | {first.told} | {'<br>'.join(moved) or f'{_SAME}, in all {len(others)}'} |"
     yield from ("", "<details><summary>Every task under every variant</summary>", "")
     yield "| task | scored | mFI / G, and against CE | what changes |"
     yield "|---|---|---|---|"
@@ -170,8 +170,10 @@ def lines(board: Board) -> Iterator[str]:
     yield from ("", "</details>")
 
 
-def _changes(before: dict[str, str], now: dict[str, str]) -> str:
-    moved = [f"{name}: {was} → {now[name]}" for name, was in before.items() if now[name] != was]
+def _changes(before: dict[str, tuple[str, str]], now: dict[str, tuple[str, str]]) -> str:
+    """Which verdicts against CE, ranks and places in the order are others than before."""
+    moved = [f"{name}: {sign} → {now[name][0]}" for name, (sign, _) in before.items() if now[name][0] != sign]
+    moved += [f"{name}: rank {rank} → {now[name][1]}" for name, (_, rank) in before.items() if now[name][1] != rank]
     order = "" if list(before) == list(now) else "the order of the means"
     return "; ".join([*moved, *([order] if order else [])]) or _SAME
 

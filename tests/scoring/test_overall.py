@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from collapsebench.scoring.overall import (
     LEVELS,
@@ -78,3 +79,27 @@ def test_profile_falls_from_one():
     assert profile[0] == 1
     assert (np.diff(profile) <= 0).all()
     assert profile[LEVELS.index(0.6)] == pytest.approx((2 / 3 + 0) / 2)
+
+
+def test_better_in_every_run_is_not_better_for_certain():
+    found = probability_of_improvement({"a": np.arange(10.0) + 20}, {"a": np.arange(10.0)}, ["a"])
+    assert found is not None
+    assert (found.estimate, found.high) == (1.0, 1.0)
+    assert found.low is not None
+    assert 0.6 < found.low < 0.9
+    mirrored = probability_of_improvement({"a": np.arange(10.0)}, {"a": np.arange(10.0) + 20}, ["a"])
+    assert mirrored is not None
+    assert (mirrored.estimate, mirrored.low, mirrored.high) == (0.0, 0.0, pytest.approx(1 - found.low))
+
+
+@pytest.mark.parametrize("distance", [0.0, 2.5, 3.5])
+def test_interval_of_the_probability_covers_it(distance):
+    rng, truth, draws = np.random.default_rng(0), float(stats.norm.cdf(distance / np.sqrt(2))), 200
+    covered = 0
+    for _ in range(draws):
+        found = probability_of_improvement({"a": rng.normal(distance, 1, 10)}, {"a": rng.normal(0, 1, 10)}, ["a"])
+        assert found is not None
+        assert found.low is not None
+        assert found.high is not None
+        covered += found.low <= truth <= found.high
+    assert covered / draws >= 0.92
