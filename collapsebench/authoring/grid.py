@@ -41,7 +41,7 @@ def settings_around(task: Task) -> list[Tried]:
             updates=_times(stage.updates, length) if epochs is None else None,
         )
         key = (tried.learning_rate, tried.epochs or tried.updates or 0)
-        if key not in found or (rate, length) == (1.0, 1.0):
+        if key not in found or length == 1.0:  # half of one epoch is one epoch
             found[key] = tried
     return list(found.values())
 

@@ -501,3 +501,14 @@ def test_processor_test_says_what_is_wrong_before_it_runs(more: tuple[str, ...],
     refused = python("-m", "collapsebench.authoring.processor_test", task, "--out", "old", *more, cwd=tmp_path)
     assert refused.returncode == 2
     assert told in refused.stderr
+
+
+@pytest.mark.parametrize("name", ["processor.json", "cheats.json"])
+def test_a_test_on_other_settings_counts_as_broken(name: str, sound: Callable[..., Path], tmp_path: Path) -> None:
+    task = sound()
+    rule = {"rule": "tested", "kept": True, "told": "tested: yes"}
+    (tmp_path / name).write_text(json.dumps({"sha256": load_task(task).sha256, "rules": [rule]}))
+    assert load_task(task).broken_rules == {}
+    (tmp_path / name).write_text(json.dumps({"sha256": "0" * 64, "rules": [rule]}))
+    assert load_task(task).broken_rules == {name: f"{name} was measured on other settings"}
+    assert load_task(task, budget=0.5).broken_rules == {}, "a part of the budget is other settings by intention"

@@ -56,7 +56,7 @@ def main() -> int:
         rule = judged(found)
         broken |= not rule["kept"]
         if given.write is not None:
-            write_json(task.path.parent / CHEATS_FILE, {"seeds": found.seeds, "rules": [rule]})
+            write_json(task.path.parent / CHEATS_FILE, {"sha256": task.sha256, "seeds": found.seeds, "rules": [rule]})
             old = given.write.read_text("utf-8") if given.write.exists() else ""
             write_atomically(given.write, page(old, sections))
         print(sections[task.spec.name], flush=True)
