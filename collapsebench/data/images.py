@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from collapsebench.data.documents import SPLITS, compare_listings
 from collapsebench.data.embedded import load_embedded_images
@@ -111,10 +112,14 @@ def check_image_listing(splits: Mapping[str, Images], listing: Mapping[str, Mapp
 
 
 def resized(pixels: Tensor, size: int) -> Tensor:
-    """Resize images, (n, C, H, W) uint8, to ``size`` × ``size`` pixels; bilinear with anti-aliasing."""
-    from torchvision.transforms.v2.functional import resize
+    """Resize images, (n, C, H, W) uint8, to ``size`` × ``size`` pixels; bilinear with anti-aliasing.
 
-    return pixels if pixels.shape[-2:] == (size, size) else resize(pixels, [size, size], antialias=True)
+    Of bytes, torch computes this with whole numbers, so every processor gives the same bytes. (`resize` of torchvision
+    does so only on processors with AVX2. On others it rounds floats, and a tenth of the bytes differ by 1.)
+    """
+    if pixels.shape[-2:] == (size, size):
+        return pixels
+    return interpolate(pixels, (size, size), mode="bilinear", antialias=True)
 
 
 def _image_folder(folder: Path) -> Images:

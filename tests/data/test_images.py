@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -158,6 +159,25 @@ def test_resizing_keeps_the_mean_and_is_the_identity_at_the_same_size() -> None:
     assert small.shape == (60, 1, 8, 8)
     assert small.dtype == torch.uint8
     assert float(small.float().mean()) == pytest.approx(float(pixels.float().mean()), rel=0.05)
+
+
+RESIZE = """
+import sys, torch
+from collapsebench.data.images import resized
+pixels = torch.randint(256, (200, int(sys.argv[1]), 28, 28), generator=torch.Generator().manual_seed(0)).byte()
+sys.stdout.buffer.write(b"".join(resized(pixels, size).numpy().tobytes() for size in (16, 20, 32)))
+"""
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_resizing_gives_the_same_bytes_on_an_old_processor(channels: int) -> None:
+    command = [sys.executable, "-c", RESIZE, str(channels)]
+    here = subprocess.run(command, capture_output=True, check=True).stdout
+    old = subprocess.run(
+        command, capture_output=True, check=True, env=os.environ | {"ATEN_CPU_CAPABILITY": "default"}
+    ).stdout
+    assert len(here) == 200 * channels * (16**2 + 20**2 + 32**2)
+    assert here == old
 
 
 # The classifier
