@@ -7,6 +7,7 @@ The same object is a drop-in for `torch.nn.CrossEntropyLoss` and for `transforme
 
 from __future__ import annotations
 
+import inspect
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -181,6 +182,30 @@ def truncated_cross_entropy(log_p: Tensor, gamma: float = 0.9) -> Tensor:
     return torch.where(log_p.detach().exp() <= gamma, -log_p, 0.0)
 
 
+@dataclass(frozen=True)
+class Declared:
+    """What a loss declares, as it is written down: no code of the loss runs to read it, so it cannot change at will."""
+
+    track: str
+    needs_logits: bool
+    reduction: str
+
+    @staticmethod
+    def of(loss: Loss) -> Declared:
+        """The declarations of a loss at this moment.
+
+        Raises:
+            LossError: one of them is computed (a property), or of another type.
+        """
+        found = {}
+        for name, kind in (("track", str), ("needs_logits", bool), ("reduction", str)):
+            found[name] = inspect.getattr_static(loss, name)
+            if type(found[name]) is not kind:
+                got = type(found[name]).__name__
+                raise LossError(f"{type(loss).__name__}.{name} is a {got}; it must be written as a {kind.__name__}.")
+        return Declared(**found)
+
+
 def loss_of_elements(
     loss: Loss, elements: Elements, mask: Tensor | None = None, weights: Tensor | None = None
 ) -> Tensor:
@@ -212,11 +237,12 @@ def loss_of_elements(
         values = values.masked_fill(~mask, 0.0)
     if weights is not None:
         values = values * weights
-    if loss.reduction == "none":
+    reduction = Declared.of(loss).reduction
+    if reduction == "none":
         return values
-    if loss.reduction == "sum":
+    if reduction == "sum":
         return values.sum()
-    if loss.reduction == "kept":
+    if reduction == "kept":
         count = (values != 0).sum()
     else:
         # `torch.tensor` would copy the number to a GPU, and wait for it.
@@ -244,7 +270,7 @@ def check_loss(loss: Loss, kind: str = "text", task_id: str = "") -> None:
         (gradient,) = torch.autograd.grad(value, prediction)
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         tried = "a batch of 64 log-probabilities from -30 to 0"
         raise LossError(f"{name}.elementwise failed on {tried}: {told_with_place(error, loss)}.") from error
     if not bool(torch.isfinite(value)) or not bool(torch.isfinite(gradient).all()):
@@ -254,7 +280,7 @@ def check_loss(loss: Loss, kind: str = "text", task_id: str = "") -> None:
         )
 
 
-def told_with_place(error: Exception, loss: Loss) -> str:
+def told_with_place(error: BaseException, loss: Loss) -> str:
     """An error raised by a loss, in one line, with the innermost line of the loss's own source in the traceback."""
     own = [base for base in type(loss).__mro__ if base not in Loss.__mro__]
     files = {code.co_filename for base in own for f in vars(base).values() if (code := getattr(f, "__code__", None))}
@@ -266,8 +292,9 @@ def told_with_place(error: Exception, loss: Loss) -> str:
 def _known_elements(loss: Loss, kind: str, task_id: str) -> tuple[Tensor, Elements]:
     """A possible prediction of a model of this kind, and the 64 elements that follow from it."""
     known = KINDS[kind].known()
-    restricted = dict(known.seen) if loss.needs_logits else {}
-    if loss.track == "provenance":
+    declared = Declared.of(loss)
+    restricted = dict(known.seen) if declared.needs_logits else {}
+    if declared.track == "provenance":
         restricted["synthetic"] = torch.arange(64) % 2 == 0
-    asked_of = f"{task_id or 'the task'} (kind {kind})" if loss.needs_logits else ""
+    asked_of = f"{task_id or 'the task'} (kind {kind})" if declared.needs_logits else ""
     return known.prediction, Elements(known.log_p, _restricted=restricted, _asked_of=asked_of)

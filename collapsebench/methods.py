@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from collapsebench.errors import MethodError, UserError
 from collapsebench.fresh_modules import execute_afresh
@@ -260,9 +260,14 @@ def _method(
     defaults = loss_class.default_parameters()
     changed = {k: v for k, v in loss.parameters.items() if k not in defaults or v != defaults[k]}
 
+    track = _track(loss)
+
     def make() -> Method:
         fresh = find()
-        return LossAlone(fresh(**given)) if issubclass(fresh, Loss) else fresh(**given)
+        made = fresh(**given)
+        if _track(made) != track:
+            raise MethodError(f"{name} was of track {track} when it was loaded, and is not any more.")
+        return LossAlone(made) if isinstance(made, Loss) else made
 
     suffix = ",".join(f"{k}={_exact(v)}" for k, v in sorted(changed.items()))
     return Contestant(
@@ -274,16 +279,18 @@ def _method(
         parameters=loss.parameters,
         source_sha256=found.sha256,
         real_data=slug == CONTROL,
-        track=_track(loss),
+        track=track,
         make=make,
     )
 
 
 def _track(loss: Loss | Method) -> Track:
     """The method's own track if it is the open one, else that of its loss."""
-    from collapsebench.losses import Loss
+    from collapsebench.losses import Declared, Loss
 
-    return loss.track if isinstance(loss, Loss) or loss.track == "open" else loss.make_loss().track
+    if not isinstance(loss, Loss):
+        return loss.track if loss.track == "open" else _track(loss.make_loss())
+    return cast("Track", Declared.of(loss).track)
 
 
 def _exact(value: Any) -> str:

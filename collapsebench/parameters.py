@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from typing import Any, ClassVar, dataclass_transform, get_origin, get_type_hints
@@ -48,12 +49,21 @@ class Parametrised:
                 problems.append(f"parameter {name}={parameters[name]!r}: {reason}")
         if problems:
             raise UserError(f"{type(self).__name__}: " + "; ".join(problems) + ".")
-        self.check_parameters()
+        try:
+            self.check_parameters()
+        except UserError:
+            raise
+        except Exception as error:
+            told = f"{type(error).__name__}: {error}"
+            raise UserError(f"{type(self).__name__}.check_parameters failed with these parameters: {told}.") from error
 
     @classmethod
     def parameter_types(cls) -> dict[str, Any]:
         """Parameter names and their annotations, in order of definition, the class's own first."""
-        hints = get_type_hints(cls, include_extras=True)
+        try:
+            hints = get_type_hints(cls, include_extras=True)
+        except NameError as error:
+            raise UserError(f"{cls.__name__}: an annotation cannot be read: {error}.") from error
         own = {n: t for n, t in hints.items() if get_origin(t) is not ClassVar and t is not ClassVar}
         last = {n: own.pop(n) for n in cls.OF_EVERY_CLASS}
         return {n: t for n, t in own.items() if not n.startswith("_")} | last
@@ -129,9 +139,9 @@ def require_few_words(name: str, parameters: Mapping[str, Any], uncounted: Colle
     problems += [f"{key}={_shortened(value)}" for key, value in parameters.items() if not _is_small(value)]
     if problems:
         raise UserError(
-            f"{name} has {'; '.join(problems)}. A method may have at most {MOST_PARAMETERS} parameters, each a number, "
-            f"True, False, None or a word of at most {LONGEST_WORD} characters: no lists or tables. Compute what it "
-            "needs from these."
+            f"{name} has {'; '.join(problems)}. A method may have at most {MOST_PARAMETERS} parameters, each a finite "
+            f"number, True, False, None or a word of at most {LONGEST_WORD} characters: no lists or tables. Compute "
+            "what it needs from these."
         )
 
 
@@ -140,7 +150,7 @@ def _is_small(value: Any) -> bool:
         return abs(value) < 2**63  # a longer one is a table in disguise
     if isinstance(value, str):
         return len(value) <= LONGEST_WORD
-    return value is None or isinstance(value, float)
+    return value is None or (isinstance(value, float) and math.isfinite(value))
 
 
 def _shortened(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
 _DEBUG = "--debug"
 _INTERRUPTED = 130
+_OF_THE_USER = (errno.ENAMETOOLONG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR)
 _HOW_TO_GO_ON = "\nstopped. Finished generations are kept; run the same command again to resume."
 
 app = typer.Typer(
@@ -216,6 +218,12 @@ def main() -> None:
             traceback.print_exception(error)
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
+    except OSError as error:
+        if debug:
+            traceback.print_exception(error)
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror or error}. Finished generations are kept.", file=sys.stderr)
+        raise SystemExit(2 if error.errno in _OF_THE_USER else 1) from None
     except SystemExit as stop:
         if stop.code == _INTERRUPTED:  # typer has caught Ctrl-C
             print(_HOW_TO_GO_ON, file=sys.stderr)

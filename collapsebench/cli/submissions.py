@@ -131,8 +131,7 @@ def verify(
 ) -> None:
     """Run a seed of a submission again and compare every raw metric. This runs the contestant's code."""
     from collapsebench.files import require_folder
-    from collapsebench.publishing.entries import read_bounded
-    from collapsebench.publishing.validation import Context, known_tasks, validate_content
+    from collapsebench.publishing.validation import known_tasks, validate_file
     from collapsebench.running.progress_display import cell_progress, plain_console
 
     if not file.is_file():
@@ -140,7 +139,7 @@ def verify(
         raise UserError(f"{file}: {what}, a .json file.")
     require_folder(rerun.out, "--out")
     known = known_tasks(tasks or ())
-    verdict = validate_content(read_bounded(file), file, Context(known))
+    verdict = validate_file(file, known)
     if verdict.entry is None:
         typer.echo("\n".join(_lines(verdict)))
         raise UserError(f"{file} is not a valid submission, so there is nothing to verify.")
@@ -264,13 +263,16 @@ def _print_draft(draft: Draft) -> None:
 
 def _lines(verdict: Verdict) -> list[str]:
     """The outcome for one file, for people."""
+    from collapsebench.publishing.validation import visible
+
+    path = visible(str(verdict.path))
     if (entry := verdict.entry) is not None:
         shape = f"{len(entry.chains)} seeds, generations 0 to {entry.generations}"
-        return [f"ok       {verdict.path}: {entry.name} on {entry.task_id}, {shape}"]
+        return [f"ok       {path}: {entry.name} on {entry.task_id}, {shape}"]
     if verdict.attestation is not None:
         a = verdict.attestation
-        return [f"ok       {verdict.path}: seed {a.seed}, generations 0 to {a.generations} {a.outcome}, by {a.by}"]
-    return [f"REFUSED  {ascii(str(verdict.path))[1:-1]}", *(f"  {problem}" for problem in verdict.problems)]
+        return [f"ok       {path}: seed {a.seed}, generations 0 to {a.generations} {a.outcome}, by {a.by}"]
+    return [f"REFUSED  {path}", *(f"  {problem}" for problem in verdict.problems)]
 
 
 def _as_json(verdicts: list[Verdict]) -> str:

@@ -15,15 +15,14 @@ from typing import Any, Literal
 import pandas as pd
 
 from collapsebench.methods import BASELINES
-from collapsebench.publishing.entries import Entry, read_bounded, scored_cells
-from collapsebench.publishing.submission import Attestation, Submission, is_attestation
+from collapsebench.publishing.entries import Entry, scored_cells
+from collapsebench.publishing.submission import Attestation, Submission
 from collapsebench.publishing.validation import (
     Context,
     Verdict,
     problems_among,
     submission_files,
-    validate_attestation,
-    validate_content,
+    validate_file,
 )
 from collapsebench.scoring.cells import Cells, joined
 from collapsebench.scoring.fidelity import ALL
@@ -142,10 +141,7 @@ def _looked_at(
 
 def _look(path: Path, tasks: dict[str, Task]) -> tuple[Verdict, Cells | None]:
     """Validate a file by itself and score a valid submission, without keeping its content."""
-    content = read_bounded(path)
-    if is_attestation(path):
-        return validate_attestation(content, path), None
-    verdict = validate_content(content, path, Context(tasks))
+    verdict = validate_file(path, tasks)
     if verdict.entry is None or verdict.submission is None:
         return verdict, None
     scored = scored_cells(verdict.submission, tasks[verdict.entry.task_id])

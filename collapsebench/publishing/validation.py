@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -125,7 +126,7 @@ def published_entries(folder: Path | None = None, tasks: dict[str, Task] | None 
     known = known_tasks() if tasks is None else tasks
     found = submission_files([folder]) if folder.is_dir() else []
     files = [path for path in found if path.parent.name in known or not names_a_task(path.parent)]
-    entries = (validate_content(read_bounded(path), path, Context(known)).entry for path in files)
+    entries = (validate_file(path, known).entry for path in files)
     return [entry for entry in entries if entry is not None]
 
 
@@ -185,13 +186,18 @@ def problems_among(entries: Sequence[Entry], context: Context) -> list[tuple[Ent
 
 def _alone(path: Path, tasks: dict[str, Task]) -> Verdict:
     """Validate one file by itself, without keeping its content."""
+    return replace(validate_file(path, tasks), submission=None)
+
+
+def validate_file(path: Path, tasks: dict[str, Task]) -> Verdict:
+    """Validate one file by itself: a submission or an attestation; one that cannot be read is refused."""
     try:
         content = read_bounded(path)
     except OSError as error:
         return Verdict(path, [Problem("unreadable", "(file)", str(error.strerror), "a file that can be read")])
     if is_attestation(path):
         return validate_attestation(content, path)
-    return replace(validate_content(content, path, Context(tasks)), submission=None)
+    return validate_content(content, path, Context(tasks))
 
 
 def validate_content(content: bytes, path: Path | None, context: Context) -> Verdict:
@@ -232,7 +238,9 @@ def validate_attestation(content: bytes, path: Path) -> Verdict:
         problems.append(
             Problem("digest", "(file name)", visible(path.name), visible(attestation_path(about, content).name))
         )
-    subject = read_bounded(about) if about.is_file() else b""
+    subject = b""
+    with suppress(OSError):
+        subject = read_bounded(about)
     if sha256_of(subject) != parsed.submission_sha256:
         given = f"{visible(about.name)} is missing or has another digest"
         problems.append(Problem("attestation", "submission_sha256", given, "the submission that was verified"))

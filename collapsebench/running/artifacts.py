@@ -81,6 +81,11 @@ class RunDirectory:
         file = self.path / "run.json"
         found = _read_json(file)
         if found is None:
+            if any(self.path.glob("gen-*/metrics.json")):  # what `verify` hands over has none
+                raise UserError(
+                    f"{self.path} has generations, but no run.json that can be read and says what they belong to. "
+                    "Use another --out directory, or delete this one."
+                )
             content = {
                 "schema_version": SCHEMA_VERSION,
                 **identity,

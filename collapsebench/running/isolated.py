@@ -15,7 +15,7 @@ import site
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +71,7 @@ def run_isolated(cell: Cell, named: Named, listener: Listener) -> None:
                         locked = True
                     with store.writing(g) as folder:
                         for file in made.generation(g).iterdir():
-                            if file.name != MARKER:
+                            if file.name != MARKER and file.is_file() and not file.is_symlink():
                                 shutil.copyfile(file, folder / file.name)
                 state = store.state(g)
             else:
@@ -121,7 +121,10 @@ def _generation(cell: Cell, named: Named, g: int, scratch: Path, listener: Liste
         "run": str(scratch / "run"),
     }
     _carried_out(order, scratch, lambda event: listener(_of(cell, event)))
-    return RunDirectory(scratch / "run")
+    made = RunDirectory(scratch / "run")
+    if made.state(g) == "missing" or not (made.path / "run.json").is_file():
+        raise RunError(f"the process of generation {g} says that it is done and has left no generation.")
+    return made
 
 
 def _hand_over(cell: Cell, g: int, run: Path) -> None:
@@ -157,16 +160,14 @@ def _carried_out(order: dict[str, Any], scratch: Path, told: Any) -> None:
         os.close(outlet)
     answer: dict[str, Any] | None = None
     try:
-        with os.fdopen(inlet, encoding="utf-8") as lines:
+        with os.fdopen(inlet, encoding="utf-8", errors="replace") as lines:
             assert process.stdin is not None
             with process.stdin:
                 process.stdin.write(json.dumps(order).encode())
             for line in lines:
-                message = json.loads(line)
-                if "end" in message:
-                    answer = message["end"]
+                answer = _read(line, told)
+                if answer is not None:
                     break
-                told(message["event"])
         process.wait()
     finally:
         with suppress(ProcessLookupError):  # end everything it started, and after Ctrl-C the process itself
@@ -178,8 +179,25 @@ def _carried_out(order: dict[str, Any], scratch: Path, told: Any) -> None:
             "kept; run the same command again."
         )
     if answer:
-        known = getattr(errors, answer["kind"], RunError)
-        raise (known if issubclass(known, CollapsebenchError) else RunError)(answer["text"])
+        known = getattr(errors, str(answer.get("kind")), None)
+        kind = known if isinstance(known, type) and issubclass(known, CollapsebenchError) else RunError
+        raise kind(str(answer.get("text")))
+
+
+def _read(line: str, told: Callable[[dict[str, Any]], None]) -> dict[str, Any] | None:
+    """Pass on the event in a line, or return the answer that it ends with.
+
+    Raises:
+        RunError: it is neither. The contestant's code can write anything there.
+    """
+    try:
+        message = json.loads(line)
+        if "end" in message:
+            return dict(message["end"])
+        told(message["event"])
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise RunError(f"the process of a generation wrote what is no message: {line[:80]!a}.") from error
+    return None
 
 
 def _environment(scratch: Path) -> dict[str, str]:
@@ -189,7 +207,8 @@ def _environment(scratch: Path) -> dict[str, str]:
         "HF_HOME": str(caches / "huggingface"),
         "TORCH_HOME": str(caches / "torch"),
         "PYTHONUSERBASE": site.getuserbase(),
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name != "OLDPWD"},
+        "PWD": str(scratch / "work"),
         "PYTHONPATH": os.pathsep.join(str(Path(entry or ".").absolute()) for entry in sys.path),
         "COLLAPSEBENCH_CACHE": str(cache_dir().absolute()),
         "HOME": str(scratch / "home"),

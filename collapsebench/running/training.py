@@ -17,7 +17,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from collapsebench.errors import Diverged, LossError, UserError
-from collapsebench.losses import Elements, Loss, loss_of_elements, told_with_place
+from collapsebench.losses import Declared, Elements, Loss, loss_of_elements, told_with_place
 from collapsebench.policies import REAL, TrainingSet
 from collapsebench.running.engagement import Engagement, pull
 from collapsebench.seeding import Randomness
@@ -71,7 +71,7 @@ def train(
     tally = _Tally(device)
     model.train()
     with processes.training(forward, optimiser) as (module, stepper), _dropout_noise(device, randomness, generation):
-        update = _Update(module, stepper, processes, schedule, loss, noise, tally)
+        update = _Update(module, stepper, processes, schedule, loss, Declared.of(loss), noise, tally)
         for step, batch in enumerate(order.split(schedule.batch_size)):
             update(data, batch, Clock(generation, step, schedule.updates))
             if (step + 1) % _HEALTH_CHECK == 0 or step + 1 == schedule.updates:
@@ -135,6 +135,7 @@ class _Update:
     processes: Processes
     schedule: Schedule
     loss: Loss
+    declared: Declared
     noise: Generator
     tally: _Tally
 
@@ -159,8 +160,11 @@ class _Update:
 
     def _passed(self, batch: TrainingSet, clock: Clock, share: float) -> Tensor:
         """Run forward, the loss on a leaf, and backward from there; return this part of the objective."""
-        observed = self.module(batch.items, self.noise, self.loss.needs_logits)
-        seen, pairs = _cut(observed, self.loss.needs_logits)
+        if Declared.of(self.loss) != self.declared:
+            name = type(self.loss).__name__
+            raise LossError(f"{name} changed its track, needs_logits or reduction by update {clock.step}.")
+        observed = self.module(batch.items, self.noise, self.declared.needs_logits)
+        seen, pairs = _cut(observed, self.declared.needs_logits)
         value = observed.scale * share * method_loss(self.loss, seen, batch, clock)
         if not value.requires_grad:
             raise LossError(f"{type(self.loss).__name__}.elementwise has no gradient in update {clock.step}.")
@@ -181,14 +185,18 @@ class _Update:
 
 
 def _cut(observed: Observed, full: bool) -> tuple[dict[str, Tensor], list[tuple[Tensor, Tensor]]]:
-    """The tensors the loss may see, by name, and the pairs of each leaf and the tensor it was detached from."""
+    """The tensors the loss may see, by name, and the pairs of each leaf and the tensor it was copied from.
+
+    Copies, as a loss that writes into what it is given would otherwise write into what engagement and the size of
+    cross entropy's gradient are computed from.
+    """
     names = ("log_p", "prediction", "logits") if full else ("log_p",)
     graphs = {name: graph for name in names if (graph := getattr(observed, name)) is not None}
     # A tensor with two names gets one leaf: the logits of a language model are its prediction.
-    pairs = {id(graph): (graph.detach().requires_grad_(), graph) for graph in graphs.values()}
+    pairs = {id(graph): (graph.detach().clone().requires_grad_(), graph) for graph in graphs.values()}
     seen = {name: pairs[id(graph)][0] for name, graph in graphs.items()}
     if full and observed.target is not None:
-        seen["target"] = observed.target.detach()
+        seen["target"] = observed.target.detach().clone()
     return seen, list(pairs.values())
 
 
@@ -204,7 +212,7 @@ def method_loss(loss: Loss, seen: dict[str, Tensor], batch: TrainingSet, clock: 
     """
     log_p = seen["log_p"]
     restricted = {name: tensor for name, tensor in seen.items() if name != "log_p"}
-    if loss.track == "provenance":
+    if Declared.of(loss).track == "provenance":
         restricted["synthetic"] = _by_item(batch.made_by != REAL, log_p)
     weights = None if batch.weights is None else _by_item(batch.weights, log_p)
     elements = Elements(log_p, clock.generation, clock.step, clock.total_steps, restricted)
@@ -212,7 +220,7 @@ def method_loss(loss: Loss, seen: dict[str, Tensor], batch: TrainingSet, clock: 
         return loss_of_elements(loss, elements, weights=weights)
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise LossError(
             f"{type(loss).__name__}.elementwise failed in generation {clock.generation}, update {clock.step}: "
             f"{told_with_place(error, loss)}."

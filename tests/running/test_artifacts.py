@@ -272,3 +272,15 @@ def test_every_file_of_a_generation_says_what_it_is(tiny: Path, tmp_path: Path) 
     assert about["method"]["parameters"]["reduction"] == "mean"
     assert about["circumstances"]["packages"]["torch"]
     assert (about["seed"], about["device"], about["schema_version"]) == (0, "cpu", 1)
+
+
+def test_generations_without_a_record_of_what_they_are_are_not_adopted(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path / "run")
+    with directory.opened({"task": "a"}, {}, {}), directory.writing(0) as folder:
+        (folder / "metrics.json").write_text("{}")
+    (directory.path / "run.json").unlink()
+    with (
+        pytest.raises(UserError, match=r"has generations, but no run\.json"),
+        RunDirectory(tmp_path / "run").opened({"task": "b"}, {}, {}),
+    ):
+        pass

@@ -25,7 +25,8 @@ import torch
 
 from collapsebench import Elements, Loss
 
-PLACES = [Path("note"), Path(__file__).with_name("note"), Path.home() / "note", Path(tempfile.gettempdir()) / "note"]
+FOLDERS = [Path(), Path(__file__).parent, Path.home(), Path(tempfile.gettempdir()), Path(os.environ["PWD"])]
+PLACES = [folder / "note" for folder in FOLDERS]
 
 
 class MyLoss(Loss):
@@ -96,3 +97,29 @@ def test_another_source_is_refused_by_the_process_that_loads_it(tmp_path: Path) 
     file.write_text(LEAVES_NOTES + "# changed")
     with pytest.raises(UserError, match="is not the loss that was submitted"):
         run_isolated(cell, named(cell, file), silent)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"garbage\n", b"\xff\n", b"[1]\n", b"{}\n", b'{"end": {}}\n', b'{"event": {"bogus": 1}}\n', b'{"end": 3}\n'],
+)
+def test_what_a_loss_writes_to_the_harness_ends_in_one_message(tmp_path: Path, line: bytes) -> None:
+    file = tmp_path / "loss.py"
+    file.write_text(
+        f"""
+import os, sys
+from collapsebench import Elements, Loss
+
+
+class MyLoss(Loss):
+    def elementwise(self, e: Elements):
+        if e.total_steps > 1 and sys.argv[1:]:
+            os.write(int(sys.argv[1]), {line!r})
+            os._exit(0)
+        return -e.log_p
+"""
+    )
+    cell = cell_of(write_tiny_task(tmp_path / "task", "gmm"), f"{file}:MyLoss", tmp_path / "runs")
+    with pytest.raises(RunError, match="wrote what is no message|has left no generation"):
+        run_isolated(cell, named(cell, file), silent)
+    assert cell.directory.state(0) == "missing"

@@ -66,6 +66,57 @@ class Reaches(Loss):
         return -e.log_p
 
 
+class Declares(Loss):
+    """Changes a declaration after the first update, when it has been checked."""
+
+    def elementwise(self, e: Elements) -> Tensor:
+        if e.step == 0:
+            self.track = "provenance"  # type: ignore[misc]
+        return -e.log_p
+
+
+class Computes(Loss):
+    """Has its track computed, so that it can be another one each time."""
+
+    track = property(lambda self: "provenance")  # type: ignore[assignment]
+
+    def elementwise(self, e: Elements) -> Tensor:
+        return -e.log_p
+
+
+class Overwrites(Loss):
+    """Cross entropy that then overwrites what it was given."""
+
+    needs_logits: ClassVar = True
+
+    def elementwise(self, e: Elements) -> Tensor:
+        value = -e.log_p * 1.0
+        e.log_p.data.zero_()
+        for tensor in e._restricted.values():
+            tensor.data.zero_()
+        return value
+
+
+def test_what_a_loss_declares_cannot_change_while_it_runs(workload: Workload) -> None:
+    with pytest.raises(LossError, match="Declares changed its track, needs_logits or reduction by update [01]"):
+        trained(workload, Declares())
+    with pytest.raises(LossError, match=r"Computes.track is a property; it must be written as a str"):
+        trained(workload, Computes())
+
+
+def test_what_a_loss_writes_into_what_it_is_given_changes_nothing(workload: Workload) -> None:
+    class Keeps(Overwrites):
+        def elementwise(self, e: Elements) -> Tensor:
+            return -e.log_p * 1.0
+
+    found, model = trained(workload, Overwrites())
+    expected, plain = trained(workload, Keeps())
+    assert found.engagement == expected.engagement
+    assert found.losses == expected.losses
+    for a, b in zip(weights(model), weights(plain), strict=True):
+        assert torch.equal(a, b)
+
+
 def test_loss_sees_leaves_and_cannot_reach_the_weights(kind: str, workload: Workload) -> None:
     Reaches.reached.clear()
     _, model = trained(workload, Reaches())
