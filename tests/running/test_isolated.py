@@ -120,6 +120,6 @@ class MyLoss(Loss):
 """
     )
     cell = cell_of(write_tiny_task(tmp_path / "task", "gmm"), f"{file}:MyLoss", tmp_path / "runs")
-    with pytest.raises(RunError, match="wrote what is no message|has left no generation"):
+    with pytest.raises(RunError, match=r"wrote what is no message|has left no generation"):
         run_isolated(cell, named(cell, file), silent)
     assert cell.directory.state(0) == "missing"

@@ -98,7 +98,7 @@ class Overwrites(Loss):
 
 
 def test_what_a_loss_declares_cannot_change_while_it_runs(workload: Workload) -> None:
-    with pytest.raises(LossError, match="Declares changed its track, needs_logits or reduction by update [01]"):
+    with pytest.raises(LossError, match=r"Declares changed its track, needs_logits or reduction by update [01]"):
         trained(workload, Declares())
     with pytest.raises(LossError, match=r"Computes.track is a property; it must be written as a str"):
         trained(workload, Computes())
