@@ -451,6 +451,7 @@ def test_a_run_keeps_the_source_that_it_was_given(file: Path) -> None:
 
 TABLES = {
     "list": ("table: list[float] = [0.1, 0.2]", "table=\\[0.1, 0.2\\].*no lists or tables"),
+    "infinity": ('cap: float = float("inf")', "cap=inf.*each a finite number"),
     "text of numbers": (f"table: str = '{'0.1 ' * 20}'", "table='0.1 0.1.*at most 40 characters"),
     "digits": ("table: int = 10**40", "table=an integer of 133 bits"),
     "many": ("; ".join(f"b{i}: float = 0.{i}" for i in range(9)), "9 parameters .b0, b1, b2"),

@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+from collapsebench.errors import UserError
 from collapsebench.methods import CONTROL, registered_methods
+from collapsebench.parameters import require_few_words
 from collapsebench.publishing.plain_png import check_plain_png
 from collapsebench.publishing.registered_defaults import registered_defaults
 from collapsebench.publishing.submission import (
@@ -32,6 +35,7 @@ _EQUAL = 1e-6  # relative tolerance of numbers computed from one another
 _COUNT_SLACK = 0.01  # tolerance of a count that was divided by n
 _CHANNELS = (1, 3)
 _FIRST_DAY = "2026-01-01"
+_OF_EVERY_LOSS = ("reduction", "ignore_index")
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,28 @@ def _method(submission: Submission) -> Iterator[Problem]:
             )  # fmt: skip
         elif method.loss == name:
             yield from _registered_parameters(submission)
+    yield from _parameters(submission)
+
+
+def _parameters(submission: Submission) -> Iterator[Problem]:
+    """Few numbers and words, and a reduction that can train."""
+    method, path = submission.method, "method.parameters"
+    given = method.parameters
+    try:
+        require_few_words(method.name, given, _OF_EVERY_LOSS)
+    except UserError as error:
+        yield Problem("parameters", path, f"{len(given)} parameters", str(error)[:200])
+    if given.get("reduction", "mean") not in ("mean", "kept"):
+        yield Problem("parameters", f"{path}.reduction", str(given["reduction"]), "mean or kept")
+
+
+def _reads_as(text: str, value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return text == str(value)
+    try:
+        return float(text) == float(value)
+    except ValueError:
+        return False
 
 
 def _registered_parameters(submission: Submission) -> Iterator[Problem]:
@@ -119,10 +145,11 @@ def _registered_parameters(submission: Submission) -> Iterator[Problem]:
         path = "method.parameters"
         yield Problem("baseline-parameters", path, f"{sorted(given)}", f"those of {method.loss}: {sorted(defaults)}")
         return
+    said = dict(part.partition("=")[::2] for part in filter(None, method.name.partition(":")[2].split(",")))
+    named = {key for key, text in said.items() if key in given and _reads_as(text, given[key])}
     changed = {key for key, value in defaults.items() if given[key] != value}
-    named = {part.partition("=")[0] for part in method.name.partition(":")[2].split(",")}
-    if hidden := sorted(changed - named):
-        told = ",".join(f"{key}={given[key]}" for key in hidden)
+    if hidden := sorted((changed | said.keys()) - named):
+        told = ",".join(f"{key}={given[key]}" for key in hidden if key in given)
         allowed = f"a name that says what differs from {method.loss}, such as {method.loss}:{told}"
         yield Problem("baseline-parameters", "method.name", method.name, allowed)
 

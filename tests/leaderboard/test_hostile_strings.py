@@ -30,7 +30,7 @@ def hostile(task: Task) -> dict[str, Any]:
     content: dict[str, Any] = content_of(valid_submission(task, name="Mine"))
     content = put(content, "method.name", NAME)
     content = put(content, "method.card", f"{HOSTILE}\n\n# heading\n- item\n| a | b |\n|---|---|\nwww.e.org")
-    content = put(content, "method.parameters", {"beta": f"; rm -rf ~ {HOSTILE}", "gamma": "$(reboot)"})
+    content = put(content, "method.parameters", {"beta": "; rm -rf ~ **b** [x](https://e.org)", "gamma": "$(reboot)"})
     content = put(content, "authors", [HOSTILE, "} , url = {https://e.org"])
     content = put(content, "provenance.0.processor", HOSTILE)
     if content["samples"]["kind"] == "text":

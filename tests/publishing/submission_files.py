@@ -76,7 +76,7 @@ def valid_submission(
         "method": {
             "name": name,
             "loss": f"my_loss.py:{name}",
-            "parameters": {"beta": 0.5, "reduction": "kept", "steps": [1, 2]},
+            "parameters": {"beta": 0.5, "reduction": "kept", "steps": 12, "word": "plain"},
             "track": "loss",
             "source_sha256": sha256(name),
             "card": "Down-weights tokens that the model is sure of.\nNothing else changes.",

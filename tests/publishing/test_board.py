@@ -225,6 +225,24 @@ def test_attestations_decide_what_counts_as_verified(
     assert sum(len(found) for found in board.attestations.values()) == len(attestations)
 
 
+def test_a_file_that_cannot_be_read_is_listed_and_stops_nothing(
+    tmp_path: Path, text_task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(valid_submission(text_task, name="Plain"), tmp_path)
+    gone = tmp_path / text_task.id / "gone-0123456789abcdef.json"
+    gone.write_text("{}")
+
+    def read(path: Path) -> bytes:
+        if path == gone:
+            raise OSError(5, "Input/output error")
+        return path.read_bytes()
+
+    monkeypatch.setattr(validation, "read_bounded", read)
+    board = board_of(tmp_path, text_task)
+    assert board.table["method"].tolist() == ["Plain"]
+    assert [(v.path, v.problems[0].code) for v in board.broken] == [(gone, "unreadable")]
+
+
 def test_a_match_of_generation_0_alone_is_inconclusive(tmp_path: Path, text_task: Task) -> None:
     path = write(valid_submission(text_task, name="Plain"), tmp_path)
     attest(path, "C. Reader", generations=0)

@@ -181,6 +181,11 @@ AGAINST_TASK: list[tuple[str, Edits, str, str]] = [
      "baseline-parameters", "method.name"),
     ("text", registered("tce") | {"method.parameters.note": 1}, "baseline-parameters", "method.parameters"),
     ("text", registered("tce") | {"method.parameters.reduction": DROP}, "baseline-parameters", "method.parameters"),
+    ("text", {"method.parameters": {f"p{i}": 1.0 for i in range(9)}}, "parameters", "method.parameters"),
+    ("text", {"method.parameters.reduction": "sum"}, "parameters", "method.parameters.reduction"),
+    ("text", registered("tce") | {"method.name": "tce:gamma=0.7", "method.parameters.gamma": 0.5},
+     "baseline-parameters", "method.name"),
+    ("text", registered("tce") | {"method.name": "tce:beta=1"}, "baseline-parameters", "method.name"),
     ("text", registered("ce"), "first-generation", "results[*].generations[0].metrics.perplexity.value"),
     ("text", ACCURATE, "first-generation", "results[*].generations[0].metrics.next_token_accuracy.value"),
     ("text", {"results": lambda old: old[::-1]}, "seeds-order", "results"),
@@ -378,7 +383,7 @@ def test_all_mistakes_of_the_schema_are_listed_at_once(text, tmp_path):
 # texts
 
 FREE_TEXTS = [
-    "method.card", "method.parameters.reduction", "authors.0", "provenance.0.packages.torch", "provenance.0.python",
+    "method.card", "method.parameters.word", "authors.0", "provenance.0.packages.torch", "provenance.0.python",
     "provenance.0.platform", "provenance.0.processor", "provenance.0.gpu", "provenance.0.precision",
     "samples.generations.0.0.prompt", "samples.generations.0.0.text",
 ]  # fmt: skip
