@@ -120,6 +120,7 @@ def test_score_recomputes_the_comparison(tiny: Path, tmp_path: Path) -> None:
         ({"methods": ["tce", "tce:gamma=0.9"]}, "methods given twice: tce"),
         ({"methods": ["ce"], "seeds": [1, 1]}, r"seeds \[1, 1\] are not allowed"),
         ({"methods": ["ce"], "seeds": []}, "seeds"),
+        ({"methods": ["ce"], "seeds": [2**31]}, r"seeds \[2147483648\] are not allowed; give .* from 0 to 2147483647"),
         ({"methods": ["ce"], "seeds": 3}, r"seeds 3 are not allowed; give different integers .* a list or range"),
         ({"methods": ["ce"], "seeds": "0,1"}, "seeds '0,1' are not allowed"),
         ({"methods": ["ce"], "seeds": [0.5]}, r"seeds \[0.5\] are not allowed"),

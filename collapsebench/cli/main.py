@@ -75,7 +75,7 @@ def _root(
 def run(
     task: Task,
     method: Annotated[str, typer.Option(help="tce, tce:gamma=0.8, my_loss.py:MyLoss, package.module:MyLoss")],
-    seed: Annotated[int, typer.Option(help="Any integer ≥ 0.")] = 0,
+    seed: Annotated[int, typer.Option(help="Any integer from 0 to 2147483647.")] = 0,
     out: OutOption = Path("runs"),
     generations: GenerationsOption = None,
     device: DeviceOption = "auto",

@@ -20,6 +20,8 @@ from collapsebench.workloads.kind import imported
 if TYPE_CHECKING:
     from collapsebench.methods import AnyMethod
 
+_LARGEST = 2**31 - 1  # as in submissions
+
 
 def plan(
     task: Task,
@@ -32,7 +34,7 @@ def plan(
     """Resolve everything before the first step; return the cells, seed by seed.
 
     Args:
-        task: the task to run. methods: names, `Loss` objects or classes. seeds: distinct integers ≥ 0.
+        task: the task to run. methods: names, `Loss` objects or classes. seeds: distinct integers from 0 to 2³¹ − 1.
         out: directory of all runs. generations: the last generation; None: the task's horizon.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
 
@@ -67,10 +69,11 @@ def plan(
 def _seeds(given: Iterable[int]) -> list[int]:
     seeds = list(given) if isinstance(given, Iterable) and not isinstance(given, str) else None
     whole = seeds is not None and all(isinstance(seed, Integral) and not isinstance(seed, bool) for seed in seeds)
-    if not seeds or not whole or min(seeds) < 0 or len(set(seeds)) != len(seeds):
+    if not seeds or not whole or min(seeds) < 0 or max(seeds) > _LARGEST or len(set(seeds)) != len(seeds):
         shown = given if seeds is None else seeds
         raise UserError(
-            f"seeds {shown!r} are not allowed; give different integers ≥ 0, such as 0,1,2: a list or range."
+            f"seeds {shown!r} are not allowed; give different integers from 0 to {_LARGEST}, such as 0,1,2: a list or "
+            "range."
         )
     return [int(seed) for seed in seeds]
 
