@@ -64,6 +64,7 @@ class Base(Frozen):
     training: Training
 
 
+LARGEST_SEED = 2**31 - 1
 DIGITS = 16  # of a digest, where one is named
 
 

@@ -205,7 +205,7 @@ for _command in (
 
 
 def main() -> None:
-    """Entry point: our own errors become one line and an exit code; Ctrl-C says how to resume."""
+    """Entry point: our own errors and the disk's become one line and an exit code; Ctrl-C says how to resume."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     debug = _DEBUG in sys.argv
     if not debug:
@@ -222,7 +222,7 @@ def main() -> None:
         if debug:
             traceback.print_exception(error)
         where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{error.strerror or error}. Finished generations are kept.", file=sys.stderr)
+        print(f"error: {where}{error.strerror or error}.", file=sys.stderr)
         raise SystemExit(2 if error.errno in _OF_THE_USER else 1) from None
     except SystemExit as stop:
         if stop.code == _INTERRUPTED:  # typer has caught Ctrl-C

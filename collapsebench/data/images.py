@@ -115,8 +115,7 @@ def resized(pixels: Tensor, size: int) -> Tensor:
     """Resize images, (n, C, H, W) uint8, to ``size`` × ``size`` pixels; bilinear with anti-aliasing.
 
     Of bytes, torch computes this with whole numbers, so every processor gives the same bytes. (`resize` of torchvision
-    does so only on processors with AVX2. On others it rounds floats, and of MNIST at 16 × 16 4 % of the
-    bytes differ by 1.)
+    does so only on processors with AVX2. On others it rounds floats: of MNIST at 16 × 16, 4 % of the bytes differ.)
     """
     if pixels.shape[-2:] == (size, size):
         return pixels

@@ -17,7 +17,7 @@ from collapsebench.errors import UserError
 from collapsebench.methods import CONTROL, registered_methods
 from collapsebench.parameters import require_few_words
 from collapsebench.publishing.plain_png import check_plain_png
-from collapsebench.publishing.registered_defaults import registered_defaults
+from collapsebench.publishing.registered_defaults import registered_defaults, shared_defaults
 from collapsebench.publishing.submission import (
     DensitySamples,
     GenerationResult,
@@ -35,7 +35,6 @@ _EQUAL = 1e-6  # relative tolerance of numbers computed from one another
 _COUNT_SLACK = 0.01  # tolerance of a count that was divided by n
 _CHANNELS = (1, 3)
 _FIRST_DAY = "2026-01-01"
-_OF_EVERY_LOSS = ("reduction", "ignore_index")
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,7 @@ def _parameters(submission: Submission) -> Iterator[Problem]:
     method, path = submission.method, "method.parameters"
     given = method.parameters
     try:
-        require_few_words(method.name, given, _OF_EVERY_LOSS)
+        require_few_words(method.name, given, shared_defaults())
     except UserError as error:
         yield Problem("parameters", path, f"{len(given)} parameters", str(error)[:200])
     if given.get("reduction", "mean") not in ("mean", "kept"):

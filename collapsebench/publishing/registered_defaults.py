@@ -14,10 +14,15 @@ _EVERY_LOSS = Path(collapsebench.__file__).with_name("losses.py")
 
 
 @cache
+def shared_defaults() -> dict[str, Any]:
+    """The defaults of the parameters that every loss has."""
+    return _declared(_EVERY_LOSS, "Loss")
+
+
+@cache
 def registered_defaults() -> dict[str, dict[str, Any]]:
     """The defaults of every registered method by name, those that every loss has included."""
-    shared = _declared(_EVERY_LOSS, "Loss")
-    return {name: shared | _declared(path) for name, path in registered_methods().items()}
+    return {name: shared_defaults() | _declared(path) for name, path in registered_methods().items()}
 
 
 def _declared(path: Path, name: str | None = None) -> dict[str, Any]:

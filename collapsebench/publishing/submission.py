@@ -21,6 +21,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchem
 
 from collapsebench.publishing.canonical_json import canonical_json
 from collapsebench.scoring.engagement import SHARES, EngagementShare
+from collapsebench.task_spec import LARGEST_SEED
 
 SCHEMA_VERSION = 1
 DIGEST_LENGTH = 16
@@ -94,7 +95,7 @@ Parameter = Annotated[
     WithJsonSchema({"anyOf": [_SCALAR, {"type": "array", "items": _SCALAR, "maxItems": _LISTED_PARAMETERS}]}),
 ]
 GenerationKey = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,3})$")]
-Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 Count = Annotated[int, Field(ge=0, le=10**18)]
 Seconds = Annotated[float, Field(ge=0, le=1e9)]
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -15,12 +15,11 @@ from collapsebench.running.environment import resolve_device
 from collapsebench.running.preflight import check_supplies
 from collapsebench.running.tracking import check_tracker
 from collapsebench.task import Task
+from collapsebench.task_spec import LARGEST_SEED
 from collapsebench.workloads.kind import imported
 
 if TYPE_CHECKING:
     from collapsebench.methods import AnyMethod
-
-_LARGEST = 2**31 - 1  # as in submissions
 
 
 def plan(
@@ -69,11 +68,11 @@ def plan(
 def _seeds(given: Iterable[int]) -> list[int]:
     seeds = list(given) if isinstance(given, Iterable) and not isinstance(given, str) else None
     whole = seeds is not None and all(isinstance(seed, Integral) and not isinstance(seed, bool) for seed in seeds)
-    if not seeds or not whole or min(seeds) < 0 or max(seeds) > _LARGEST or len(set(seeds)) != len(seeds):
+    if not seeds or not whole or min(seeds) < 0 or max(seeds) > LARGEST_SEED or len(set(seeds)) != len(seeds):
         shown = given if seeds is None else seeds
         raise UserError(
-            f"seeds {shown!r} are not allowed; give different integers from 0 to {_LARGEST}, such as 0,1,2: a list or "
-            "range."
+            f"seeds {shown!r} are not allowed; give different integers from 0 to {LARGEST_SEED}, such as 0,1,2: a list "
+            "or range."
         )
     return [int(seed) for seed in seeds]
 

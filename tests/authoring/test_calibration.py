@@ -325,7 +325,7 @@ BROKEN: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "control decays": (scaled("control", 0.9, 2), "control: mean fidelity 0.900 to 1.000"),
     "noise": (noisy, "noise: standard deviation of nll_per_byte"),
     "another rate is better": (better_elsewhere, "best: of 9 settings, learning rate × 2 and length × 2 is the best"),
-    "a seed was not measured": (without_a_seed, "seeds: 10 official ones"),
+    "a seed was not measured": (without_a_seed, "seeds: 10 official ones, not all of them"),
     "nothing to leave out": (sleepy, "awake: 5.0% 30.0% 40.0%"),
     "too long": (slow, "cheap: a cell of ce takes 220.0 s"),
     "base is better": (upside_down, "learning: the reference of next_token_accuracy is worse than its floor"),

@@ -508,3 +508,11 @@ def test_comparison_needs_no_network(tiny: Path, tmp_path: Path) -> None:
     arguments = with_methods(tiny, "ce,tce", "runs", "--engine", "inline", "--seeds", "0", "--generations", "1")
     finished = collapsebench(*arguments, cwd=tmp_path, before=cut_the_network)
     assert finished.code == 0, finished.err
+
+
+@pytest.mark.parametrize("too_long", [("run", "markov-micro", "--method", "ce", "--out"), ("leaderboard", "--csv")])
+def test_what_the_disk_refuses_is_one_line(too_long: tuple[str, ...], tmp_path: Path) -> None:
+    finished = collapsebench(*too_long, f"{'x' * 300}/y", cwd=tmp_path)
+    assert finished.code == 2
+    assert "File name too long" in finished.err
+    assert "Traceback" not in finished.err
